@@ -58,3 +58,6 @@ require (
 )
 
 tool honnef.co/go/tools/cmd/staticcheck
+
+// Packages of the client may carry Go files of their own.
+ignore ./web/node_modules
