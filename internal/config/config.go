@@ -1,0 +1,189 @@
+// Package config is the server's configuration: one struct whose tags hold each key's name, meaning and default.
+//
+// Load reads a YAML file strictly (an unknown key is an error that names its line), then the environment, where every key is
+// CONCLAVE_ and its path in upper case with underscores (CONCLAVE_DATABASE_URL), and validates the whole. Print writes the commented
+// example, so there is no second place to document a key. InitDir, LoadSigningKey and LoadSecrets deal with the files of a data directory.
+// Nothing here knows Matrix beyond the shape of a server name.
+package config
+
+import (
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+
+	"conclave/internal/observe"
+)
+
+// Config holds every key. A field's tags: `key` its name in YAML, `doc` its meaning, `default` its value when nobody sets it,
+// `example` what the printed example shows instead of an empty default, `enum` the values allowed, `built` the values of enum whose feature is
+// in this version (absent: all; on a key without enum, "default" says that only the default is).
+type Config struct {
+	ServerName string `key:"server_name" example:"example.org" doc:"The name after the colon in user IDs. Permanent: it cannot be changed once the server has users or rooms."`
+	PublicURL  string `key:"public_url" example:"https://chat.example.org" doc:"Where browsers and apps reach this server. Empty: https:// and the server name."`
+	DataDir    string `key:"data_dir" default:"./data" doc:"Holds the embedded database, the signing key, secrets and media; mode 0700. A relative path is below this file's folder."`
+
+	Listen         Listen         `key:"listen" doc:"Addresses to listen on, as host:port."`
+	TLS            TLS            `key:"tls" doc:"Certificates. Without files a self-signed pair is made in data_dir/tls."`
+	TrustedProxies []netip.Prefix `key:"trusted_proxies" doc:"CIDRs of reverse proxies whose X-Forwarded-For counts for limits and logs, e.g. 127.0.0.0/8."`
+	Database       Database       `key:"database" doc:"Where everything but media is kept."`
+	Redis          Redis          `key:"redis" doc:"Set for several nodes over one PostgreSQL; empty for a single node."`
+	Registration   Registration   `key:"registration" doc:"Who may make an account."`
+	Auth           Auth           `key:"auth" doc:"How people prove who they are."`
+	RateLimits     RateLimits     `key:"rate_limits" doc:"Limits on requests per user and address."`
+	Email          Email          `key:"email" doc:"Outgoing mail."`
+	Federation     Federation     `key:"federation" doc:"Talking to other Matrix servers."`
+	Network        Network        `key:"network" doc:"What outgoing connections may reach."`
+	Media          Media          `key:"media" doc:"Uploaded files."`
+	Presence       Presence       `key:"presence" doc:"Whether people are online."`
+	URLPreviews    URLPreviews    `key:"url_previews" doc:"Previews of links, fetched by the server."`
+	AppServices    []string       `key:"app_services" built:"default" doc:"Registration files of application services (bridges, bots)."`
+	Log            Log            `key:"log" doc:"What is logged, on standard error."`
+
+	origins  map[string]string // key path → where its value came from, for errors
+	warnings []string
+}
+
+// Listen holds the addresses of the three ports.
+type Listen struct {
+	Client     string `key:"client" default:"127.0.0.1:8008" doc:"Client API and web client; plain HTTP unless tls.client."`
+	Federation string `key:"federation" default:"127.0.0.1:8448" doc:"Server-server API; TLS unless tls.federation is false (behind a proxy). May equal client."`
+	Admin      string `key:"admin" default:"127.0.0.1:8009" doc:"Metrics, health and profiling, without authentication: keep it on loopback or behind a firewall. Empty: off."`
+}
+
+// TLS names certificates and says which ports use them.
+type TLS struct {
+	CertFile   string `key:"cert_file" doc:"Certificate chain in PEM."`
+	KeyFile    string `key:"key_file" doc:"Its private key in PEM."`
+	Client     bool   `key:"client" default:"false" doc:"TLS on listen.client."`
+	Federation bool   `key:"federation" default:"true" doc:"TLS on listen.federation."`
+}
+
+// Database says which engine holds the data.
+type Database struct {
+	URL observe.Secret `key:"url" default:"sqlite:conclave.db" doc:"sqlite:FILE (a relative path is below data_dir) or postgres://user:password@host/name."`
+}
+
+// Redis joins several nodes.
+type Redis struct {
+	URL observe.Secret `key:"url" built:"default" doc:"redis://host:port. Carries wake-ups only, never data."`
+}
+
+// Registration says who may make an account.
+type Registration struct {
+	Mode                string         `key:"mode" default:"closed" enum:"closed token approval open" built:"closed open" doc:"closed: only the administrator makes accounts. token: with a token. approval: an administrator confirms. open: everybody."`
+	Challenge           string         `key:"challenge" default:"none" enum:"none pow" built:"none" doc:"none, or pow: a proof of work against bulk registration."`
+	RequireEmail        bool           `key:"require_email" default:"false" built:"default" doc:"Whether an account needs a confirmed e-mail address."`
+	AllowedEmailDomains []string       `key:"allowed_email_domains" built:"default" doc:"If not empty, only addresses of these domains may register."`
+	SharedSecret        observe.Secret `key:"shared_secret" doc:"Lets programs that know it make accounts over POST /_synapse/admin/v1/register. Empty: off."`
+}
+
+// Auth says how people prove who they are.
+type Auth struct {
+	Argon2     Argon2 `key:"argon2" doc:"Cost of a password hash (argon2id) in memory and time; raise it, rather than lower."`
+	Require2FA string `key:"require_2fa" default:"none" enum:"none admins all" built:"none" doc:"Who must use a second factor: none, admins or all."`
+}
+
+// Argon2 holds the parameters of argon2id.
+type Argon2 struct {
+	MemoryKiB int `key:"memory_kib" default:"65536" doc:"Memory per login in KiB."`
+	Time      int `key:"time" default:"2" doc:"Passes over the memory."`
+	Threads   int `key:"threads" default:"1" doc:"Lanes computed in parallel."`
+}
+
+// RateLimits switches the limits on requests.
+type RateLimits struct {
+	Enabled bool `key:"enabled" default:"true" doc:"Off only for load tests on a private network."`
+}
+
+// Email says how mail leaves.
+type Email struct {
+	SMTPURL observe.Secret `key:"smtp_url" built:"default" doc:"smtp://user:password@host:port."`
+	From    string         `key:"from" built:"default" doc:"Sender's address."`
+}
+
+// Federation says whom we talk to.
+type Federation struct {
+	Enabled bool     `key:"enabled" default:"true" doc:"Off: no other server is contacted or answered."`
+	CAFile  string   `key:"ca_file" doc:"Certificates in PEM that are trusted in addition to the system's."`
+	Allow   []string `key:"allow" doc:"If not empty, only these servers; * stands for any run of characters."`
+	Deny    []string `key:"deny" doc:"Never these servers, whatever allow says."`
+}
+
+// Network limits outgoing connections.
+type Network struct {
+	AllowPrivate []netip.Prefix `key:"allow_private" doc:"CIDRs that outgoing connections may reach although private, e.g. 127.0.0.0/8 in tests or 10.1.0.0/16 for partners in the house."`
+}
+
+// Media says where uploads go and how large they may be.
+type Media struct {
+	Store             string `key:"store" default:"file" enum:"file s3" built:"file" doc:"file: below data_dir/media. s3: an S3 bucket."`
+	MaxUploadBytes    int64  `key:"max_upload_bytes" default:"104857600" doc:"Largest plain upload."`
+	MaxResumableBytes int64  `key:"max_resumable_bytes" default:"10737418240" doc:"Largest resumable upload."`
+	S3                S3     `key:"s3" doc:"Where the bucket is, with store: s3."`
+}
+
+// S3 names a bucket.
+type S3 struct {
+	Endpoint  string         `key:"endpoint" built:"default" doc:"https://host of the S3 service."`
+	Region    string         `key:"region" built:"default" doc:"Its region."`
+	Bucket    string         `key:"bucket" built:"default" doc:"Name of the bucket; it must not be public."`
+	AccessKey string         `key:"access_key" built:"default" doc:"Name of the access key."`
+	SecretKey observe.Secret `key:"secret_key" built:"default" doc:"The access key's secret."`
+}
+
+// Presence switches the display of who is online.
+type Presence struct {
+	Enabled bool `key:"enabled" default:"true" doc:"Off: nobody appears online, and presence from other servers is ignored."`
+}
+
+// URLPreviews switches link previews.
+type URLPreviews struct {
+	Enabled bool `key:"enabled" default:"false" built:"default" doc:"On: the server fetches pages that people link to, and learns which."`
+}
+
+// Log says how much is logged and in what form.
+type Log struct {
+	Level  string `key:"level" default:"info" enum:"debug info warn error" doc:"debug, info, warn or error."`
+	Format string `key:"format" default:"text" enum:"text json" doc:"text for people, json for programs."`
+}
+
+// Warnings are sentences about settings that are allowed but deserve a second look; serve logs them.
+func (c *Config) Warnings() []string { return c.warnings }
+
+// OneListener reports whether the client and the federation API share a port (both behind one proxy).
+func (c *Config) OneListener() bool { return c.Listen.Client == c.Listen.Federation }
+
+// InData returns the path of a file of the data directory; an absolute name stays as it is.
+func (c *Config) InData(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(c.DataDir, name)
+}
+
+// LoopbackOnly reports whether the client and federation ports are reachable from this machine alone.
+func (c *Config) LoopbackOnly() bool {
+	ports := []string{c.Listen.Client}
+	if c.Federation.Enabled {
+		ports = append(ports, c.Listen.Federation)
+	}
+	for _, address := range ports {
+		if !isLoopback(address) {
+			return false
+		}
+	}
+	return true
+}
+
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}

@@ -1,0 +1,208 @@
+package config
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// load writes a file and loads it with an environment.
+func load(t *testing.T, text string, environ ...string) (*Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Load(path, environ)
+}
+
+func TestDefaultsAreThoseOfTheContract(t *testing.T) {
+	c, err := load(t, "server_name: example.org\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, check := range []struct {
+		what      string
+		got, want any
+	}{
+		{"client", c.Listen.Client, "127.0.0.1:8008"}, {"federation", c.Listen.Federation, "127.0.0.1:8448"}, {"admin", c.Listen.Admin, "127.0.0.1:8009"},
+		{"database", c.Database.URL.Reveal(), "sqlite:conclave.db"}, {"mode", c.Registration.Mode, "closed"}, {"challenge", c.Registration.Challenge, "none"},
+		{"memory", c.Auth.Argon2.MemoryKiB, 65536}, {"time", c.Auth.Argon2.Time, 2}, {"threads", c.Auth.Argon2.Threads, 1},
+		{"tls client", c.TLS.Client, false}, {"tls federation", c.TLS.Federation, true}, {"upload", c.Media.MaxUploadBytes, int64(104857600)},
+		{"resumable", c.Media.MaxResumableBytes, int64(10737418240)}, {"presence", c.Presence.Enabled, true}, {"limits", c.RateLimits.Enabled, true},
+		{"previews", c.URLPreviews.Enabled, false}, {"level", c.Log.Level, "info"}, {"format", c.Log.Format, "text"},
+		{"public", c.PublicURL, "https://example.org"}, {"data", filepath.Base(c.DataDir), "data"}, {"warnings", len(c.Warnings()), 0},
+	} {
+		if check.got != check.want {
+			t.Errorf("%s is %v, want %v", check.what, check.got, check.want)
+		}
+	}
+}
+
+func TestFileAndEnvironment(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("from a file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := load(t, `
+server_name: a.example
+tls: {client: true, federation: false}
+trusted_proxies: [10.1.2.3/8, "::1/128"]
+network: {allow_private: []}
+registration:
+    mode: open
+    shared_secret_file: `+secret+`
+federation: {deny: [bad.example]}
+log:
+`, "CONCLAVE_SERVER_NAME=b.example:8448", "CONCLAVE_NETWORK_ALLOW_PRIVATE=127.0.0.0/8, ::1/128", "CONCLAVE_DATABASE_URL=postgres://u:p@h/d",
+		"CONCLAVE_AUTH_ARGON2_TIME=3", "CONCLAVE_PRESENCE_ENABLED=false", "PATH=/bin", "CONCLAVE_SERVICE_HOST=10.0.0.1", "CONCLAVE_DATABASE_URI=x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.ServerName != "b.example:8448" || !c.TLS.Client || c.TLS.Federation || c.Auth.Argon2.Time != 3 || c.Presence.Enabled {
+		t.Errorf("not what was written: %+v", c)
+	}
+	if len(c.TrustedProxies) != 2 || c.TrustedProxies[0].String() != "10.0.0.0/8" || len(c.Network.AllowPrivate) != 2 {
+		t.Errorf("lists: %v %v", c.TrustedProxies, c.Network.AllowPrivate)
+	}
+	if c.Registration.SharedSecret.Reveal() != "from a file" || c.Database.URL.Reveal() != "postgres://u:p@h/d" {
+		t.Error("secrets were not read")
+	}
+	if w := c.Warnings(); len(w) != 1 || !strings.Contains(w[0], "CONCLAVE_DATABASE_URI") {
+		t.Errorf("warnings: %q", w)
+	}
+}
+
+func TestWarnsOfOpenRegistrationBeyondLoopback(t *testing.T) {
+	c, err := load(t, "server_name: a.example\nregistration: {mode: open}\nlisten: {client: \":8008\"}\n")
+	if err != nil || len(c.Warnings()) != 1 || !strings.Contains(c.Warnings()[0], "registration is open") {
+		t.Errorf("%v, %v", c, err)
+	}
+}
+
+// Each row is one mistake; the error must be one line that names the place and says what to do.
+func TestErrors(t *testing.T) {
+	for _, test := range []struct{ text, env, want string }{
+		{"server_name: a.example\nserver_nam: b\n", "", `config.yaml:2: unknown key "server_nam" at the top level; known are server_name`},
+		{"server_name: a.example\ndatabase:\n  uri: x\n", "", `config.yaml:3: unknown key "uri" in database; known are url`},
+		{"server_name: a\nserver_name: b\n", "", `config.yaml:2: the key "server_name" stands here twice`},
+		{"server_name: a\ntls:\n  client: perhaps\n", "", `config.yaml:3: tls.client must be true or false`},
+		{"server_name: a\nauth: {argon2: {time: many}}\n", "", `config.yaml:2: auth.argon2.time must be a whole number`},
+		{"server_name: a\ntrusted_proxies: 10.0.0.1\n", "", `config.yaml:2: trusted_proxies must be a list`},
+		{"server_name: a\ntrusted_proxies: [10.0.0.1]\n", "", `config.yaml:2: trusted_proxies: "10.0.0.1" is not a CIDR`},
+		{"server_name: a\nlisten: 8008\n", "", `config.yaml:2: listen must hold keys`},
+		{"server_name: [a]\n", "", `config.yaml:1: server_name must be a single value`},
+		{"- a\n", "", `config.yaml:1: the file must hold keys and values`},
+		{"server_name: &x a\n", "", `config.yaml:1: YAML anchors`},
+		{"a: b\nc: d: e\n", "", "config.yaml: line 2"},
+		{"server_name: a\n---\nserver_name: b\n", "", "only one YAML document"},
+		{"", "", "server_name: it is missing; write"},
+		{"server_name: https://a.example\n", "", "config.yaml:1: server_name: \"https://a.example\" must be a host name"},
+		{"server_name: A.example\n", "", "must be in lower case"},
+		{"server_name: \"a:b\"\n", "", "is not host or host:port"},
+		{"server_name: a\npublic_url: a.example\n", "", "config.yaml:2: public_url: \"a.example\" must be https://host"},
+		{"server_name: a\nlisten: {client: \"8008\"}\n", "", "config.yaml:2: listen.client: \"8008\" must be host:port"},
+		{"server_name: a\nlisten: {admin: \"127.0.0.1:8008\"}\n", "", "listen.admin: it must not share"},
+		{"server_name: a\nlisten: {federation: \"127.0.0.1:8008\"}\n", "", "tls.client and tls.federation must be equal"},
+		{"server_name: a\ntls: {cert_file: a.pem}\n", "", "cert_file and key_file belong together"},
+		{"server_name: a\nfederation: {ca_file: none.pem}\n", "", "config.yaml:2: federation.ca_file: cannot read it"},
+		{"server_name: a\ndatabase: {url: \"mysql://x:hidden@y\"}\n", "", "config.yaml:2: database.url: it must begin with sqlite: or postgres://"},
+		{"server_name: a\ndatabase: {url: x, url_file: y}\n", "", "config.yaml:2: database.url and database.url_file exclude each other"},
+		{"server_name: a\ndatabase: {url_file: nowhere}\n", "", "config.yaml:2: database.url_file: open"},
+		{"server_name: a\nauth: {argon2: {memory_kib: 1}}\n", "", "auth.argon2.memory_kib: it must be between 8"},
+		{"server_name: a\nmedia: {max_upload_bytes: 0}\n", "", "media.max_upload_bytes: it must be at least 1"},
+		{"server_name: a\nlog: {level: loud}\n", "", `log.level: "loud" is none of debug, info, warn, error`},
+		{"server_name: a\nregistration: {mode: token}\n", "", `config.yaml:2: registration.mode: "token" is not available in this version; use closed or open`},
+		{"server_name: a\nregistration: {challenge: pow}\n", "", `"pow" is not available in this version`},
+		{"server_name: a\nregistration: {require_email: true}\n", "", "registration.require_email: this is not available in this version"},
+		{"server_name: a\nauth: {require_2fa: all}\n", "", `"all" is not available in this version`},
+		{"server_name: a\nemail: {smtp_url: \"smtp://x\"}\n", "", "email.smtp_url: this is not available in this version"},
+		{"server_name: a\nurl_previews: {enabled: true}\n", "", "config.yaml:2: url_previews.enabled: this is not available in this version"},
+		{"server_name: a\napp_services: [x.yaml]\n", "", "app_services: this is not available in this version"},
+		{"server_name: a\nmedia: {store: s3}\n", "", `media.store: "s3" is not available in this version`},
+		{"server_name: a\nmedia: {s3: {bucket: x}}\n", "", "config.yaml:2: media.s3.bucket: this is not available"},
+		{"server_name: a\n", "CONCLAVE_REDIS_URL=redis://x", "CONCLAVE_REDIS_URL: redis.url: this is not available"},
+		{"server_name: a\n", "CONCLAVE_RATE_LIMITS_ENABLED=1", "environment: rate_limits.enabled must be true or false"},
+	} {
+		_, err := load(t, test.text, test.env)
+		if err == nil {
+			t.Errorf("%q %q was accepted", test.text, test.env)
+			continue
+		}
+		if !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "hidden") {
+			t.Errorf("%q gives %q, want %q", test.text, err, test.want)
+		}
+	}
+}
+
+func TestEveryKeyIsDocumentedAndSettableFromTheEnvironment(t *testing.T) {
+	for _, f := range allFields(t) {
+		if doc := f.tag.Get("doc"); !strings.HasSuffix(doc, ".") {
+			t.Errorf("%s: its doc must be a sentence, not %q", f.path, doc)
+		}
+		if f.isSection() {
+			continue
+		}
+		value := "probe"
+		switch {
+		case f.isList():
+			value = "10.0.0.0/8"
+		case f.text() == "true":
+			value = "false"
+		case f.text() == "false":
+			value = "true"
+		case strings.Trim(f.text(), "0123456789") == "" && f.text() != "":
+			value = "7"
+		}
+		c := defaults()
+		if err := c.environment([]string{f.env() + "=" + value}); err != nil {
+			t.Errorf("%s=%s: %v", f.env(), value, err)
+		}
+		for _, now := range leaves(reflect.ValueOf(c).Elem(), "") {
+			if now.atDefault() == (now.path == f.path) {
+				t.Errorf("%s=%s: %s is at its default: %v", f.env(), value, now.path, now.atDefault())
+			}
+		}
+	}
+}
+
+// The example in the root of the repository is what the binary prints; regenerate it with: go run ./cmd/conclave config print > config.example.yaml
+func TestExampleFile(t *testing.T) {
+	const example = "../../config.example.yaml"
+	var printed bytes.Buffer
+	if err := Print(&printed); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(stored, printed.Bytes()) {
+		t.Error("config.example.yaml differs from what config.Print writes; run: go run ./cmd/conclave config print > config.example.yaml")
+	}
+	c, err := Load(example, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.ServerName != "example.org" || len(c.Warnings()) != 0 {
+		t.Errorf("the example reads as %+v", c)
+	}
+	for _, f := range allFields(t) {
+		if !f.isSection() && !strings.Contains(printed.String(), " "+f.name()+": ") && !strings.Contains(printed.String(), "\n"+f.name()+": ") {
+			t.Errorf("%s is not in the example", f.path)
+		}
+	}
+}
+
+func TestSecretsDoNotPrint(t *testing.T) {
+	c, err := load(t, "server_name: a\nregistration: {shared_secret: canary}\ndatabase: {url: \"postgres://u:canary@h/d\"}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := strings.ToLower(strings.Join([]string{sprint("%v", c), sprint("%+v", c), sprint("%#v", c.Registration)}, " ")); strings.Contains(text, "canary") {
+		t.Errorf("a secret is printed: %s", text)
+	}
+}

@@ -1,0 +1,191 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// resolve turns relative paths into ones that do not depend on the working directory of the caller: those of the file are below its folder,
+// those of the environment below the working directory.
+func (c *Config) resolve(base string) {
+	for key, path := range map[string]*string{
+		"data_dir": &c.DataDir, "tls.cert_file": &c.TLS.CertFile, "tls.key_file": &c.TLS.KeyFile, "federation.ca_file": &c.Federation.CAFile,
+	} {
+		from := base
+		if strings.HasPrefix(c.origins[key], "CONCLAVE_") {
+			from = "."
+		}
+		*path = filepathFrom(from, *path)
+	}
+	for i, path := range c.AppServices {
+		c.AppServices[i] = filepathFrom(base, path)
+	}
+	if abs, err := filepath.Abs(c.DataDir); err == nil {
+		c.DataDir = abs
+	}
+	if c.PublicURL == "" && c.ServerName != "" {
+		c.PublicURL = "https://" + c.ServerName
+	}
+	c.PublicURL = strings.TrimRight(c.PublicURL, "/")
+}
+
+// errorf makes the error about a key's value, led by the place it was written at.
+func (c *Config) errorf(path, format string, args ...any) error {
+	return fmt.Errorf("%s%s: %s", c.origins[path], path, fmt.Sprintf(format, args...))
+}
+
+func (c *Config) validate() error {
+	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkAuth, c.checkMedia, c.checkFederation}
+	for _, check := range checks {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	if c.Registration.Mode == "open" && c.Registration.Challenge == "none" && !c.LoopbackOnly() {
+		c.warnings = append(c.warnings, "registration is open to everybody without a challenge, on an address that others can reach")
+	}
+	slices.Sort(c.warnings)
+	return nil
+}
+
+// checkFeatures refuses values that are not in a key's list, and those whose feature this version does not have.
+func (c *Config) checkFeatures() error {
+	for _, f := range leaves(reflect.ValueOf(c).Elem(), "") {
+		enum, built := strings.Fields(f.tag.Get("enum")), strings.Fields(f.tag.Get("built"))
+		switch {
+		case len(enum) > 0 && !slices.Contains(enum, f.text()):
+			return c.errorf(f.path, "%q is none of %s", f.text(), strings.Join(enum, ", "))
+		case len(enum) > 0 && len(built) > 0 && !slices.Contains(built, f.text()):
+			return c.errorf(f.path, "%q is not available in this version; use %s", f.text(), strings.Join(built, " or "))
+		case len(enum) == 0 && len(built) > 0 && !f.atDefault():
+			return c.errorf(f.path, "this is not available in this version; remove the key")
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkNames() error {
+	const key = "server_name"
+	name := c.ServerName
+	switch {
+	case name == "":
+		return c.errorf(key, "it is missing; write the name that is to stand in user IDs, e.g. server_name: example.org")
+	case len(name) > 230: // leaves room for a localpart: a user ID has at most 255 bytes
+		return c.errorf(key, "it is longer than 230 characters")
+	case strings.Contains(name, "://"), strings.ContainsAny(name, "/ @?#%\t\r\n"):
+		return c.errorf(key, "%q must be a host name, without https:// or a path", name)
+	case name != strings.ToLower(name):
+		return c.errorf(key, "%q must be in lower case", name)
+	}
+	u, err := url.Parse("https://" + name)
+	if err != nil || u.Host != name || u.Hostname() == "" || (u.Port() == "" && strings.HasSuffix(name, ":")) {
+		return c.errorf(key, "%q is not host or host:port", name)
+	}
+	p, err := url.Parse(c.PublicURL)
+	if err != nil || (p.Scheme != "https" && p.Scheme != "http") || p.Host == "" || p.User != nil || p.Path != "" || p.RawQuery != "" || p.Fragment != "" {
+		return c.errorf("public_url", "%q must be https://host, with a port if need be and nothing after it", c.PublicURL)
+	}
+	return nil
+}
+
+func (c *Config) checkListen() error {
+	ports := []struct {
+		key, address string
+		optional     bool
+	}{{"listen.client", c.Listen.Client, false}, {"listen.federation", c.Listen.Federation, !c.Federation.Enabled}, {"listen.admin", c.Listen.Admin, true}}
+	for _, p := range ports {
+		if p.address == "" && p.optional {
+			continue
+		}
+		_, port, err := net.SplitHostPort(p.address)
+		if n, bad := strconv.Atoi(port); err != nil || bad != nil || n < 0 || n > 65535 {
+			return c.errorf(p.key, "%q must be host:port, e.g. 127.0.0.1:8008, or :8008 for every address", p.address)
+		}
+	}
+	if _, port, _ := net.SplitHostPort(c.Listen.Admin); port != "0" && (c.Listen.Admin == c.Listen.Client || c.Listen.Admin == c.Listen.Federation) {
+		return c.errorf("listen.admin", "it must not share a port with the public APIs; choose another port")
+	}
+	if c.OneListener() && c.TLS.Client != c.TLS.Federation {
+		return c.errorf("listen.federation", "it is the same address as listen.client, so tls.client and tls.federation must be equal")
+	}
+	if c.Listen.Admin != "" && !isLoopback(c.Listen.Admin) {
+		c.warnings = append(c.warnings, "listen.admin is not on loopback: metrics and profiling can be read by whoever reaches it")
+	}
+	return nil
+}
+
+func (c *Config) checkTLS() error {
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		return c.errorf("tls", "cert_file and key_file belong together; set both or none")
+	}
+	files := []struct{ key, path string }{{"tls.cert_file", c.TLS.CertFile}, {"tls.key_file", c.TLS.KeyFile}, {"federation.ca_file", c.Federation.CAFile}}
+	for _, f := range files {
+		if f.path == "" {
+			continue
+		}
+		if _, err := os.Stat(f.path); err != nil {
+			return c.errorf(f.key, "cannot read it: %v", err)
+		}
+	}
+	return nil
+}
+
+// checkDatabase looks at the scheme only, and never repeats the address: it may hold a password.
+func (c *Config) checkDatabase() error {
+	address := c.Database.URL.Reveal()
+	if path, ok := strings.CutPrefix(address, "sqlite:"); ok && path != "" {
+		return nil
+	}
+	if strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://") {
+		if _, err := url.Parse(address); err != nil {
+			return c.errorf("database.url", "it is not a valid address; characters such as @ or / in a password are written as %%40 and %%2F")
+		}
+		return nil
+	}
+	return c.errorf("database.url", "it must begin with sqlite: or postgres://")
+}
+
+func (c *Config) checkAuth() error {
+	a := c.Auth.Argon2
+	if a.Threads < 1 || a.Threads > 64 {
+		return c.errorf("auth.argon2.threads", "it must be between 1 and 64")
+	}
+	if a.Time < 1 || a.Time > 100 {
+		return c.errorf("auth.argon2.time", "it must be between 1 and 100")
+	}
+	if low := 8 * a.Threads; a.MemoryKiB < low || a.MemoryKiB > 4<<20 {
+		return c.errorf("auth.argon2.memory_kib", "it must be between %d and %d", low, 4<<20)
+	}
+	if a.MemoryKiB*a.Time < 19456*2 { // the least that OWASP's password storage advice gives for argon2id: 19 MiB twice
+		c.warnings = append(c.warnings, "auth.argon2 is weaker than 19456 KiB with two passes: passwords in a stolen database are easier to guess")
+	}
+	return nil
+}
+
+func (c *Config) checkMedia() error {
+	if c.Media.MaxUploadBytes < 1 {
+		return c.errorf("media.max_upload_bytes", "it must be at least 1")
+	}
+	if c.Media.MaxResumableBytes < c.Media.MaxUploadBytes {
+		return c.errorf("media.max_resumable_bytes", "it must be at least media.max_upload_bytes, %d", c.Media.MaxUploadBytes)
+	}
+	return nil
+}
+
+func (c *Config) checkFederation() error {
+	for key, list := range map[string][]string{"federation.allow": c.Federation.Allow, "federation.deny": c.Federation.Deny} {
+		for _, name := range list {
+			if name == "" || len(name) > 255 || strings.ContainsAny(name, "/ @") {
+				return c.errorf(key, "%q is not a server name", name)
+			}
+		}
+	}
+	return nil
+}
