@@ -1,0 +1,78 @@
+# Shared by the scripts beside it; sourced, never run. It leaves the shell in the root of the repository.
+# Nothing is installed outside the repository but Debian packages, and those only as root.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+say() { printf '%s\n' "$*"; }
+die() { printf '%s\n' "$*" >&2; exit 1; }
+
+# need_go and need_node: the two things besides git and make that a machine must bring.
+need_go() {
+	command -v go >/dev/null || die "Go is missing: install the version that go.mod names ($(sed -n 's/^go //p' go.mod)) or newer, and put it in PATH."
+	local error
+	error=$(go list -m 2>&1) || die "This Go cannot build the module: $error"
+}
+
+need_node() {
+	command -v node >/dev/null && command -v npm >/dev/null || die "Node.js is missing: install Node.js 20 or newer with npm, and put it in PATH."
+	[ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || die "Node.js $(node -v) is too old: 20 or newer is needed."
+}
+
+# find_postgres prints the folder of a PostgreSQL server, 15 or newer; the newest there is.
+find_postgres() {
+	local dir version best="" best_version=14
+	for dir in $(dirname "$(command -v postgres || echo /nowhere/postgres)") /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql@*/bin; do
+		[ -x "$dir/postgres" ] && [ -x "$dir/initdb" ] || continue
+		version=$("$dir/postgres" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
+		if [ "$version" -gt "$best_version" ]; then best=$dir best_version=$version; fi
+	done
+	[ -n "$best" ] && say "$best"
+}
+
+# find_chromium prints the browser that the tests drive; CHROMIUM names another one.
+find_chromium() {
+	local name
+	for name in ${CHROMIUM:-} chromium chromium-browser google-chrome; do
+		if command -v "$name"; then return; fi
+	done
+	return 1
+}
+
+# need_test_tools installs what the tests use beyond Go and Node: PostgreSQL, a C compiler for the race
+# detector, a browser. Where it cannot, it says what is missing and ends the run: no test is left out.
+need_test_tools() {
+	local packages=() words=()
+	find_postgres >/dev/null || { packages+=(postgresql); words+=("PostgreSQL 15 or newer (Debian: postgresql)"); }
+	command -v "$(go env CC)" >/dev/null || { packages+=(gcc libc6-dev); words+=("a C compiler for the race detector (Debian: gcc libc6-dev)"); }
+	find_chromium >/dev/null || { packages+=(chromium); words+=("Chromium (Debian: chromium)"); }
+	if [ ${#packages[@]} -gt 0 ]; then
+		apt_install "${packages[@]}" || die "The tests need what is missing here: $(printf '%s; ' "${words[@]}")install it, or run this as root on Debian or Ubuntu."
+	fi
+	find_postgres >/dev/null || die "The PostgreSQL of this system is older than 15: install 15 or newer."
+	find_chromium >/dev/null || die "Chromium was installed but is not in PATH: set CHROMIUM to it."
+	CHROMIUM=$(find_chromium)
+	export CHROMIUM
+}
+
+apt_install() {
+	[ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null || return 1
+	say "installing $*"
+	# Only the programs are wanted, not a database server of the system beside them.
+	if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+		mkdir -p /etc/postgresql-common
+		echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+	fi
+	# A source of packages that is out of reach is no reason to give up: the others may do.
+	apt-get update -qq </dev/null || true
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 "$@" </dev/null >&2
+}
+
+# port_free tells whether nothing listens on a port of loopback.
+port_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# free_port prints the first free port from the one given upwards.
+free_port() {
+	local port=$1
+	until port_free "$port"; do port=$((port + 1)); done
+	say "$port"
+}
