@@ -25,7 +25,7 @@ func newOperation(method, path string) operation {
 
 // row is one operation that the specification lists.
 type row struct {
-	operation
+	op      operation
 	api     string // "cs" or "ss"
 	path    string // as written in the list
 	summary string
@@ -45,12 +45,12 @@ func readList(in io.Reader) ([]row, error) {
 		if len(fields) < 4 || fields[0] != "cs" && fields[0] != "ss" {
 			return nil, fmt.Errorf("line %d of the list of operations has no api, method, path and summary", number)
 		}
-		r := row{operation: newOperation(fields[1], fields[2]), api: fields[0], path: fields[2], summary: fields[3]}
+		r := row{op: newOperation(fields[1], fields[2]), api: fields[0], path: fields[2], summary: fields[3]}
 		if r.chosen = strings.HasPrefix(r.path, "{"); r.chosen {
-			r.operation.path = r.path // parameters do not make these alike
+			r.op.path = r.path // parameters do not make these alike
 		}
-		if !seen[r.operation] {
-			seen[r.operation] = true
+		if !seen[r.op] {
+			seen[r.op] = true
 			rows = append(rows, r)
 		}
 	}
@@ -72,7 +72,7 @@ func compare(rows []row, api string, served []operation) tally {
 		case r.api != api:
 		case r.chosen:
 			t.chosen = append(t.chosen, r)
-		case slices.Contains(served, r.operation):
+		case slices.Contains(served, r.op):
 			t.served++
 			t.listed++
 		default:
@@ -87,9 +87,9 @@ func compare(rows []row, api string, served []operation) tally {
 func (t tally) print(out io.Writer, name string) {
 	fmt.Fprintf(out, "%s: %d of %d\n", name, t.served, t.listed)
 	for _, r := range t.missing {
-		fmt.Fprintf(out, "  missing  %-6s %s (%s)\n", r.method, r.path, r.summary)
+		fmt.Fprintf(out, "  missing  %-6s %s (%s)\n", r.op.method, r.path, r.summary)
 	}
 	for _, r := range t.chosen {
-		fmt.Fprintf(out, "  not counted, its path is the server's choice: %s %s (%s)\n", r.method, r.path, r.summary)
+		fmt.Fprintf(out, "  not counted, its path is the server's choice: %s %s (%s)\n", r.op.method, r.path, r.summary)
 	}
 }
