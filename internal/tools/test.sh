@@ -86,6 +86,7 @@ go run ./internal/testserver/dbtest/pgrun -- internal/tools/test.sh inside || pr
 step "tests of the client" web_tests test
 if [ "$form" = long ]; then
 	step "fuzzing" fuzz
+	step "the steps of the Dockerfile" internal/tools/dockersteps.sh
 	step "a new machine" internal/tools/chroot.sh
 fi
 
