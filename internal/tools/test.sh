@@ -24,7 +24,7 @@ step() {
 }
 
 
-gotest() { "$work/gotest" -counts "$work/counts" -p 2 -timeout "$limit" "$@"; }
+gotest() { "$work/gotest" -counts "$work/counts" -count 1 -p 2 -timeout "$limit" "$@"; }
 
 plain_tests() { gotest $(go list ./... | grep -E "$pure"); }
 race_tests() { CGO_ENABLED=1 gotest -race $(go list ./... | grep -vE "$pure"); }
