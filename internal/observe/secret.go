@@ -10,7 +10,7 @@ import (
 const redacted = "[secret]"
 
 // Secret is a text that must not reach a log, an error or a JSON answer: a password, a token, an address with credentials in it.
-// Every way of printing it, by slog, fmt or encoding/json, yields "[secret]"; Reveal is the one way to the text, easy to search for.
+// Every way of printing it as a value, by slog, fmt or encoding/json, yields "[secret]" (do not make it the key of a map); Reveal is the one way to the text, easy to search for.
 type Secret string
 
 // Reveal returns the text itself.
