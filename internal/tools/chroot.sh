@@ -26,7 +26,7 @@ rm -f "$machine.log"
 for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt "$HOME/.npmrc"; do
 	[ ! -e "$file" ] || install -D -m 0644 "$file" "$machine/${file#/}"
 done
-if [ -e "$(npm prefix -g)/etc/npmrc" ]; then install -D -m 0644 "$(npm prefix -g)/etc/npmrc" "$machine/usr/etc/npmrc"; fi
+if [ -e "$(npm prefix -g 2>/dev/null)/etc/npmrc" ]; then install -D -m 0644 "$(npm prefix -g)/etc/npmrc" "$machine/usr/etc/npmrc"; fi
 install -D -m 0755 "$(readlink -f "$(command -v node)")" "$machine/usr/bin/node"
 npm_package=$(dirname "$(dirname "$(readlink -f "$(command -v npm)")")")
 mkdir -p "$machine/usr/lib/node_modules"
@@ -60,7 +60,7 @@ chmod 0755 "$machine/prove"
 
 export machine modules npm_cache goroot
 modules=$(go env GOMODCACHE)/cache/download
-npm_cache=$(npm config get cache)
+npm_cache=$(npm config get cache 2>/dev/null)
 goroot=$(go env GOROOT)
 mkdir -p "$npm_cache"
 # A mount and process namespace of its own: whatever happens, nothing is left mounted or running.
