@@ -1,0 +1,284 @@
+package clientapi
+
+import (
+	"net/http"
+	"slices"
+
+	"conclave/internal/accounts"
+	"conclave/internal/matrix"
+)
+
+var accountRoutes = []Route{
+	op(post, "/register", "register", NoAuth, LimitRegister, (*Server).register),
+	op(get, "/register/available", "checkUsernameAvailability", NoAuth, LimitLogin, (*Server).checkUsernameAvailability),
+	op(get, "/login", "getLoginFlows", NoAuth, LimitRead, (*Server).getLoginFlows),
+	op(post, "/login", "login", NoAuth, LimitLogin, (*Server).login),
+	op(post, "/logout", "logout", Token, LimitChange, (*Server).logout),
+	op(post, "/logout/all", "logout_all", Token, LimitChange, (*Server).logoutAll),
+	op(get, "/account/whoami", "getTokenOwner", Token, LimitRead, (*Server).getTokenOwner),
+	op(post, "/account/password", "changePassword", Token, LimitLogin, (*Server).changePassword),
+	op(get, "/devices", "getDevices", Token, LimitRead, (*Server).getDevices),
+	op(get, "/devices/:deviceId", "getDevice", Token, LimitRead, (*Server).getDevice),
+	op(put, "/devices/:deviceId", "updateDevice", Token, LimitChange, (*Server).updateDevice),
+	op(del, "/devices/:deviceId", "deleteDevice", Token, LimitChange, (*Server).deleteDevice),
+	op(post, "/delete_devices", "deleteDevices", Token, LimitChange, (*Server).deleteDevices),
+	{Method: get, Path: "/_synapse/admin/v1/register", OperationID: "im.conclave.sharedSecretNonce", Auth: NoAuth, Limit: LimitRegister, Handler: (*Server).sharedSecretNonce},
+	{Method: post, Path: "/_synapse/admin/v1/register", OperationID: "im.conclave.sharedSecretRegister", Auth: NoAuth, Limit: LimitRegister, Handler: (*Server).sharedSecretRegister},
+}
+
+// loginAnswer is what a client keeps of a login or registration.
+type loginAnswer struct {
+	UserID      matrix.UserID   `json:"user_id"`
+	AccessToken string          `json:"access_token,omitempty"`
+	DeviceID    matrix.DeviceID `json:"device_id,omitempty"`
+	HomeServer  string          `json:"home_server"` // deprecated, still read by old clients
+}
+
+func (s *Server) loggedIn(l *accounts.Login, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	return loginAnswer{l.UserID, l.Token, l.DeviceID, s.Config.ServerName}, nil
+}
+
+// register is POST /register.
+func (s *Server) register(r *Request) (any, error) {
+	var body struct {
+		Auth         *accounts.AuthData `json:"auth"`
+		Username     string             `json:"username"`
+		Password     string             `json:"password"`
+		DeviceID     string             `json:"device_id"`
+		DeviceName   string             `json:"initial_device_display_name"`
+		InhibitLogin bool               `json:"inhibit_login"`
+	}
+	if r.QueryParam("kind") == "guest" {
+		return nil, matrix.Errorf(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "This server has no guest accounts.")
+	}
+	if s.Config.Registration.Mode != "open" {
+		return nil, matrix.Forbidden("Registration is closed on this server. Ask its administrator for an account.")
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	if body.Username != "" {
+		if err := s.Accounts.CheckUsername(r.Ctx(), body.Username); err != nil {
+			return nil, err
+		}
+	}
+	// What confirms a registration is bound to the name alone, because clients add the password only to the last of
+	// their requests.
+	err := s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
+		Operation: "register", Body: []byte(body.Username), Stages: []string{"m.login.dummy"}, Auth: body.Auth,
+	})
+	if err != nil {
+		return nil, err
+	}
+	q := accounts.Registration{Username: body.Username, Password: body.Password}
+	if !body.InhibitLogin {
+		q.Device = &accounts.NewDevice{ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request())}
+	}
+	return s.loggedIn(s.Accounts.Register(r.Ctx(), q))
+}
+
+// checkUsernameAvailability is GET /register/available.
+func (s *Server) checkUsernameAvailability(r *Request) (any, error) {
+	if err := s.Accounts.CheckUsername(r.Ctx(), r.QueryParam("username")); err != nil {
+		return nil, err
+	}
+	return Raw(`{"available":true}`), nil
+}
+
+// getLoginFlows is GET /login.
+func (s *Server) getLoginFlows(*Request) (any, error) {
+	return Raw(`{"flows":[{"type":"m.login.password"}]}`), nil
+}
+
+// login is POST /login.
+func (s *Server) login(r *Request) (any, error) {
+	var body struct {
+		Type       string `json:"type"`
+		Password   string `json:"password"`
+		User       string `json:"user"` // deprecated form of identifier
+		DeviceID   string `json:"device_id"`
+		DeviceName string `json:"initial_device_display_name"`
+		Identifier struct {
+			Type string `json:"type"`
+			User string `json:"user"`
+		} `json:"identifier"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	if body.Type != "m.login.password" {
+		return nil, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "This server does not know the login type %q.", body.Type)
+	}
+	name := body.User
+	if body.Identifier.Type != "" {
+		if body.Identifier.Type != "m.id.user" {
+			return nil, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "People log in by their user name here, not by %q.", body.Identifier.Type)
+		}
+		name = body.Identifier.User
+	}
+	if name == "" || body.Password == "" {
+		return nil, matrix.MissingParam("A name and a password are needed.")
+	}
+	return s.loggedIn(s.Accounts.LoginPassword(r.Ctx(), name, body.Password, accounts.NewDevice{
+		ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request()),
+	}))
+}
+
+// logout is POST /logout.
+func (s *Server) logout(r *Request) (any, error) {
+	return nil, s.Accounts.Logout(r.Ctx(), r.Session)
+}
+
+// logoutAll is POST /logout/all.
+func (s *Server) logoutAll(r *Request) (any, error) {
+	return nil, s.Accounts.LogoutAll(r.Ctx(), r.Session.User)
+}
+
+// getTokenOwner is GET /account/whoami.
+func (s *Server) getTokenOwner(r *Request) (any, error) {
+	return map[string]any{"user_id": r.Session.UserID, "device_id": r.Session.DeviceID, "is_guest": false}, nil
+}
+
+// confirmed asks for the user's password for a request whose body has an "auth" member.
+func (s *Server) confirmed(r *Request, auth *accounts.AuthData) error {
+	raw, err := r.Object()
+	if err != nil {
+		return err
+	}
+	members, err := matrix.Members(raw)
+	if err != nil {
+		return err
+	}
+	var bound []byte
+	for _, m := range members {
+		if m.Key != "auth" {
+			bound = append(append(append(bound, m.Key...), 0), m.Value...)
+		}
+	}
+	bound = append(append(bound, 0), r.Request().URL.Path...)
+	return s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
+		Session: r.Session, Operation: r.route.OperationID, Body: bound, Stages: []string{"m.login.password"}, Auth: auth,
+	})
+}
+
+// changePassword is POST /account/password.
+func (s *Server) changePassword(r *Request) (any, error) {
+	var body struct {
+		Auth         *accounts.AuthData `json:"auth"`
+		Password     string             `json:"new_password"`
+		LogoutOthers *bool              `json:"logout_devices"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	if err := s.confirmed(r, body.Auth); err != nil {
+		return nil, err
+	}
+	others := body.LogoutOthers == nil || *body.LogoutOthers
+	return nil, s.Accounts.ChangePassword(r.Ctx(), r.Session, body.Password, others)
+}
+
+// deviceAnswer is a device as its owner sees it.
+type deviceAnswer struct {
+	ID      matrix.DeviceID `json:"device_id"`
+	Name    string          `json:"display_name,omitempty"`
+	Seen    int64           `json:"last_seen_ts,omitempty"`
+	Address string          `json:"last_seen_ip,omitempty"`
+}
+
+// getDevices is GET /devices.
+func (s *Server) getDevices(r *Request) (any, error) {
+	devices, err := s.Accounts.Devices(r.Ctx(), r.Session.User)
+	if err != nil {
+		return nil, err
+	}
+	answer := make([]deviceAnswer, len(devices))
+	for i, d := range devices {
+		answer[i] = deviceAnswer{d.ID, d.Name, d.Seen, d.Address}
+	}
+	return map[string]any{"devices": answer}, nil
+}
+
+// getDevice is GET /devices/{deviceId}.
+func (s *Server) getDevice(r *Request) (any, error) {
+	d, err := s.Accounts.Device(r.Ctx(), r.Session.User, matrix.DeviceID(r.Param("deviceId")))
+	if err != nil {
+		return nil, err
+	}
+	return deviceAnswer{d.ID, d.Name, d.Seen, d.Address}, nil
+}
+
+// updateDevice is PUT /devices/{deviceId}.
+func (s *Server) updateDevice(r *Request) (any, error) {
+	var body struct {
+		Name *string `json:"display_name"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	id := matrix.DeviceID(r.Param("deviceId"))
+	if body.Name == nil {
+		_, err := s.Accounts.Device(r.Ctx(), r.Session.User, id)
+		return nil, err
+	}
+	return nil, s.Accounts.RenameDevice(r.Ctx(), r.Session.User, id, *body.Name)
+}
+
+// deleteDevice is DELETE /devices/{deviceId}.
+func (s *Server) deleteDevice(r *Request) (any, error) {
+	var body struct {
+		Auth *accounts.AuthData `json:"auth"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	if err := s.confirmed(r, body.Auth); err != nil {
+		return nil, err
+	}
+	return nil, s.Accounts.DeleteDevices(r.Ctx(), r.Session.User, []matrix.DeviceID{matrix.DeviceID(r.Param("deviceId"))})
+}
+
+// deleteDevices is POST /delete_devices.
+func (s *Server) deleteDevices(r *Request) (any, error) {
+	var body struct {
+		Auth    *accounts.AuthData `json:"auth"`
+		Devices []matrix.DeviceID  `json:"devices"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	if err := s.confirmed(r, body.Auth); err != nil {
+		return nil, err
+	}
+	ids := slices.Compact(slices.Sorted(slices.Values(body.Devices)))
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	return nil, s.Accounts.DeleteDevices(r.Ctx(), r.Session.User, ids)
+}
+
+// sharedSecretNonce is GET /_synapse/admin/v1/register.
+func (s *Server) sharedSecretNonce(*Request) (any, error) {
+	nonce, err := s.Accounts.Nonce()
+	return map[string]string{"nonce": nonce}, err
+}
+
+// sharedSecretRegister is POST /_synapse/admin/v1/register.
+func (s *Server) sharedSecretRegister(r *Request) (any, error) {
+	var body struct {
+		Nonce    string `json:"nonce"`
+		Username string `json:"username"`
+		Password string `json:"password"`
+		Admin    bool   `json:"admin"`
+		MAC      string `json:"mac"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	q := accounts.Registration{Username: body.Username, Password: body.Password, Admin: body.Admin,
+		Device: &accounts.NewDevice{Address: s.address(r.Request())}}
+	return s.loggedIn(s.Accounts.RegisterShared(r.Ctx(), body.Nonce, body.MAC, q))
+}

@@ -1,0 +1,115 @@
+package clientapi
+
+import (
+	"encoding/json"
+
+	"conclave/internal/matrix"
+	"conclave/rooms"
+)
+
+var sendRoutes = []Route{
+	op(put, "/rooms/:roomId/send/:eventType/:txnId", "sendMessage", Token, LimitSend, (*Server).sendMessage),
+	op(put, "/rooms/:roomId/state/:eventType/:stateKey", "setRoomStateWithKey", Token, LimitChange, (*Server).setRoomStateWithKey),
+	op(put, "/rooms/:roomId/state/:eventType", "setRoomStateWithKey", Token, LimitChange, (*Server).setRoomStateWithKey),
+	op(put, "/rooms/:roomId/state/:eventType/", "setRoomStateWithKey", Token, LimitChange, (*Server).setRoomStateWithKey),
+	op(put, "/rooms/:roomId/redact/:eventId/:txnId", "redactEvent", Token, LimitSend, (*Server).redactEvent),
+}
+
+// sendMessage is PUT /rooms/{roomId}/send/{eventType}/{txnId}.
+func (s *Server) sendMessage(r *Request) (any, error) {
+	content, err := r.Object()
+	if err != nil {
+		return nil, err
+	}
+	ref, err := r.Room()
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.Send(r, ref, r.Param("eventType"), r.Param("txnId"), content)
+	return eventAnswer(id), err
+}
+
+// Send sends a message event for a request or a socket's frame: both roads share their transaction IDs.
+func (s *Server) Send(r *Request, ref rooms.Ref, typ, txnID string, content []byte) (matrix.EventID, error) {
+	if err := checkName(typ, "event type"); err != nil {
+		return "", err
+	}
+	q := rooms.SendRequest{
+		Room: ref, Sender: r.User(), Type: typ, Content: content,
+		Txn: rooms.TxnKey(r.Session.Device, "send", ref.ID, typ, txnID),
+	}
+	if typ == "m.room.redaction" {
+		target, _ := matrix.GetString(content, "redacts")
+		q.Redacts = matrix.EventID(target)
+	}
+	return s.Rooms.Send(r.Ctx(), q)
+}
+
+// setRoomStateWithKey is PUT /rooms/{roomId}/state/{eventType}/{stateKey}.
+func (s *Server) setRoomStateWithKey(r *Request) (any, error) {
+	content, err := r.Object()
+	if err != nil {
+		return nil, err
+	}
+	ref, err := r.Room()
+	if err != nil {
+		return nil, err
+	}
+	typ, key := r.Param("eventType"), r.Param("stateKey")
+	if err := checkName(typ, "event type"); err != nil {
+		return nil, err
+	}
+	id, err := s.Rooms.Send(r.Ctx(), rooms.SendRequest{Room: ref, Sender: r.User(), Type: typ, StateKey: &key, Content: content})
+	return eventAnswer(id), err
+}
+
+// redactEvent is PUT /rooms/{roomId}/redact/{eventId}/{txnId}.
+func (s *Server) redactEvent(r *Request) (any, error) {
+	var body struct {
+		Reason string `json:"reason"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	ref, err := r.Room()
+	if err != nil {
+		return nil, err
+	}
+	target, err := matrix.ParseEventID(r.Param("eventId"))
+	if err != nil {
+		return nil, matrix.InvalidParam("%q is not an event ID.", r.Param("eventId"))
+	}
+	content := map[string]string{}
+	if body.Reason != "" {
+		content["reason"] = body.Reason
+	}
+	if ref.Version.RedactsInContent() {
+		content["redacts"] = string(target)
+	}
+	raw, err := matrix.Encode(content)
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.Rooms.Send(r.Ctx(), rooms.SendRequest{
+		Room: ref, Sender: r.User(), Type: "m.room.redaction", Content: raw, Redacts: target,
+		Txn: rooms.TxnKey(r.Session.Device, "redact", ref.ID, string(target), r.Param("txnId")),
+	})
+	return eventAnswer(id), err
+}
+
+// eventAnswer is {"event_id": …}, made without a detour: it is the answer of the hottest path.
+func eventAnswer(id matrix.EventID) Raw {
+	quoted, err := json.Marshal(string(id))
+	if err != nil {
+		return empty
+	}
+	return append(append([]byte(`{"event_id":`), quoted...), '}')
+}
+
+// checkName bounds the names that come in paths (threats.md section 1).
+func checkName(name, what string) error {
+	if name == "" || len(name) > 255 {
+		return matrix.InvalidParam("An %s has 1 to 255 bytes.", what)
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+// Package clientapi is the Client-Server API: HTTP in, domain calls, JSON out.
+//
+// Every route stands in a table (routes.go) with its operationId, the authentication that it asks for and the limits
+// that it is under; the server does not start with a handler that is not in the table. A handler decodes, calls the
+// domain, and returns a value or an error; writing either to HTTP happens in one place (respond.go).
+package clientapi
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"conclave/clientapi/sync"
+	"conclave/internal/accounts"
+	"conclave/internal/config"
+	"conclave/internal/matrix"
+	"conclave/internal/observe"
+	"conclave/internal/store"
+	"conclave/keys"
+	"conclave/media"
+	"conclave/rooms"
+)
+
+// Deps are what the API stands on. Federation is nil where it is switched off.
+type Deps struct {
+	Config     *config.Config
+	DB         *store.DB
+	Rooms      *rooms.Rooms
+	Accounts   *accounts.Accounts
+	Keys       *keys.Keys
+	Media      *media.Media
+	Sync       *sync.Engine
+	Federation Remote
+	Web        http.Handler // the browser client, at /
+	Metrics    *observe.Metrics
+	Log        *slog.Logger
+}
+
+// Remote is what the client API asks of other servers; federation.Client satisfies it.
+type Remote interface {
+	// QueryProfile asks a user's server for its profile.
+	QueryProfile(ctx context.Context, user matrix.UserID, field string) (map[string]any, error)
+	// QueryDirectory asks an alias's server for its room and the servers to join through.
+	QueryDirectory(ctx context.Context, alias matrix.RoomAlias) (matrix.RoomID, []matrix.ServerName, error)
+}
+
+// Server answers the Client-Server API.
+type Server struct {
+	Deps
+	echo    *echo.Echo
+	limits  *limits
+	proxies []*net.IPNet
+}
+
+// New builds the API. An undeclared or doubly declared route is an error.
+func New(d Deps) (*Server, error) {
+	s := &Server{Deps: d, echo: echo.New(), limits: newLimits(d.Config.RateLimits.Enabled)}
+	for _, cidr := range d.Config.TrustedProxies {
+		_, network, err := net.ParseCIDR(cidr)
+		if err != nil {
+			return nil, fmt.Errorf("trusted_proxies: %w", err)
+		}
+		s.proxies = append(s.proxies, network)
+	}
+	s.echo.HideBanner, s.echo.HidePort = true, true
+	s.echo.HTTPErrorHandler = s.unrouted
+	seen := map[string]bool{}
+	for _, route := range Routes() {
+		if err := route.check(seen); err != nil {
+			return nil, err
+		}
+		for _, path := range route.paths() {
+			s.echo.Add(route.Method, path, s.handle(route))
+		}
+	}
+	return s, nil
+}
+
+// ServeHTTP answers preflights, API requests, and everything else with the browser client.
+func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if !isAPI(req.URL.Path) {
+		s.Web.ServeHTTP(w, req)
+		return
+	}
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", "*")
+	if req.Method == http.MethodOptions {
+		h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS, PATCH, HEAD")
+		h.Set("Access-Control-Allow-Headers", "X-Requested-With, Content-Type, Authorization, Date, If-None-Match, Range")
+		h.Set("Access-Control-Max-Age", "86400")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	s.echo.ServeHTTP(w, req)
+}
+
+func isAPI(path string) bool {
+	return strings.HasPrefix(path, "/_matrix/") || strings.HasPrefix(path, "/.well-known/") || strings.HasPrefix(path, "/_synapse/")
+}
+
+// The bounds of threats.md section 1 for inbound requests. Handlers that wait (sync) or carry media lift the time
+// limit of their own answer.
+const (
+	headerBytes   = 32 << 10
+	headerTime    = 10 * time.Second
+	idleTime      = 2 * time.Minute
+	maxClientJSON = 1 << 20
+)
+
+// HTTPServer wraps the API with the limits of a server on the open network.
+func (s *Server) HTTPServer() *http.Server {
+	return &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: headerTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    headerBytes,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+}

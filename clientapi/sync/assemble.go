@@ -1,0 +1,283 @@
+package sync
+
+import (
+	"context"
+	"encoding/json"
+
+	"conclave/internal/matrix"
+	"conclave/internal/store"
+	"conclave/rooms"
+)
+
+// assembly builds one response: what a client is told between from and bound.
+type assembly struct {
+	e        *Engine
+	ctx      context.Context
+	q        Request
+	l        *listener
+	from     store.Pos // 0 for a first sync
+	bound    store.Pos
+	typed    int64 // ephemeral position that the client has
+	members  map[store.RoomNID]store.MemberRow
+	byRoom   map[store.RoomNID][]item // what the tail has of each room, if from is within it
+	inTail   bool
+	own      bool // something of the user's own changed: account data, messages to a device
+	lists    bool // somebody's devices changed
+	receipts map[store.RoomNID]bool
+	res      *Response
+}
+
+// assemble builds the response for a request as of the tail's present.
+func (e *Engine) assemble(ctx context.Context, l *listener, q Request) (*Response, error) {
+	a := &assembly{e: e, ctx: ctx, q: q, l: l, receipts: map[store.RoomNID]bool{}}
+	if q.Since != nil {
+		a.from, a.typed = q.Since.Pos, q.Since.Ephemeral
+		if err := e.reach(ctx, a.from); err != nil { // a token that another node gave out may be ahead of this one
+			return nil, err
+		}
+	}
+	var items []item
+	items, a.bound, a.inTail = e.tail.after(a.from)
+	a.res = &Response{next: Token{Pos: a.bound, Ephemeral: e.typing.position(), Generation: e.generation}}
+	a.res.NextBatch = a.res.next.String()
+	var err error
+	if a.members, err = l.memberships(ctx, e, a.bound); err != nil {
+		return nil, err
+	}
+	if a.inTail {
+		a.sort(items)
+	}
+	if err := a.rooms(); err != nil {
+		return nil, err
+	}
+	return a.res, a.personal()
+}
+
+// sort groups the tail's items by what they mean for this client.
+func (a *assembly) sort(items []item) {
+	a.byRoom = map[store.RoomNID][]item{}
+	for _, it := range items {
+		if it.pos > a.bound {
+			break
+		}
+		c := it.change
+		switch {
+		case it.event != nil:
+			if _, mine := a.members[it.event.Room]; mine {
+				a.byRoom[it.event.Room] = append(a.byRoom[it.event.Room], it)
+			}
+		case c.Kind == store.ChangeReceipt:
+			a.receipts[c.Room] = true
+		case c.Kind == store.ChangeDeviceList:
+			a.lists = true
+		case c.User == a.q.User.NID:
+			a.own = true
+		}
+	}
+}
+
+// rooms adds every room that has something to tell.
+func (a *assembly) rooms() error {
+	changed, err := a.changedRooms()
+	if err != nil {
+		return err
+	}
+	for nid, m := range a.members {
+		if m.Pos <= a.from && !changed[nid] && !a.q.FullState {
+			continue
+		}
+		if err := a.room(nid, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changedRooms are the joined rooms in which something happened, events or other things.
+func (a *assembly) changedRooms() (map[store.RoomNID]bool, error) {
+	changed := a.e.typing.changed(a.typed)
+	if a.inTail {
+		for nid := range a.byRoom {
+			changed[nid] = true
+		}
+		for nid := range a.receipts {
+			changed[nid] = true
+		}
+		if !a.own {
+			return changed, nil
+		}
+	}
+	var joined []store.RoomNID
+	for nid, m := range a.members {
+		if m.Membership == store.Join {
+			joined = append(joined, nid)
+		}
+	}
+	mark := func(nid store.RoomNID) { changed[nid] = true }
+	err := a.e.db.Read(a.ctx, func(tx *store.Tx) error {
+		if err := tx.RoomsWithAccountData(a.q.User.NID, a.from, a.bound, mark); err != nil || a.inTail {
+			return err
+		}
+		if err := tx.RoomsWithReceipts(joined, a.from, a.bound, mark); err != nil {
+			return err
+		}
+		return tx.RoomsChanged(joined, a.from, a.bound, mark)
+	})
+	return changed, err
+}
+
+// room adds one room by where the user stands in it.
+func (a *assembly) room(nid store.RoomNID, m store.MemberRow) error {
+	ref, err := a.e.rooms.LookupNID(a.ctx, nid)
+	if err != nil || !a.filter().keeps(string(ref.ID)) {
+		return err
+	}
+	switch m.Membership {
+	case store.Join:
+		return a.joined(ref, m)
+	case store.Invite, store.Knock:
+		if m.Pos <= a.from {
+			return nil
+		}
+		return a.pending(ref, m)
+	case store.Leave, store.Ban:
+		if a.from == 0 && !a.filter().IncludeLeave || m.Pos <= a.from {
+			return nil
+		}
+		return a.left(ref, m)
+	}
+	return nil
+}
+
+func (a *assembly) filter() *RoomFilter { return &a.q.Filter.Room }
+
+func (a *assembly) roomsAnswer() *roomsAnswer {
+	if a.res.Rooms == nil {
+		a.res.Rooms = &roomsAnswer{}
+	}
+	return a.res.Rooms
+}
+
+// joinedRoom is a room of the response that the user is in.
+type joinedRoom struct {
+	Summary     *summary   `json:"summary,omitempty"`
+	State       *eventList `json:"state,omitempty"`
+	StateAfter  *eventList `json:"state_after,omitempty"`
+	Timeline    timeline   `json:"timeline"`
+	Ephemeral   *eventList `json:"ephemeral,omitempty"`
+	AccountData *eventList `json:"account_data,omitempty"`
+	Unread      *unread    `json:"unread_notifications,omitempty"`
+}
+
+type timeline struct {
+	Events    []json.RawMessage `json:"events"`
+	Limited   bool              `json:"limited,omitempty"`
+	PrevBatch string            `json:"prev_batch,omitempty"`
+}
+
+// leftRoom is a room of the response that the user is in no more.
+type leftRoom struct {
+	State    *eventList `json:"state,omitempty"`
+	Timeline timeline   `json:"timeline"`
+}
+
+// joined adds a room that the user is in: all of it if the client does not know it yet, else what is new.
+func (a *assembly) joined(ref rooms.Ref, m store.MemberRow) error {
+	fresh := a.from == 0 || m.Joined > a.from
+	piece, err := a.piece(ref, m, fresh, a.bound)
+	if err != nil {
+		return err
+	}
+	out := &joinedRoom{}
+	if err := a.fill(ref, m, piece, fresh, out); err != nil {
+		return err
+	}
+	if err := a.signals(ref, m, piece, fresh, out); err != nil {
+		return err
+	}
+	if !fresh && !a.q.FullState && len(out.Timeline.Events) == 0 && out.State == nil && out.StateAfter == nil &&
+		out.Ephemeral == nil && out.AccountData == nil && !piece.changed {
+		return nil
+	}
+	answer := a.roomsAnswer()
+	if answer.Join == nil {
+		answer.Join = map[matrix.RoomID]*joinedRoom{}
+	}
+	answer.Join[ref.ID] = out
+	return nil
+}
+
+// left adds a room that the user left, up to and with its leaving.
+func (a *assembly) left(ref rooms.Ref, m store.MemberRow) error {
+	out := &joinedRoom{}
+	piece, err := a.piece(ref, m, a.from == 0, m.Pos)
+	if err != nil {
+		return err
+	}
+	if err := a.fill(ref, m, piece, a.from == 0, out); err != nil {
+		return err
+	}
+	answer := a.roomsAnswer()
+	if answer.Leave == nil {
+		answer.Leave = map[matrix.RoomID]*leftRoom{}
+	}
+	answer.Leave[ref.ID] = &leftRoom{State: out.State, Timeline: out.Timeline}
+	return nil
+}
+
+// fill puts timeline and state of a piece into a room of the response.
+func (a *assembly) fill(ref rooms.Ref, m store.MemberRow, p *piece, fresh bool, out *joinedRoom) error {
+	events, err := a.e.Timeline(a.ctx, a.q.Viewpoint, ref, p.events)
+	if err != nil {
+		return err
+	}
+	out.Timeline = timeline{Events: events, Limited: p.limited}
+	if out.Timeline.Events == nil {
+		out.Timeline.Events = []json.RawMessage{}
+	}
+	if p.limited || fresh {
+		out.Timeline.PrevBatch = FormatPlace(p.start)
+	}
+	state, err := a.state(ref, p, fresh)
+	if err != nil {
+		return err
+	}
+	if len(state) > 0 {
+		list := &eventList{ClientEvents(state)}
+		if a.q.StateAfter {
+			out.StateAfter = list
+		} else {
+			out.State = list
+		}
+	}
+	return nil
+}
+
+// pending adds an invitation or a knock with the stripped state that it came with.
+func (a *assembly) pending(ref rooms.Ref, m store.MemberRow) error {
+	events, err := a.e.rooms.StrippedState(a.ctx, ref, m)
+	if err != nil {
+		return err
+	}
+	answer := a.roomsAnswer()
+	if m.Membership == store.Knock {
+		if answer.Knock == nil {
+			answer.Knock = map[matrix.RoomID]*knockedRoom{}
+		}
+		answer.Knock[ref.ID] = &knockedRoom{eventList{events}}
+		return nil
+	}
+	if answer.Invite == nil {
+		answer.Invite = map[matrix.RoomID]*invitedRoom{}
+	}
+	answer.Invite[ref.ID] = &invitedRoom{eventList{events}}
+	return nil
+}
+
+type invitedRoom struct {
+	State eventList `json:"invite_state"`
+}
+
+type knockedRoom struct {
+	State eventList `json:"knock_state"`
+}

@@ -1,0 +1,190 @@
+// Package sync tells clients what happened: one delta engine with several faces. The engine follows the stream of
+// persisted changes in one goroutine (tail.go), keeps who is in which room for the users that are listening
+// (listeners.go), and assembles for a client what lies between its token and the present (assemble.go). /sync asks it
+// once per request, the WebSocket (live.go) again and again.
+//
+// Whether a client may see an event is asked of rooms.VisibleTo for every event that is delivered.
+package sync
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"time"
+
+	"conclave/internal/cluster"
+	"conclave/internal/matrix"
+	"conclave/internal/store"
+	"conclave/internal/work"
+	"conclave/rooms"
+)
+
+// Options are what the engine stands on.
+type Options struct {
+	DB    *store.DB
+	Rooms *rooms.Rooms
+	Keys  KeySource
+	Bus   cluster.Bus
+	Log   *slog.Logger
+	Clock func() time.Time // time.Now if nil
+}
+
+// Engine follows the stream and assembles deltas. Safe for concurrent use.
+type Engine struct {
+	db         *store.DB
+	rooms      *rooms.Rooms
+	keys       KeySource
+	bus        cluster.Bus
+	log        *slog.Logger
+	now        func() time.Time
+	generation string
+	tail       tail
+	listeners  listeners
+	typing     typing
+}
+
+// pollEvery is how late a change is at most if every wake is lost (law 8).
+const pollEvery = time.Second
+
+// New starts an engine whose goroutine ends with ctx.
+func New(ctx context.Context, o Options) (*Engine, error) {
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	bound, err := o.DB.StreamBound(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		db: o.DB, rooms: o.Rooms, keys: o.Keys, bus: o.Bus, log: o.Log, now: o.Clock, generation: o.DB.Generation(),
+		tail: tail{start: bound, bound: bound, heads: map[store.RoomNID]store.State{}},
+	}
+	e.listeners.init()
+	e.typing.init(e.now)
+	work.NewGroup(ctx, o.Log).Go("sync stream", e.run)
+	return e, nil
+}
+
+// run follows the stream: on every wake, and every second in case one was lost.
+func (e *Engine) run(ctx context.Context) error {
+	wakes, cancel := e.bus.Subscribe(cluster.Stream)
+	defer cancel()
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	for {
+		fresh, err := e.follow(ctx)
+		if err != nil && ctx.Err() == nil {
+			e.log.Error("following the stream failed", "err", err)
+		}
+		e.listeners.deliver(fresh)
+		select {
+		case <-wakes:
+		case <-poll.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Viewpoint is a client: a user on one of its devices.
+type Viewpoint struct {
+	User   rooms.Sender
+	Device int64
+	// DeviceID is needed for messages to the device and counts of its keys.
+	DeviceID matrix.DeviceID
+}
+
+// Request is one /sync.
+type Request struct {
+	Viewpoint
+	Since     *Token // nil for the first
+	Filter    *Filter
+	FullState bool
+	Timeout   time.Duration
+	// StateAfter asks for state as of the end of the timeline rather than its start (MSC4222).
+	StateAfter bool
+}
+
+// maxWait bounds a long poll.
+const maxWait = 2 * time.Minute
+
+// Sync answers at once if there is something to tell, and otherwise waits until there is or the time is up.
+func (e *Engine) Sync(ctx context.Context, q Request) (*Response, error) {
+	if q.Filter == nil {
+		q.Filter = &Filter{}
+	}
+	if q.Since != nil && q.Since.Pos == 0 {
+		q.Since = nil // of another generation: a fresh start
+	}
+	l, err := e.listeners.join(ctx, e, q.User)
+	if err != nil {
+		return nil, err
+	}
+	defer e.listeners.leave(l)
+	wait := time.NewTimer(min(max(q.Timeout, 0), maxWait))
+	defer wait.Stop()
+	if q.Since != nil {
+		if err := e.acknowledge(ctx, l, q); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		awake := l.awake()
+		answer, err := e.assemble(ctx, l, q)
+		if err != nil {
+			return nil, err
+		}
+		if q.Since == nil || q.FullState || !answer.Empty() {
+			return answer, nil
+		}
+		select {
+		case <-awake:
+		case <-wait.C:
+			return answer, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// ErrGone ends a client's wait because its session ended.
+var ErrGone = errors.New("sync: the session ended")
+
+// Response is the answer of /sync.
+type Response struct {
+	NextBatch   string         `json:"next_batch"`
+	AccountData *eventList     `json:"account_data,omitempty"`
+	Presence    *eventList     `json:"presence,omitempty"`
+	Rooms       *roomsAnswer   `json:"rooms,omitempty"`
+	ToDevice    *eventList     `json:"to_device,omitempty"`
+	DeviceLists *DeviceLists   `json:"device_lists,omitempty"`
+	KeyCounts   map[string]int `json:"device_one_time_keys_count,omitempty"`
+	Fallback    []string       `json:"device_unused_fallback_key_types"`
+	next        Token
+}
+
+type eventList struct {
+	Events []json.RawMessage `json:"events"`
+}
+
+type roomsAnswer struct {
+	Join   map[matrix.RoomID]*joinedRoom  `json:"join,omitempty"`
+	Invite map[matrix.RoomID]*invitedRoom `json:"invite,omitempty"`
+	Knock  map[matrix.RoomID]*knockedRoom `json:"knock,omitempty"`
+	Leave  map[matrix.RoomID]*leftRoom    `json:"leave,omitempty"`
+}
+
+// DeviceLists says whose devices changed and whose need no longer be followed.
+type DeviceLists struct {
+	Changed []matrix.UserID `json:"changed,omitempty"`
+	Left    []matrix.UserID `json:"left,omitempty"`
+}
+
+// Next is the token that the response leads to.
+func (r *Response) Next() Token { return r.next }
+
+// Empty says whether there is nothing to tell.
+func (r *Response) Empty() bool {
+	return r.AccountData == nil && r.Presence == nil && r.Rooms == nil && r.ToDevice == nil && r.DeviceLists == nil
+}

@@ -1,0 +1,162 @@
+package sync
+
+import (
+	"context"
+	"slices"
+	gosync "sync"
+
+	"conclave/internal/store"
+)
+
+// item is one persisted change in the tail: an event, or a change of something else.
+type item struct {
+	pos    store.Pos
+	event  *store.EventRow // nil for other changes
+	prior  store.State     // the room's current state before the event
+	change store.Change    // where event is nil
+}
+
+// tail is the newest part of the stream in memory. Readers that are within it need no database; it holds everything
+// after start and up to bound.
+type tail struct {
+	mu    gosync.RWMutex
+	start store.Pos
+	bound store.Pos
+	items []item
+	heads map[store.RoomNID]store.State // current state of the rooms that the tail has events of; only follow uses it
+
+	growth chan struct{} // closed at the next extension; nil if nobody waits
+}
+
+// The tail is cut back to tailKeep when it has tailMax items.
+const (
+	tailMax  = 8192
+	tailKeep = 4096
+)
+
+// after returns the items after a position and the bound that they reach, or false if the tail begins later.
+func (t *tail) after(pos store.Pos) (items []item, bound store.Pos, ok bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if pos < t.start {
+		return nil, t.bound, false
+	}
+	at, found := slices.BinarySearchFunc(t.items, pos, func(i item, p store.Pos) int { return int(i.pos - p) })
+	if found {
+		at++
+	}
+	return t.items[at:len(t.items):len(t.items)], t.bound, true
+}
+
+func (t *tail) reached() store.Pos {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.bound
+}
+
+// extend appends what is new. It never changes items that readers may hold: cutting makes a new slice.
+func (t *tail) extend(items []item, bound store.Pos) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.items)+len(items) > tailMax {
+		cut := max(0, len(t.items)-tailKeep)
+		if cut > 0 {
+			t.start = t.items[cut-1].pos
+		}
+		t.items = slices.Clone(t.items[cut:])
+	}
+	t.items = append(t.items, items...)
+	t.bound = bound
+	if t.growth != nil {
+		close(t.growth)
+		t.growth = nil
+	}
+}
+
+// follow reads what came after the tail's bound and extends it. It returns the new items.
+func (e *Engine) follow(ctx context.Context) ([]item, error) {
+	bound, err := e.db.StreamBound(ctx)
+	if err != nil {
+		return nil, err
+	}
+	from := e.tail.reached()
+	if bound <= from {
+		return nil, nil
+	}
+	var fresh []item
+	err = e.db.Read(ctx, func(tx *store.Tx) error {
+		fresh = fresh[:0]
+		events := 0
+		err := tx.Stream(from, bound, tailMax, func(row *store.EventRow) {
+			fresh = append(fresh, item{pos: row.Pos, event: row})
+			events++
+		})
+		if err != nil {
+			return err
+		}
+		if events == tailMax { // too far behind to keep up item by item: what is left comes with the next round
+			bound = fresh[len(fresh)-1].pos
+		}
+		return tx.Changes(from, bound, func(c store.Change) { fresh = append(fresh, item{pos: c.Pos, change: c}) })
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(fresh, func(a, b item) int { return int(a.pos - b.pos) })
+	if err := e.priors(ctx, fresh); err != nil {
+		return nil, err
+	}
+	e.tail.extend(fresh, bound)
+	return fresh, nil
+}
+
+// priors notes for every event which state its room had just before it: that of the room's event before it.
+func (e *Engine) priors(ctx context.Context, fresh []item) error {
+	for i := range fresh {
+		row := fresh[i].event
+		if row == nil {
+			continue
+		}
+		state, known := e.tail.heads[row.Room]
+		if !known {
+			var err error
+			if state, err = e.rooms.StateAt(ctx, row.Room, row.Pos-1); err != nil {
+				return err
+			}
+			if len(e.tail.heads) >= maxHeads {
+				clear(e.tail.heads)
+			}
+		}
+		fresh[i].prior = state
+		e.tail.heads[row.Room] = row.CurrentState()
+	}
+	return nil
+}
+
+const maxHeads = 20_000
+
+// reach waits until the tail holds everything up to a position. What is committed becomes visible as soon as writers
+// that began earlier are done, so this is a matter of milliseconds.
+func (e *Engine) reach(ctx context.Context, pos store.Pos) error {
+	for {
+		grown := e.tail.grown()
+		if e.tail.reached() >= pos {
+			return nil
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// grown is closed when the tail is extended next.
+func (t *tail) grown() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.growth == nil {
+		t.growth = make(chan struct{})
+	}
+	return t.growth
+}

@@ -1,0 +1,170 @@
+// Package accounts is the domain of our own users: accounts, passwords, devices and the tokens that speak for them,
+// profiles, and user-interactive authentication.
+//
+// Tokens are 256 random bits, stored as SHA-256 only; passwords are argon2id; a token is checked in one place
+// (Authenticate), which every road into the server uses.
+package accounts
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"conclave/internal/cluster"
+	"conclave/internal/config"
+	"conclave/internal/matrix"
+	"conclave/internal/store"
+)
+
+// Accounts is the domain's door, safe for concurrent use.
+type Accounts struct {
+	db      *store.DB
+	server  matrix.ServerName
+	config  *config.Config
+	bus     cluster.Bus
+	log     *slog.Logger
+	now     func() time.Time
+	hashes  chan struct{} // one place for each password hash under way
+	waiting atomic.Int64  // for a place
+	nonces  nonces
+
+	mu       sync.Mutex
+	sessions map[[32]byte]cached // what Authenticate found lately
+}
+
+// Options are what Accounts needs from the process that it lives in.
+type Options struct {
+	DB     *store.DB
+	Server matrix.ServerName
+	Config *config.Config
+	Bus    cluster.Bus
+	Log    *slog.Logger
+	Clock  func() time.Time // time.Now if nil
+}
+
+// New prepares the domain over a database.
+func New(o Options) *Accounts {
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	return &Accounts{
+		db: o.DB, server: o.Server, config: o.Config, bus: o.Bus, log: o.Log, now: o.Clock,
+		hashes:   make(chan struct{}, hashPlaces),
+		sessions: map[[32]byte]cached{},
+	}
+}
+
+// Session is whom a request speaks for: a user on one of its devices.
+type Session struct {
+	User     store.UserNID
+	UserID   matrix.UserID
+	Device   int64
+	DeviceID matrix.DeviceID
+	Admin    bool
+	Since    time.Time // when the account was made
+}
+
+// cached is a session that was read a moment ago.
+type cached struct {
+	session *Session
+	until   time.Time
+}
+
+const (
+	sessionTime  = 5 * time.Second // how long a session may be trusted without a look at the database (threats N04)
+	sessionCache = 20_000
+	seenEvery    = 5 * time.Minute // how exact "last seen" is
+)
+
+// Authenticate finds whom a token speaks for. An unknown one is M_UNKNOWN_TOKEN.
+func (a *Accounts) Authenticate(ctx context.Context, token, address string) (*Session, error) {
+	hash := sha256.Sum256([]byte(token))
+	now := a.now()
+	a.mu.Lock()
+	hit, ok := a.sessions[hash]
+	a.mu.Unlock()
+	if ok && now.Before(hit.until) {
+		return hit.session, nil
+	}
+	var owner *store.TokenOwner
+	err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
+		owner, err = tx.TokenOwner(hash[:])
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if owner == nil || owner.Deactivated {
+		a.forget(hash)
+		return nil, matrix.UnknownToken(false)
+	}
+	s := &Session{
+		User: owner.User, UserID: owner.ID, Device: owner.Device.NID, DeviceID: owner.Device.ID,
+		Admin: owner.Admin, Since: time.UnixMilli(owner.Created),
+	}
+	a.remember(hash, cached{s, now.Add(sessionTime)})
+	if now.Sub(time.UnixMilli(owner.Device.Seen)) > seenEvery {
+		a.touch(ctx, owner.Device.NID, now, address)
+	}
+	return s, nil
+}
+
+func (a *Accounts) remember(hash [32]byte, c cached) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.sessions) >= sessionCache {
+		clear(a.sessions) // each comes back with one read
+	}
+	a.sessions[hash] = c
+}
+
+func (a *Accounts) forget(hash [32]byte) {
+	a.mu.Lock()
+	delete(a.sessions, hash)
+	a.mu.Unlock()
+}
+
+// touch notes when a device was last heard of. That it fails is no reason to refuse the request.
+func (a *Accounts) touch(ctx context.Context, device int64, now time.Time, address string) {
+	err := a.db.Write(ctx, func(tx *store.Tx) error { return tx.TouchDevice(device, now.UnixMilli(), address) })
+	if err != nil && ctx.Err() == nil {
+		a.log.Warn("noting when a device was seen failed", "err", err)
+	}
+}
+
+// ended makes the end of sessions known: this node forgets what it remembers, and every long-lived connection of the
+// user looks again whether its session still stands.
+func (a *Accounts) ended(user store.UserNID) {
+	a.mu.Lock()
+	for hash, c := range a.sessions {
+		if c.session.User == user {
+			delete(a.sessions, hash)
+		}
+	}
+	a.mu.Unlock()
+	a.bus.Publish(cluster.Sessions, int64(user))
+}
+
+// newToken makes an access token and its hash.
+func newToken() (token string, hash [32]byte) {
+	var random [32]byte
+	rand.Read(random[:])
+	token = "ccl_" + base64.RawURLEncoding.EncodeToString(random[:])
+	return token, sha256.Sum256([]byte(token))
+}
+
+// newName makes an ID from random letters and digits, easy to read out.
+func newName(n int) string {
+	const letters = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+	random := make([]byte, n)
+	rand.Read(random)
+	for i, b := range random {
+		random[i] = letters[int(b)%len(letters)]
+	}
+	return string(random)
+}

@@ -1,0 +1,144 @@
+package accounts
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha1" //nolint:gosec // the shared-secret registration of Synapse is defined with it, as an HMAC
+	"crypto/subtle"
+	"encoding/hex"
+	"strings"
+	"sync"
+	"time"
+
+	"conclave/internal/matrix"
+	"conclave/internal/store"
+)
+
+// Registration is an account to be made.
+type Registration struct {
+	Username string // "" for a random one
+	Password string
+	Admin    bool
+	Device   *NewDevice // nil: no session yet (inhibit_login)
+}
+
+// CheckUsername refuses (M_INVALID_USERNAME, M_USER_IN_USE) names that cannot be registered.
+func (a *Accounts) CheckUsername(ctx context.Context, name string) error {
+	if !matrix.ValidLocalpart(name) || len("@"+name+":"+string(a.server)) > 255 {
+		return matrix.Errorf(400, "M_INVALID_USERNAME", "A name has small letters, digits and any of . _ = - / + only.")
+	}
+	account, err := a.find(ctx, name)
+	if err == nil && account != nil {
+		err = errTaken()
+	}
+	return err
+}
+
+func errTaken() error { return matrix.Errorf(400, "M_USER_IN_USE", "That name is taken.") }
+
+// Register makes an account and, if asked, its first session, in one transaction.
+func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error) {
+	name := strings.ToLower(q.Username)
+	if name == "" {
+		name = strings.ToLower(newName(12))
+	}
+	if err := a.CheckUsername(ctx, name); err != nil {
+		return nil, err
+	}
+	if err := checkPassword(q.Password); err != nil {
+		return nil, err
+	}
+	phc, err := a.hash(ctx, q.Password)
+	if err != nil {
+		return nil, err
+	}
+	id := matrix.UserID("@" + name + ":" + string(a.server))
+	user, err := a.db.User(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	login, open := &Login{UserID: id}, func(*store.Tx) error { return nil }
+	if q.Device != nil {
+		if login, open, err = a.open(user.NID, id, *q.Device); err != nil {
+			return nil, err
+		}
+	}
+	err = a.db.Write(ctx, func(tx *store.Tx) error {
+		made, err := tx.CreateAccount(store.Account{User: user.NID, ID: id, Password: phc, Admin: q.Admin, Created: a.now().UnixMilli()})
+		if err != nil {
+			return err
+		}
+		if !made {
+			return errTaken()
+		}
+		return open(tx)
+	})
+	return login, err
+}
+
+// nonces are the challenges of shared-secret registration, good for a minute and one use.
+type nonces struct {
+	mu    sync.Mutex
+	until map[string]time.Time
+}
+
+const (
+	nonceTime = time.Minute
+	maxNonces = 1000
+)
+
+// Nonce makes a challenge for RegisterShared. Without a shared secret in the config there is none (M_NOT_FOUND).
+func (a *Accounts) Nonce() (string, error) {
+	if a.config.Registration.SharedSecret == "" {
+		return "", matrix.Unrecognized("Registration with a shared secret is not set up on this server.")
+	}
+	var random [32]byte
+	rand.Read(random[:])
+	nonce := hex.EncodeToString(random[:])
+	n := &a.nonces
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := a.now()
+	for known, until := range n.until {
+		if now.After(until) || len(n.until) >= maxNonces {
+			delete(n.until, known)
+		}
+	}
+	if n.until == nil {
+		n.until = map[string]time.Time{}
+	}
+	n.until[nonce] = now.Add(nonceTime)
+	return nonce, nil
+}
+
+func (n *nonces) take(nonce string, now time.Time) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	until, ok := n.until[nonce]
+	delete(n.until, nonce)
+	return ok && now.Before(until)
+}
+
+// RegisterShared makes an account for whoever holds the shared secret: mac is the hex HMAC-SHA1 over nonce, name,
+// password and "admin" or "notadmin", separated by NUL (POST /_synapse/admin/v1/register).
+func (a *Accounts) RegisterShared(ctx context.Context, nonce, mac string, q Registration) (*Login, error) {
+	secret := a.config.Registration.SharedSecret
+	if secret == "" {
+		return nil, matrix.Unrecognized("Registration with a shared secret is not set up on this server.")
+	}
+	if !a.nonces.take(nonce, a.now()) {
+		return nil, matrix.Forbidden("The nonce is not known, or is used or too old. Ask for a new one.")
+	}
+	role := "notadmin"
+	if q.Admin {
+		role = "admin"
+	}
+	h := hmac.New(sha1.New, []byte(secret))
+	h.Write([]byte(strings.Join([]string{nonce, q.Username, q.Password, role}, "\x00")))
+	want := hex.EncodeToString(h.Sum(nil))
+	if subtle.ConstantTimeCompare([]byte(want), []byte(strings.ToLower(mac))) != 1 {
+		return nil, matrix.Forbidden("The HMAC is not right.")
+	}
+	return a.Register(ctx, q)
+}

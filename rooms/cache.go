@@ -1,0 +1,111 @@
+package rooms
+
+import (
+	"context"
+
+	"github.com/maypok86/otter/v2"
+
+	"conclave/internal/matrix"
+	"conclave/internal/matrix/statetree"
+	"conclave/internal/store"
+)
+
+// caches hold what never changes once written, bounded by bytes: events by number, tree nodes by name, room numbers.
+// Redaction, the one exception, puts a new row in the old one's place.
+type caches struct {
+	refs   *otter.Cache[matrix.RoomID, Ref]
+	users  *otter.Cache[matrix.UserID, store.User]
+	events *otter.Cache[store.EventNID, *store.EventRow]
+	nodes  *otter.Cache[nodeKey, []byte]
+}
+
+type nodeKey struct {
+	room store.RoomNID
+	name statetree.Name
+}
+
+func newCaches() *caches {
+	return &caches{
+		refs:  otter.Must(&otter.Options[matrix.RoomID, Ref]{MaximumSize: 20_000}),
+		users: otter.Must(&otter.Options[matrix.UserID, store.User]{MaximumSize: 50_000}),
+		events: otter.Must(&otter.Options[store.EventNID, *store.EventRow]{
+			MaximumWeight: 48 << 20,
+			Weigher: func(_ store.EventNID, e *store.EventRow) uint32 {
+				return uint32(e.Event.Size()) + 700 // row, header and map entry, measured
+			},
+		}),
+		nodes: otter.Must(&otter.Options[nodeKey, []byte]{
+			MaximumWeight: 24 << 20,
+			Weigher:       func(_ nodeKey, data []byte) uint32 { return uint32(len(data)) + 120 },
+		}),
+	}
+}
+
+// nodeLoader reads tree nodes of one room: fresh ones first, then the cache, then the database.
+type nodeLoader struct {
+	r     *Rooms
+	room  store.RoomNID
+	fresh map[statetree.Name][]byte // made by a group that is not written yet; may be nil
+}
+
+// Nodes implements statetree.Loader.
+func (l *nodeLoader) Nodes(ctx context.Context, names []statetree.Name) (map[statetree.Name][]byte, error) {
+	found := make(map[statetree.Name][]byte, len(names))
+	var missing []statetree.Name
+	for _, name := range names {
+		if data, ok := l.fresh[name]; ok {
+			found[name] = data
+		} else if data, ok := l.r.cache.nodes.GetIfPresent(nodeKey{l.room, name}); ok {
+			found[name] = data
+		} else {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return found, nil
+	}
+	err := l.r.db.Read(ctx, func(tx *store.Tx) error {
+		return tx.StateNodes(l.room, missing, func(name statetree.Name, data []byte) {
+			found[name] = data
+			l.r.cache.nodes.Set(nodeKey{l.room, name}, data)
+		})
+	})
+	return found, err
+}
+
+// eventsByNID reads events of one room by number, in the order asked, leaving out none: a missing one is an error of
+// the database. It is for numbers that came out of that room's own state.
+func (r *Rooms) eventsByNID(ctx context.Context, room store.RoomNID, nids []store.EventNID) ([]*store.EventRow, error) {
+	rows := make([]*store.EventRow, len(nids))
+	var missing []store.EventNID
+	for i, nid := range nids {
+		if row, ok := r.cache.events.GetIfPresent(nid); ok && row.Room == room {
+			rows[i] = row
+		} else {
+			missing = append(missing, nid)
+		}
+	}
+	if len(missing) == 0 {
+		return rows, nil
+	}
+	read := make(map[store.EventNID]*store.EventRow, len(missing))
+	err := r.db.Read(ctx, func(tx *store.Tx) error {
+		clear(read)
+		return tx.EventsByNID(room, missing, func(row *store.EventRow) { read[row.NID] = row })
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i, nid := range nids {
+		if rows[i] != nil {
+			continue
+		}
+		row := read[nid]
+		if row == nil {
+			return nil, corrupt("event %d of room %d is not there", nid, room)
+		}
+		r.cache.events.Set(nid, row)
+		rows[i] = row
+	}
+	return rows, nil
+}

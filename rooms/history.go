@@ -1,0 +1,137 @@
+package rooms
+
+import (
+	"context"
+
+	"conclave/internal/matrix"
+	"conclave/internal/store"
+)
+
+// Place is a point between two events of a room: just after the event at (Pos, Sub). Places order as the room's
+// timeline does: history before the event that it was fetched for.
+type Place struct {
+	Pos store.Pos
+	Sub int64
+}
+
+// Newest is after everything.
+var Newest = Place{Pos: 1<<62 - 1}
+
+// Before is the place just before an event.
+func Before(row *store.EventRow) Place { return Place{row.Pos, row.Sub - 1} }
+
+// After is the place just after an event.
+func After(row *store.EventRow) Place { return Place{row.Pos, row.Sub} }
+
+// Less reports whether p is before q.
+func (p Place) Less(q Place) bool { return p.Pos < q.Pos || p.Pos == q.Pos && p.Sub < q.Sub }
+
+// PageRequest asks for a piece of a room's timeline.
+type PageRequest struct {
+	Ref      Ref
+	Viewer   Viewer
+	From     Place
+	To       *Place // where to end, nil for the room's end in that direction
+	Backward bool
+	Limit    int
+	Keep     func(*store.EventRow) bool // the filter; nil keeps all
+}
+
+// Page is a piece of a timeline in the order of reading.
+type Page struct {
+	Events []*store.EventRow
+	End    Place // where to read on
+	Done   bool  // there is nothing behind End
+}
+
+// pageRows bounds the work of one page: how many rows may be read to find the wanted ones (threats, history 5).
+const pageRows = 2000
+
+// Page reads events that the viewer may see. Events that are hidden or filtered out cost rows of the budget; when it
+// is spent the page ends early, with a token to go on from.
+func (r *Rooms) Page(ctx context.Context, q PageRequest) (*Page, error) {
+	sees := r.VisibleTo(q.Ref, q.Viewer)
+	page := &Page{End: q.From}
+	for read := 0; len(page.Events) < q.Limit && read < pageRows; {
+		batch := min(max(q.Limit-len(page.Events), 20), 200)
+		rows, err := r.timeline(ctx, q, page.End, batch)
+		if err != nil {
+			return nil, err
+		}
+		read += len(rows)
+		for _, row := range rows {
+			if len(page.Events) == q.Limit {
+				return page, nil
+			}
+			page.End = After(row)
+			if q.Backward {
+				page.End = Before(row)
+			}
+			if q.Keep != nil && !q.Keep(row) {
+				continue
+			}
+			ok, err := sees.May(ctx, row)
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				page.Events = append(page.Events, row)
+			}
+		}
+		if len(rows) < batch {
+			page.Done = true
+			break
+		}
+	}
+	return page, nil
+}
+
+// timeline reads rows between two places, through the cache of events.
+func (r *Rooms) timeline(ctx context.Context, q PageRequest, from Place, limit int) ([]*store.EventRow, error) {
+	lo, hi := store.Place{Pos: 0}, store.Place{Pos: from.Pos, Sub: from.Sub}
+	if !q.Backward {
+		lo, hi = hi, store.Place{Pos: Newest.Pos}
+	}
+	if q.To != nil {
+		if to := (store.Place{Pos: q.To.Pos, Sub: q.To.Sub}); q.Backward {
+			lo = to
+		} else {
+			hi = to
+		}
+	}
+	var rows []*store.EventRow
+	err := r.db.Read(ctx, func(tx *store.Tx) (err error) {
+		rows, err = tx.Timeline(q.Ref.NID, lo, hi, q.Backward, limit)
+		return err
+	})
+	return rows, err
+}
+
+// Around reads what stands before and after an event, for /context. The event itself must be visible (M_NOT_FOUND).
+func (r *Rooms) Around(ctx context.Context, ref Ref, viewer Viewer, id matrix.EventID, limit int, keep func(*store.EventRow) bool) (*store.EventRow, *Page, *Page, error) {
+	row, err := r.Visible(ctx, ref, viewer, id)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	q := PageRequest{Ref: ref, Viewer: viewer, From: Before(row), Backward: true, Limit: limit / 2, Keep: keep}
+	before, err := r.Page(ctx, q)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	q.From, q.Backward, q.Limit = After(row), false, limit-limit/2
+	after, err := r.Page(ctx, q)
+	return row, before, after, err
+}
+
+// Visible finds an event that the viewer may see. One that exists but is hidden is as absent as any other.
+func (r *Rooms) Visible(ctx context.Context, ref Ref, viewer Viewer, id matrix.EventID) (*store.EventRow, error) {
+	row, err := r.EventInRoom(ctx, ref.NID, id)
+	if err != nil {
+		return nil, err
+	}
+	ok, err := r.VisibleTo(ref, viewer).May(ctx, row)
+	if err == nil && !ok {
+		err = matrix.NotFound("There is no such event in this room.")
+	}
+	return row, err
+}

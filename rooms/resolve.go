@@ -1,0 +1,243 @@
+package rooms
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/maypok86/otter/v2"
+
+	"conclave/internal/matrix"
+	"conclave/internal/matrix/authrules"
+	"conclave/internal/matrix/stateres"
+	"conclave/internal/matrix/statetree"
+	"conclave/internal/store"
+)
+
+// resolutions remembers what state resolution found, by room and set of input roots. States never change, so an
+// answer holds for ever.
+type resolutions struct {
+	known *otter.Cache[string, store.State]
+}
+
+func newResolutions() *resolutions {
+	return &resolutions{otter.Must(&otter.Options[string, store.State]{MaximumSize: 10_000})}
+}
+
+// resolutionKey names a set of states of a room, whatever their order. It sorts states and drops repetitions.
+func resolutionKey(room store.RoomNID, states []store.State) (string, []store.State) {
+	states = slices.Clone(states)
+	slices.SortFunc(states, func(a, b store.State) int {
+		if c := bytes.Compare(a.Members[:], b.Members[:]); c != 0 {
+			return c
+		}
+		return bytes.Compare(a.Rest[:], b.Rest[:])
+	})
+	states = slices.Compact(states)
+	key := fmt.Appendf(nil, "%d", room)
+	for _, s := range states {
+		key = append(append(key, s.Members[:]...), s.Rest[:]...)
+	}
+	return string(key), states
+}
+
+// needResolution is what the door answers when an event meets states whose resolution is not known yet: the caller
+// resolves them outside the room's queue and comes again (law 1).
+type needResolution struct{ states []store.State }
+
+func (*needResolution) Error() string { return "rooms: the state has to be resolved first" }
+
+// currentOf is the state resolved over the room's ends, row being the newest of them, if that is known.
+func (d *draft) currentOf(ctx context.Context, ends []extremity, row *store.EventRow, after store.State) (store.State, error) {
+	nids := make([]store.EventNID, 0, len(ends))
+	states := []store.State{after}
+	for _, x := range ends {
+		if x.nid == row.NID {
+			continue
+		}
+		if fresh := d.rows[x.nid]; fresh != nil {
+			states = append(states, fresh.StateAfter())
+			continue
+		}
+		nids = append(nids, x.nid)
+	}
+	rows, err := d.r.eventsByNID(ctx, d.ref.NID, nids)
+	if err != nil {
+		return after, err
+	}
+	for _, e := range rows {
+		states = append(states, e.StateAfter())
+	}
+	key, distinct := resolutionKey(d.ref.NID, states)
+	if len(distinct) == 1 {
+		return after, nil
+	}
+	if known, ok := d.r.memo.known.GetIfPresent(key); ok {
+		return known, nil
+	}
+	return after, &needResolution{distinct}
+}
+
+// resolve finds the state that states of a room resolve to, stores its nodes and remembers it.
+func (r *Rooms) resolve(ctx context.Context, ref Ref, states []store.State) (store.State, error) {
+	key, states := resolutionKey(ref.NID, states)
+	switch len(states) {
+	case 0:
+		return store.State{}, nil
+	case 1:
+		return states[0], nil
+	}
+	if known, ok := r.memo.known.GetIfPresent(key); ok {
+		return known, nil
+	}
+	sets := make([]map[stateres.StateKey]matrix.EventID, len(states))
+	numbers := map[matrix.EventID]store.EventNID{}
+	for i, s := range states {
+		set, err := r.stateSet(ctx, ref, s, numbers)
+		if err != nil {
+			return store.State{}, err
+		}
+		sets[i] = set
+	}
+	evidence := &evidence{ctx: ctx, r: r, ref: ref, rejected: map[matrix.EventID]bool{}}
+	resolved, err := stateres.Resolve(ref.Version, sets, evidence.get, evidence.isRejected)
+	if err != nil {
+		return store.State{}, fmt.Errorf("resolving the state of room %s: %w", ref.ID, err)
+	}
+	result, err := r.storeState(ctx, ref, states[0], sets[0], resolved, numbers)
+	if err == nil {
+		r.memo.known.Set(key, result)
+	}
+	return result, err
+}
+
+// stateSet reads a whole state as the map that state resolution works on, and notes the numbers of its events.
+func (r *Rooms) stateSet(ctx context.Context, ref Ref, s store.State, numbers map[matrix.EventID]store.EventNID) (map[stateres.StateKey]matrix.EventID, error) {
+	rows, err := r.stateRows(ctx, ref.NID, s)
+	if err != nil {
+		return nil, err
+	}
+	set := make(map[stateres.StateKey]matrix.EventID, len(rows))
+	for _, row := range rows {
+		key, _ := row.Event.StateKey()
+		set[stateres.StateKey{Type: row.Event.Type(), Key: key}] = row.Event.ID()
+		numbers[row.Event.ID()] = row.NID
+	}
+	return set, nil
+}
+
+// evidence gives state resolution the events of auth chains, of this room only.
+type evidence struct {
+	ctx      context.Context
+	r        *Rooms
+	ref      Ref
+	rejected map[matrix.EventID]bool
+}
+
+func (v *evidence) get(ids []matrix.EventID) (map[matrix.EventID]*matrix.Event, error) {
+	found := make(map[matrix.EventID]*matrix.Event, len(ids))
+	err := v.r.db.Read(v.ctx, func(tx *store.Tx) error {
+		return tx.EventsByID(v.ref.NID, ids, func(row *store.EventRow) {
+			found[row.Event.ID()] = row.Event
+			v.rejected[row.Event.ID()] = row.Flags.Has(store.FlagRejected)
+		})
+	})
+	return found, err
+}
+
+func (v *evidence) isRejected(id matrix.EventID) bool { return v.rejected[id] }
+
+// storeState writes the nodes of a resolved state, built as changes to one of the states it came from.
+func (r *Rooms) storeState(ctx context.Context, ref Ref, base store.State, from, to map[stateres.StateKey]matrix.EventID, numbers map[matrix.EventID]store.EventNID) (store.State, error) {
+	var members, rest []statetree.Entry
+	change := func(key stateres.StateKey, nid store.EventNID) {
+		entry := statetree.Entry{Key: r.hasher.KeyOf(key.Type, key.Key), Event: int64(nid)}
+		if key.Type == "m.room.member" {
+			members = append(members, entry)
+		} else {
+			rest = append(rest, entry)
+		}
+	}
+	for key, id := range to {
+		if from[key] != id {
+			nid, ok := numbers[id]
+			if !ok {
+				return base, corrupt("state resolution in room %s chose %s, which no state has", ref.ID, id)
+			}
+			change(key, nid)
+		}
+	}
+	for key := range from {
+		if _, stays := to[key]; !stays {
+			change(key, 0)
+		}
+	}
+	return r.writeState(ctx, ref, base, members, rest)
+}
+
+// writeState applies changes to a state and stores the new nodes at once: they are immutable, so nodes that nothing
+// will refer to do no harm.
+func (r *Rooms) writeState(ctx context.Context, ref Ref, base store.State, members, rest []statetree.Entry) (store.State, error) {
+	load := &nodeLoader{r: r, room: ref.NID, fresh: map[statetree.Name][]byte{}}
+	var nodes []store.Node
+	put := func(root *statetree.Name, changes []statetree.Entry) error {
+		if len(changes) == 0 {
+			return nil
+		}
+		name, made, err := statetree.Put(ctx, r.hasher, *root, changes, load)
+		if err != nil {
+			return err
+		}
+		*root = name
+		for name, data := range made {
+			nodes = append(nodes, store.Node{Name: name, Data: data})
+		}
+		return nil
+	}
+	if err := errors.Join(put(&base.Members, members), put(&base.Rest, rest)); err != nil {
+		return base, fmt.Errorf("building a state of room %s: %w", ref.ID, err)
+	}
+	err := r.db.Write(ctx, func(tx *store.Tx) error { return tx.InsertNodes(ref.NID, nodes) })
+	return base, err
+}
+
+// stateDiffers brings the checks' memory and the projection of members up to date when the current state changed by
+// more than one event, as it does when ends of the room are joined or fork.
+func (d *draft) stateDiffers(ctx context.Context, e *entry, row *store.EventRow, was store.State, index int) error {
+	d.head.auth = map[authrules.StateKey]*store.EventRow{}
+	now := d.head.state
+	if was.Members == now.Members {
+		return nil
+	}
+	changes, err := statetree.Diff(ctx, was.Members, now.Members, &d.load)
+	if err != nil {
+		return fmt.Errorf("comparing the members of room %s: %w", d.ref.ID, err)
+	}
+	for _, c := range changes {
+		nid := store.EventNID(c.B)
+		if nid == 0 {
+			nid = store.EventNID(c.A)
+		}
+		member := d.rows[nid]
+		if member == nil {
+			rows, err := d.r.eventsByNID(ctx, d.ref.NID, []store.EventNID{nid})
+			if err != nil {
+				return err
+			}
+			member = rows[0]
+		}
+		user, _ := member.Event.StateKey()
+		who, err := d.r.User(ctx, matrix.UserID(user))
+		if err != nil {
+			return err
+		}
+		change := store.MemberChange{Member: who, Event: nid, At: index}
+		if c.B != 0 {
+			change.Membership = store.MembershipOf(member.Event.Membership())
+		}
+		d.out.Members = append(d.out.Members, change)
+	}
+	return nil
+}

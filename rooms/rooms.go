@@ -1,0 +1,179 @@
+// Package rooms is the domain of Matrix rooms: what is in them, who is in them, and how they change.
+//
+// Every event, made here or received, enters a room's present through one door (append.go): it waits in its room's
+// queue, is authorised, given its place and its state in memory, and written with others in one transaction. What
+// needs the network or state resolution is done before that (receive.go, gaps.go, resolve.go). Readers find the state
+// in state.go, history in history.go, and whether somebody may see an event in visible.go.
+//
+// The package knows no HTTP. Where it needs other servers it asks an EventSource, which package federation provides.
+package rooms
+
+import (
+	"context"
+	"crypto/ed25519"
+	"log/slog"
+	"sync"
+	"time"
+
+	"conclave/internal/cluster"
+	"conclave/internal/matrix"
+	"conclave/internal/matrix/statetree"
+	"conclave/internal/store"
+	"conclave/internal/work"
+)
+
+// Identity is who this server is to others: its name and the key it signs with.
+type Identity struct {
+	Name  matrix.ServerName
+	KeyID matrix.KeyID
+	Key   ed25519.PrivateKey
+}
+
+// IsOurs reports whether a server name is one of ours. It is the only such test.
+func (i Identity) IsOurs(name matrix.ServerName) bool { return name == i.Name }
+
+// Options are what Rooms needs from the process that it lives in.
+type Options struct {
+	DB       *store.DB
+	Identity Identity
+	Source   EventSource // nil without federation
+	Bus      cluster.Bus
+	Log      *slog.Logger
+	Clock    func() time.Time // time.Now if nil
+}
+
+// Rooms is the domain's door. Its methods are safe for concurrent use.
+type Rooms struct {
+	db     *store.DB
+	own    Identity
+	source EventSource
+	bus    cluster.Bus
+	log    *slog.Logger
+	now    func() time.Time
+	work   *work.Group
+
+	hasher statetree.Hasher
+	cache  *caches
+	memo   *resolutions
+
+	mu       sync.Mutex
+	rooms    map[store.RoomNID]*room
+	inFlight map[store.TxnKey]*unit // transactions that are on their way through the door
+}
+
+// maxRooms bounds how many rooms are kept ready in memory; idle ones beyond it are let go.
+const maxRooms = 4096
+
+// New prepares the domain over a database. Goroutines it starts end with ctx.
+func New(ctx context.Context, o Options) (*Rooms, error) {
+	secret, err := o.DB.Secret(ctx, "statetree")
+	if err != nil {
+		return nil, err
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Rooms{
+		db: o.DB, own: o.Identity, source: o.Source, bus: o.Bus, log: o.Log, now: o.Clock,
+		work:     work.NewGroup(ctx, o.Log),
+		hasher:   statetree.NewHasher(secret),
+		cache:    newCaches(),
+		memo:     newResolutions(),
+		rooms:    map[store.RoomNID]*room{},
+		inFlight: map[store.TxnKey]*unit{},
+	}, nil
+}
+
+// SetSource hands in the network once it is built; it must be called before the first request is served.
+func (r *Rooms) SetSource(s EventSource) { r.source = s }
+
+// Identity is who this server is.
+func (r *Rooms) Identity() Identity { return r.own }
+
+// Close waits until all that was accepted is written, or ctx ends.
+func (r *Rooms) Close(ctx context.Context) error { return r.work.Wait(ctx) }
+
+// User finds the numbers of a user and its server, giving them out at first sight.
+func (r *Rooms) User(ctx context.Context, id matrix.UserID) (store.User, error) {
+	if u, ok := r.cache.users.GetIfPresent(id); ok {
+		return u, nil
+	}
+	u, err := r.db.User(ctx, id)
+	if err == nil {
+		r.cache.users.Set(id, u)
+	}
+	return u, err
+}
+
+// Ref names a room that is known to the database.
+type Ref struct {
+	NID     store.RoomNID
+	ID      matrix.RoomID
+	Version matrix.RoomVersion
+}
+
+// Lookup finds a room by its ID; an unknown one is M_NOT_FOUND.
+func (r *Rooms) Lookup(ctx context.Context, id matrix.RoomID) (Ref, error) {
+	if ref, ok := r.cache.refs.GetIfPresent(id); ok {
+		return ref, nil
+	}
+	var ref Ref
+	err := r.db.Read(ctx, func(tx *store.Tx) error {
+		nid, version, found, err := tx.Room(id)
+		if err == nil && !found {
+			err = matrix.NotFound("There is no room %s on this server.", id)
+		}
+		ref = Ref{NID: nid, ID: id, Version: version}
+		return err
+	})
+	if err == nil {
+		r.cache.refs.Set(id, ref)
+	}
+	return ref, err
+}
+
+// room is a room kept ready in memory: its queue and, once loaded, its head.
+type room struct {
+	ref Ref
+
+	mu      sync.Mutex
+	waiting []*unit
+	active  bool  // a goroutine is taking units through the door
+	head    *head // nil until loaded; only the active goroutine replaces it
+}
+
+// room returns the kept room of ref, letting go of idle ones when there are too many.
+func (r *Rooms) room(ref Ref) *room {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rm := r.rooms[ref.NID]
+	if rm != nil {
+		return rm
+	}
+	if len(r.rooms) >= maxRooms {
+		r.dropIdle()
+	}
+	rm = &room{ref: ref}
+	r.rooms[ref.NID] = rm
+	return rm
+}
+
+// dropIdle forgets about a tenth of the rooms that nobody is sending to. The caller holds r.mu. A room that is taken
+// up again between the look and the removal only loads its head anew: the writer compares heads.
+func (r *Rooms) dropIdle() {
+	left := maxRooms / 10
+	for nid, rm := range r.rooms {
+		rm.mu.Lock()
+		idle := !rm.active && len(rm.waiting) == 0
+		rm.mu.Unlock()
+		if idle {
+			delete(r.rooms, nid)
+			if left--; left == 0 {
+				return
+			}
+		}
+	}
+}
