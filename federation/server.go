@@ -1,0 +1,303 @@
+package federation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"conclave/internal/matrix"
+)
+
+// Auth is how a route knows who asks. The zero value is none of them, so that a route cannot forget to say it.
+type Auth int
+
+// The kinds of authentication.
+const (
+	AuthNone   Auth = iota + 1 // anybody
+	AuthServer                 // a homeserver, by X-Matrix
+)
+
+// Route is one operation of the server-server API.
+type Route struct {
+	Method      string
+	Path        string // as in the spec, with {names}
+	OperationID string
+	Auth        Auth
+	MaxBody     int64 // bytes; 0 for operations without a body
+	PerOrigin   int   // requests of one server at a time; 0 is defaultPerOrigin
+	Handler     func(*Server, *Request) (any, error)
+}
+
+// Request is what a handler gets: the HTTP request, authenticated, its body read.
+type Request struct {
+	*http.Request
+	Origin matrix.ServerName // who asks; "" with AuthNone
+	Body   []byte
+	Writer http.ResponseWriter // for answers that are not JSON
+
+	params echo.Context
+}
+
+// Param is a part of the path by its name in the route, unescaped.
+func (r *Request) Param(name string) string {
+	value := r.params.Param(name)
+	if r.URL.RawPath == "" {
+		return value // net/http has unescaped it
+	}
+	plain, err := url.PathUnescape(value)
+	if err != nil {
+		return ""
+	}
+	return plain
+}
+
+// Decode reads the body into v, strictly; its errors are for the client.
+func (r *Request) Decode(v any) error { return matrix.Decode(r.Body, v) }
+
+// Done is what a handler returns that has written its answer itself.
+var Done = new(struct{ _ byte })
+
+// Bounds of inbound requests (threats §1).
+const (
+	inHeaderTimeout  = 10 * time.Second
+	inRequestTimeout = 120 * time.Second
+	inIdleTimeout    = 3 * time.Minute // of a connection between requests
+	inBodyIdle       = 20 * time.Second
+	defaultPerOrigin = 32
+	maxURIBytes      = 16 << 10
+)
+
+// ServerOptions are what a Server needs from the process that it lives in.
+type ServerOptions struct {
+	Identity *Identity
+	Keyring  *Keyring
+	Policy   *Policy
+	Log      *slog.Logger
+	Clock    func() time.Time // time.Now if nil
+
+	// Software and Version are what getVersion tells.
+	Software, Version string
+
+	// WellKnown is the m.server of the delegation document, "" if there is none to serve.
+	WellKnown string
+
+	// Alive, if it is not nil, hears of every server that has authenticated itself.
+	Alive func(matrix.ServerName)
+}
+
+// Server answers the server-server API. It is an http.Handler.
+type Server struct {
+	own     *Identity
+	keyring *Keyring
+	auth    *Authenticator
+	log     *slog.Logger
+	now     func() time.Time
+	options ServerOptions
+	echo    *echo.Echo
+	busy    originLimits
+}
+
+// NewServer makes a server of all routes. A route that does not declare all it must is an error.
+func NewServer(o ServerOptions) (*Server, error) { return newServer(o, Routes()) }
+
+func newServer(o ServerOptions, routes []Route) (*Server, error) {
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		own: o.Identity, keyring: o.Keyring, log: o.Log, now: o.Clock, options: o, echo: echo.New(),
+		auth: NewAuthenticator(o.Identity, o.Keyring, o.Policy, o.Clock),
+	}
+	s.echo.HideBanner, s.echo.HidePort = true, true
+	s.echo.HTTPErrorHandler = s.writeError
+	for _, r := range routes {
+		if err := r.check(); err != nil {
+			return nil, err
+		}
+		s.echo.Add(r.Method, echoPath(r.Path), s.handle(r))
+	}
+	if n := len(s.echo.Routes()); n != len(routes) {
+		return nil, fmt.Errorf("federation: %d routes are declared but %d are served; two have the same method and path", len(routes), n)
+	}
+	return s, nil
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
+
+// HTTP is a server for a listener, with the time-outs and limits that face the world.
+func (s *Server) HTTP() *http.Server {
+	return &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: inHeaderTimeout,
+		WriteTimeout:      0, // each request has a deadline of its own (handle)
+		IdleTimeout:       inIdleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// check reports what a route forgot to declare.
+func (r Route) check() error {
+	missing := ""
+	switch {
+	case !strings.HasPrefix(r.Path, "/"):
+		missing = "path"
+	case r.OperationID == "":
+		missing = "operationId"
+	case r.Auth != AuthNone && r.Auth != AuthServer:
+		missing = "authentication"
+	case r.Handler == nil:
+		missing = "handler"
+	case (r.Method == http.MethodPut || r.Method == http.MethodPost) != (r.MaxBody > 0):
+		missing = "limit of its body"
+	case r.Method != http.MethodGet && r.Method != http.MethodPut && r.Method != http.MethodPost:
+		missing = "method"
+	default:
+		return nil
+	}
+	return fmt.Errorf("federation: route %s %s does not declare its %s", r.Method, r.Path, missing)
+}
+
+// echoPath writes a path of the spec as echo wants it.
+func echoPath(path string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(path, "{", ":"), "}", "")
+}
+
+// handle is the way of every request: bounded, read, authenticated, answered.
+func (s *Server) handle(route Route) echo.HandlerFunc {
+	limit := route.PerOrigin
+	if limit == 0 {
+		limit = defaultPerOrigin
+	}
+	return func(c echo.Context) error {
+		ctx, cancel := context.WithTimeout(c.Request().Context(), inRequestTimeout)
+		defer cancel()
+		_ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now().Add(inRequestTimeout))
+		r := &Request{Request: c.Request().WithContext(ctx), Writer: c.Response(), params: c}
+		if len(r.RequestURI) > maxURIBytes || !strings.HasPrefix(r.RequestURI, "/") {
+			return matrix.InvalidParam("The request target is too long or not a path.")
+		}
+		var err error
+		if r.Body, err = readBody(c.Response(), r.Request, route.MaxBody); err != nil {
+			return err
+		}
+		if route.Auth == AuthServer {
+			if r.Origin, err = s.auth.Authenticate(ctx, r.Request, r.Body); err != nil {
+				return err
+			}
+			if s.options.Alive != nil {
+				s.options.Alive(r.Origin)
+			}
+			release, ok := s.busy.take(ctx, r.Origin, route.OperationID, limit)
+			if !ok {
+				return matrix.LimitExceeded(1000)
+			}
+			defer release()
+		}
+		answer, err := route.Handler(s, r)
+		if err != nil || answer == Done {
+			return err
+		}
+		return writeJSON(c.Response(), http.StatusOK, answer)
+	}
+}
+
+// readBody reads at most limit bytes, each part in time. Without a limit the operation has no body: what comes is not
+// read, and what a stranger sends with a GET is not part of what is signed.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if limit == 0 {
+		return nil, nil
+	}
+	if r.ContentLength > limit {
+		return nil, matrix.TooLarge("The body is larger than %d bytes.", limit)
+	}
+	body := &pacedReader{r: r.Body, control: http.NewResponseController(w), end: time.Now().Add(inRequestTimeout)}
+	data, err := io.ReadAll(io.LimitReader(body, limit+1))
+	if err != nil {
+		return nil, matrix.NotJSON("The body did not come whole.").With(err)
+	}
+	if int64(len(data)) > limit {
+		return nil, matrix.TooLarge("The body is larger than %d bytes.", limit)
+	}
+	return data, nil
+}
+
+// pacedReader sets a new deadline for every read, none later than end.
+type pacedReader struct {
+	r       io.Reader
+	control *http.ResponseController
+	end     time.Time
+}
+
+func (p *pacedReader) Read(b []byte) (int, error) {
+	deadline := time.Now().Add(inBodyIdle)
+	if deadline.After(p.end) {
+		deadline = p.end
+	}
+	_ = p.control.SetReadDeadline(deadline) // not every connection has deadlines
+	n, err := p.r.Read(b)
+	if err != nil {
+		_ = p.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+// writeError is the only place that turns an error into an answer.
+func (s *Server) writeError(err error, c echo.Context) {
+	if c.Response().Committed {
+		return
+	}
+	var out *matrix.Error
+	var routing *echo.HTTPError
+	switch {
+	case errors.As(err, &out):
+	case errors.As(err, &routing) && routing.Code == http.StatusMethodNotAllowed:
+		out = matrix.Errorf(http.StatusMethodNotAllowed, "M_UNRECOGNIZED", "This path does not know the method %s.", c.Request().Method)
+	case errors.As(err, &routing) && routing.Code == http.StatusNotFound:
+		out = matrix.Errorf(http.StatusNotFound, "M_UNRECOGNIZED", "There is no such operation.")
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		out = matrix.Errorf(http.StatusServiceUnavailable, "M_UNKNOWN", "The request took too long.").With(err)
+	default:
+		s.log.Error("federation request failed", "method", c.Request().Method, "route", c.Path(), "err", err)
+		out = matrix.Errorf(http.StatusInternalServerError, "M_UNKNOWN", "Something went wrong in this server.")
+	}
+	if err := writeJSON(c.Response(), out.Status, out); err != nil {
+		s.log.Debug("an error could not be written", "err", err)
+	}
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encoding an answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, err = w.Write(data)
+	return err
+}
+
+func (s *Server) getVersion(*Request) (any, error) {
+	return map[string]any{"server": map[string]string{"name": s.options.Software, "version": s.options.Version}}, nil
+}
+
+func (s *Server) getWellKnown(*Request) (any, error) {
+	if s.options.WellKnown == "" {
+		return nil, matrix.NotFound("This server delegates nothing.")
+	}
+	return map[string]string{"m.server": s.options.WellKnown}, nil
+}
