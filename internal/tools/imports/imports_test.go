@@ -5,8 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
+	"io/fs"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -34,12 +39,43 @@ func TestDirection(t *testing.T) {
 	}
 }
 
+// TestOnlyStatusCodes reads the sources of the specification's packages: of net/http they may use the names
+// of status codes.
+func TestOnlyStatusCodes(t *testing.T) {
+	files, found := token.NewFileSet(), 0
+	err := filepath.WalkDir("../../matrix", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		parsed, err := parser.ParseFile(files, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		found++
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && isName(s.X, "http") && !strings.HasPrefix(s.Sel.Name, "Status") {
+				t.Errorf("%s uses http.%s: the specification is pure functions", files.Position(s.Pos()), s.Sel.Name)
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil || found == 0 {
+		t.Fatalf("read %d files: %v", found, err)
+	}
+}
+
+func isName(e ast.Expr, name string) bool {
+	id, ok := e.(*ast.Ident)
+	return ok && id.Name == name
+}
+
 // TestFinds shows that the check refuses what it is there for.
 func TestFinds(t *testing.T) {
 	for _, c := range []struct {
 		pkg, imported, want string
 	}{
-		{"internal/matrix", "net/http", "the specification"},
+		{"internal/matrix", "net", "the specification"},
 		{"internal/matrix", "conclave/internal/store", "the specification"},
 		{"internal/matrix/statetree", "time", "the specification"},
 		{"internal/store", "conclave/rooms", "the only SQL"},
