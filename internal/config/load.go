@@ -218,8 +218,8 @@ func (c *Config) fromEnv(f field, set map[string]string) error {
 	case okFile:
 		c.origins[f.path] = name + "_FILE: "
 		return f.setFromFile(file)
-	case !ok:
-		return nil
+	case !ok, value == "" && f.value.Kind() != reflect.String && !f.isList():
+		return nil // an empty variable is how compose files pass on what nobody set
 	}
 	c.origins[f.path] = name + ": "
 	if !f.isList() {
