@@ -14,6 +14,7 @@ import (
 // Redaction, the one exception, puts a new row in the old one's place.
 type caches struct {
 	refs   *otter.Cache[matrix.RoomID, Ref]
+	byNID  *otter.Cache[store.RoomNID, Ref]
 	users  *otter.Cache[matrix.UserID, store.User]
 	events *otter.Cache[store.EventNID, *store.EventRow]
 	nodes  *otter.Cache[nodeKey, []byte]
@@ -27,6 +28,7 @@ type nodeKey struct {
 func newCaches() *caches {
 	return &caches{
 		refs:  otter.Must(&otter.Options[matrix.RoomID, Ref]{MaximumSize: 20_000}),
+		byNID: otter.Must(&otter.Options[store.RoomNID, Ref]{MaximumSize: 20_000}),
 		users: otter.Must(&otter.Options[matrix.UserID, store.User]{MaximumSize: 50_000}),
 		events: otter.Must(&otter.Options[store.EventNID, *store.EventRow]{
 			MaximumWeight: 48 << 20,

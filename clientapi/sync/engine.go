@@ -13,6 +13,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/maypok86/otter/v2"
+
 	"conclave/internal/cluster"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
@@ -42,6 +44,7 @@ type Engine struct {
 	tail       tail
 	listeners  listeners
 	typing     typing
+	forms      *otter.Cache[store.EventNID, clientForm]
 }
 
 // pollEvery is how late a change is at most if every wake is lost (law 8).
@@ -60,6 +63,10 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		db: o.DB, rooms: o.Rooms, keys: o.Keys, bus: o.Bus, log: o.Log, now: o.Clock, generation: o.DB.Generation(),
 		tail: tail{start: bound, bound: bound, heads: map[store.RoomNID]store.State{}},
 	}
+	e.forms = otter.Must(&otter.Options[store.EventNID, clientForm]{
+		MaximumWeight: 16 << 20,
+		Weigher:       func(_ store.EventNID, f clientForm) uint32 { return uint32(len(f.text)) + 100 },
+	})
 	e.listeners.init()
 	e.typing.init(e.now)
 	work.NewGroup(ctx, o.Log).Go("sync stream", e.run)

@@ -69,7 +69,7 @@ type PowerLevels struct {
 
 // DefaultPowerLevels are the levels of a room without m.room.power_levels, except that its creator has 100.
 func DefaultPowerLevels() PowerLevels {
-	return PowerLevels{Ban: 50, Kick: 50, Redact: 50}
+	return PowerLevels{StateDefault: 50, Ban: 50, Kick: 50, Redact: 50}
 }
 
 // ParsePowerLevels reads the content of m.room.power_levels as a version understands it: integers, and before version

@@ -171,3 +171,33 @@ func (tx *Tx) InsertNodes(room RoomNID, nodes []Node) error {
 		return tx.InsertRows(nodeInsert(part, func(int) RoomNID { return room }))
 	})
 }
+
+// Alias finds the room of an alias of ours and who made it; 0 if there is none.
+func (tx *Tx) Alias(alias matrix.RoomAlias) (room RoomNID, creator UserNID, err error) {
+	err = tx.Query(`SELECT room, creator FROM aliases WHERE alias = $1`, func(r *Row) error {
+		room, creator = RoomNID(r.Int64(0)), UserNID(r.Int64(1))
+		return nil
+	}, string(alias))
+	return room, creator, err
+}
+
+// AddAlias stores an alias; it reports false if it is taken.
+func (tx *Tx) AddAlias(alias matrix.RoomAlias, room RoomNID, creator UserNID) (bool, error) {
+	n, err := tx.Exec(`INSERT INTO aliases (alias, room, creator) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, string(alias), room, creator)
+	return n == 1, err
+}
+
+// RemoveAlias removes an alias.
+func (tx *Tx) RemoveAlias(alias matrix.RoomAlias) error {
+	_, err := tx.Exec(`DELETE FROM aliases WHERE alias = $1`, string(alias))
+	return err
+}
+
+// AliasesOf reads the aliases of ours of a room.
+func (tx *Tx) AliasesOf(room RoomNID) (aliases []matrix.RoomAlias, err error) {
+	err = tx.Query(`SELECT alias FROM aliases WHERE room = $1 ORDER BY alias`, func(r *Row) error {
+		aliases = append(aliases, matrix.RoomAlias(r.Text(0)))
+		return nil
+	}, room)
+	return aliases, err
+}

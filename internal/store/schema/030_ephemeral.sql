@@ -1,0 +1,31 @@
+-- Receipts, the users' own data, filters.
+
+CREATE TABLE receipts (
+  room     BIGINT NOT NULL,
+  member   BIGINT NOT NULL,
+  kind     SMALLINT NOT NULL,               -- 1 m.read, 2 m.read.private, 3 im.conclave.delivered, 4 m.fully_read
+  thread   {text} NOT NULL DEFAULT '',      -- thread_id: '' unthreaded, 'main', or the root's event ID
+  event_id {text} NOT NULL,
+  place    BIGINT NOT NULL,                 -- position of that event: receipts never go back
+  ts       BIGINT NOT NULL,                 -- ms
+  pos      BIGINT NOT NULL,                 -- of the receipt itself in the stream
+  PRIMARY KEY (room, member, kind, thread)
+){norowid};
+CREATE INDEX receipts_pos ON receipts (room, pos);
+
+CREATE TABLE account_data (
+  member  BIGINT NOT NULL,
+  room    BIGINT NOT NULL,                  -- 0 = global
+  type    {text} NOT NULL,
+  content {text} NOT NULL,                  -- a JSON object
+  pos     BIGINT NOT NULL,
+  PRIMARY KEY (member, room, type)
+){norowid};
+CREATE INDEX account_data_pos ON account_data (member, pos);
+
+CREATE TABLE filters (
+  member  BIGINT NOT NULL,
+  filter  {text} NOT NULL,                  -- its ID: a hash of the content
+  content {text} NOT NULL,
+  PRIMARY KEY (member, filter)
+){norowid};
