@@ -131,7 +131,7 @@ func (c *Client) do(ctx context.Context, in call) (*http.Response, error) {
 }
 
 func (c *Client) exchange(ctx context.Context, in call) (*http.Response, error) {
-	route, err := c.discovery.Route(ctx, in.server)
+	route, err := c.discovery.Locate(ctx, in.server)
 	if err != nil {
 		return nil, err
 	}

@@ -288,7 +288,7 @@ func TestClientKeepsConnections(t *testing.T) {
 }
 
 func TestNamesThatDifferOnlyByPortDoNotShareConnections(t *testing.T) {
-	plain, explicit := &Route{Server: "a.test", Host: "a.test", TLSName: "a.test"}, &Route{Server: "a.test:443", Host: "a.test:443", TLSName: "a.test"}
+	plain, explicit := &Location{Server: "a.test", Host: "a.test", TLSName: "a.test"}, &Location{Server: "a.test:443", Host: "a.test:443", TLSName: "a.test"}
 	if poolName(plain) == poolName(explicit) {
 		t.Error("two routes share a pool")
 	}

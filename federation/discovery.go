@@ -26,14 +26,16 @@ type Target struct {
 // String is host:port, as in a dialled address.
 func (t Target) String() string { return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) }
 
-// Route says how to reach a homeserver (Server-Server API, "Resolving server names").
-type Route struct {
+// Location says how to reach a homeserver (Server-Server API, "Resolving server names").
+type Location struct {
 	Server  matrix.ServerName
 	Host    string   // for the Host header
 	TLSName string   // DNS name or IP address that the certificate must be for
 	Targets []Target // to be tried in order; never empty
 	Step    string   // the spec's step that decided, e.g. "3.3"
 	Steps   []Step   // all that was tried, for people
+
+	until time.Time // when the delegation document it rests on must be fetched again; zero if it rests on none
 }
 
 // Step is one thing that discovery tried, in words.
@@ -50,11 +52,11 @@ type Discovery struct {
 	wellKnown *wellKnown
 	now       func() time.Time
 	routes    *otter.Cache[matrix.ServerName, routeEntry]
-	flights   flights[matrix.ServerName, *Route]
+	flights   flights[matrix.ServerName, *Location]
 }
 
 type routeEntry struct {
-	route   *Route
+	route   *Location
 	expires time.Time
 }
 
@@ -71,19 +73,23 @@ func newDiscovery(resolver Resolver, wk *wellKnown, now func() time.Time) *Disco
 	}
 }
 
-// Route returns how to reach server, from memory if it was found out a short while ago.
-func (d *Discovery) Route(ctx context.Context, server matrix.ServerName) (*Route, error) {
+// Locate returns how to reach server, from memory if it was found out a short while ago.
+func (d *Discovery) Locate(ctx context.Context, server matrix.ServerName) (*Location, error) {
 	if e, ok := d.routes.GetIfPresent(server); ok && d.now().Before(e.expires) {
 		return e.route, nil
 	}
-	return d.flights.do(ctx, server, func(ctx context.Context) (*Route, error) {
+	return d.flights.do(ctx, server, func(ctx context.Context) (*Location, error) {
 		ctx, cancel := context.WithTimeout(ctx, discoverTimeout)
 		defer cancel()
 		route, err := d.Explain(ctx, server)
 		if err != nil {
 			return nil, err
 		}
-		d.routes.Set(server, routeEntry{route, d.now().Add(routeLife)})
+		expires := d.now().Add(routeLife)
+		if !route.until.IsZero() && route.until.Before(expires) {
+			expires = route.until
+		}
+		d.routes.Set(server, routeEntry{route, expires})
 		return route, nil
 	})
 }
@@ -99,26 +105,27 @@ func (d *Discovery) Suspect(server matrix.ServerName) {
 
 // Explain goes through the steps of the spec without the memory of routes (well-known documents are still remembered)
 // and tells what each found.
-func (d *Discovery) Explain(ctx context.Context, server matrix.ServerName) (*Route, error) {
+func (d *Discovery) Explain(ctx context.Context, server matrix.ServerName) (*Location, error) {
 	if _, err := matrix.ParseServerName(string(server)); err != nil {
 		return nil, fmt.Errorf("%q is not a server name: %w", server, err)
 	}
 	host, port := splitPort(string(server))
-	w := &walk{d: d, route: &Route{Server: server}}
+	w := &walk{d: d, route: &Location{Server: server}}
 	if w.literal("1", host, port) || w.explicit("2", host, port) {
 		return w.route, nil
 	}
-	delegated, err := d.wellKnown.get(ctx, host)
+	document, err := d.wellKnown.get(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	w.route.until = document.expires
 	url := "https://" + host + wellKnownPath
-	if err == nil {
-		w.did("3", "fetched "+url, "delegates to "+string(delegated), "")
-		w.delegated(ctx, string(delegated))
+	if document.err == nil {
+		w.did("3", "fetched "+url, "delegates to "+string(document.server), "")
+		w.delegated(ctx, string(document.server))
 		return w.route, nil
 	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	w.did("3", "fetched "+url, "no delegation: "+err.Error(), "serve {\"m.server\": \"host:port\"} there, if delegation is wanted")
+	w.did("3", "fetched "+url, "no delegation: "+document.err.Error(), "serve {\"m.server\": \"host:port\"} there, if delegation is wanted")
 	if !w.service(ctx, "4", "matrix-fed", host) && !w.service(ctx, "5", "matrix", host) {
 		w.fallback("6", host)
 	}
@@ -128,7 +135,7 @@ func (d *Discovery) Explain(ctx context.Context, server matrix.ServerName) (*Rou
 // walk is one passage through the steps.
 type walk struct {
 	d     *Discovery
-	route *Route
+	route *Location
 }
 
 func (w *walk) did(number, did, found, fix string) {

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -94,6 +96,7 @@ func serveDocuments(t *testing.T, ca *peer.CA, hosts ...string) *documents {
 		}
 		handler(w, r)
 	}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes are meant to fail in some tests
 	srv.TLS = &tls.Config{Certificates: []tls.Certificate{ca.Issue(t, append(hosts, "localhost")...)}}
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
@@ -169,7 +172,7 @@ func TestRouteFollowsTheStepsOfTheSpec(t *testing.T) {
 		{"dot.test", "6", "dot.test", "dot.test", "dot.test:8448"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, err := disc.Route(t.Context(), matrix.ServerName(c.name))
+			r, err := disc.Locate(t.Context(), matrix.ServerName(c.name))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -232,7 +235,7 @@ func TestDelegationFollowsRedirects(t *testing.T) {
 		http.Redirect(w, r, "https://b.test:"+docs.port+"/elsewhere", http.StatusMovedPermanently)
 	})
 	docs.set("b.test", delegate("d.test:1"))
-	r, err := testDiscovery(&dns{}, docs, ca, time.Now).Route(t.Context(), "a.test")
+	r, err := testDiscovery(&dns{}, docs, ca, time.Now).Locate(t.Context(), "a.test")
 	if err != nil || r.Host != "d.test:1" {
 		t.Errorf("route %+v, %v", r, err)
 	}
@@ -261,7 +264,7 @@ func TestDelegationIsRememberedAsTheServerAsks(t *testing.T) {
 			clk := newClock()
 			disc := testDiscovery(&dns{}, docs, ca, clk.now)
 			ask := func() {
-				if _, err := disc.Route(t.Context(), "a.test"); err != nil {
+				if _, err := disc.Locate(t.Context(), "a.test"); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -286,7 +289,7 @@ func TestMissingDelegationIsAskedForLessAndLess(t *testing.T) {
 	var gaps []time.Duration
 	last, hits := clk.now(), 0
 	for range 5 * 60 {
-		if _, err := disc.Route(t.Context(), "a.test"); err != nil {
+		if _, err := disc.Locate(t.Context(), "a.test"); err != nil {
 			t.Fatal(err)
 		}
 		if n := docs.count("a.test"); n != hits {
@@ -318,7 +321,7 @@ func TestUnreachableDelegateIsLookedUpAgain(t *testing.T) {
 	}{{0, 1}, {time.Minute, 1}, {wellKnownDoubt, 2}, {time.Minute, 2}} {
 		clk.add(step.wait)
 		disc.Suspect("a.test")
-		if _, err := disc.Route(t.Context(), "a.test"); err != nil {
+		if _, err := disc.Locate(t.Context(), "a.test"); err != nil {
 			t.Fatal(err)
 		}
 		if n := docs.count("a.test"); n != step.want {
@@ -330,7 +333,7 @@ func TestUnreachableDelegateIsLookedUpAgain(t *testing.T) {
 func TestBrokenDNSFallsBack(t *testing.T) {
 	ca := peer.NewCA(t)
 	docs := serveDocuments(t, ca, "a.test")
-	r, err := testDiscovery(&dns{broken: true}, docs, ca, time.Now).Route(t.Context(), "a.test")
+	r, err := testDiscovery(&dns{broken: true}, docs, ca, time.Now).Locate(t.Context(), "a.test")
 	if err != nil || r.Step != "6" {
 		t.Fatalf("route %+v, %v", r, err)
 	}
@@ -342,7 +345,7 @@ func TestBrokenDNSFallsBack(t *testing.T) {
 func TestRouteRefusesWhatIsNotAServerName(t *testing.T) {
 	disc := testDiscovery(&dns{}, &documents{port: "1"}, peer.NewCA(t), time.Now)
 	for _, name := range []matrix.ServerName{"", "a b", "a/b", "a.test:99999999", "[::1", "http://a.test", "a@b", "a.test:", "[fe80::1%25eth0]"} {
-		if r, err := disc.Route(t.Context(), name); err == nil {
+		if r, err := disc.Locate(t.Context(), name); err == nil {
 			t.Errorf("%q got a route to %v", name, r.Targets)
 		}
 	}
@@ -361,7 +364,7 @@ func TestManyCallersShareOneLookUp(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
-			if _, err := disc.Route(t.Context(), "a.test"); err != nil {
+			if _, err := disc.Locate(t.Context(), "a.test"); err != nil {
 				t.Error(err)
 			}
 		})

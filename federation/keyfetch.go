@@ -119,11 +119,13 @@ func (k *Keyring) fetch(ctx context.Context, server matrix.ServerName) (serverKe
 		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 		defer cancel()
 		doc, err := k.ask(ctx, server)
-		k.asked(server, err == nil)
 		if err != nil {
+			k.asked(server, false)
 			return nil, err
 		}
-		return k.keep(ctx, doc)
+		keys, err := k.keep(ctx, doc)
+		k.asked(server, err == nil) // after the keys are there to be found
+		return keys, err
 	})
 }
 

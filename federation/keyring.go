@@ -125,16 +125,19 @@ func (k *Keyring) key(ctx context.Context, server matrix.ServerName, id matrix.K
 	if err != nil {
 		return nil, err
 	}
-	if !needs.metBy(known) && k.mayAsk(server) {
-		fetched, err := k.fetch(ctx, server)
-		switch {
-		case err == nil:
-			known = fetched
-		case ctx.Err() != nil:
+	if needs.metBy(known) {
+		return needs.pick(known)
+	}
+	if k.mayAsk(server) {
+		if _, err := k.fetch(ctx, server); ctx.Err() != nil {
 			return nil, ctx.Err()
-		default:
+		} else if err != nil {
 			k.log.Debug("fetching keys failed", "server", server, "err", err)
 		}
+	}
+	// What was known a moment ago may be out of date even if nothing was fetched here: somebody else may have.
+	if known, err = k.known(ctx, server); err != nil {
+		return nil, err
 	}
 	return needs.pick(known)
 }

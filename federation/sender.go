@@ -278,7 +278,6 @@ func (s *Sender) lease(ctx context.Context, server matrix.ServerName) (d store.D
 	}
 	s.mu.Lock()
 	force := s.alone && !s.seen[server]
-	s.seen[server] = true
 	s.mu.Unlock()
 	err = s.db.Write(ctx, func(tx *store.Tx) error {
 		if !found {
@@ -286,11 +285,16 @@ func (s *Sender) lease(ctx context.Context, server matrix.ServerName) (d store.D
 				return err
 			}
 		}
-		d, ok, err = tx.LeaseDestination(nid, leaseTime.Milliseconds(), force)
+		d, ok, err = tx.LeaseDestination(nid, s.now().UnixMilli(), leaseTime.Milliseconds(), force)
 		return err
 	})
 	if err != nil {
 		return d, false, fmt.Errorf("leasing %s: %w", server, err)
+	}
+	if ok {
+		s.mu.Lock()
+		s.seen[server] = true
+		s.mu.Unlock()
 	}
 	return d, ok, nil
 }

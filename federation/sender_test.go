@@ -256,7 +256,7 @@ func (w *sendWorld) until(what string, pass time.Duration, ok func() bool) {
 	}
 }
 
-// idle waits until the destination's row says that nobody works on it.
+// row is what is stored about the peer as a destination.
 func (w *sendWorld) row() store.Destination {
 	w.t.Helper()
 	nid, err := w.db.Server(w.t.Context(), w.p.Name)
@@ -366,6 +366,7 @@ func TestSenderBacksOff(t *testing.T) {
 		w.box.add("a", "", 1)
 		w.run()
 		w.until("12 attempts were made", 5*time.Second, func() bool { return len(w.txns) == 12 })
+		w.until("the failure is stored", 0, func() bool { return w.row().Fails == 12 })
 		w.stop()
 		for i := 1; i < len(at); i++ {
 			want := min(minBackOff<<(i-1), maxBackOff)
@@ -479,8 +480,8 @@ func TestSenderCatchesUpWithTheLatestOfEachRoom(t *testing.T) {
 		if want := ids(maxBacklog+500-69, maxBacklog+502); !slices.Equal(w.got, want) {
 			t.Errorf("got %v", w.got)
 		}
-		w.stop()
-		if d := w.row(); d.CatchUp != 0 || d.At.PDUs != maxBacklog+502 {
+		w.until("the cursor stands behind it", 0, func() bool { return w.row().At.PDUs == maxBacklog+502 })
+		if d := w.row(); d.CatchUp != 0 {
 			t.Errorf("the row is %+v", d)
 		}
 	})
@@ -527,7 +528,7 @@ func TestOnlyTheHolderOfALeaseSends(t *testing.T) {
 			}
 		}
 		write(func(tx *store.Tx) error { return tx.AddDestination(nid, store.Cursors{}, maxPDUs) })
-		write(func(tx *store.Tx) error { held, ok, err = tx.LeaseDestination(nid, 60_000, false); return err })
+		write(func(tx *store.Tx) error { held, ok, err = tx.LeaseDestination(nid, 0, 60_000, false); return err })
 		if !ok {
 			t.Fatal("a free destination could not be leased")
 		}
@@ -538,7 +539,7 @@ func TestOnlyTheHolderOfALeaseSends(t *testing.T) {
 		if len(w.p.Calls("/")) != 0 {
 			t.Error("it was sent to by two")
 		}
-		write(func(tx *store.Tx) error { _, ok, err = tx.LeaseDestination(nid, 60_000, true); return err })
+		write(func(tx *store.Tx) error { _, ok, err = tx.LeaseDestination(nid, 0, 60_000, true); return err })
 		if !ok {
 			t.Error("a lease could not be taken over")
 		}

@@ -76,8 +76,7 @@ func TestServerKnowsWhoAsks(t *testing.T) {
 		body := []byte(`{"a": 1, "float": 1.5}`)
 		const uri = "/_matrix/test/a%2Fb/put?q=1"
 		good := p.Authorization(us.Server, "PUT", uri, body)
-		self := *p
-		self.Name = us.Server
+		self := &peer.Peer{Name: us.Server, KeyID: p.KeyID, Key: p.Key}
 		for name, c := range map[string]struct {
 			headers []string
 			status  int

@@ -180,6 +180,9 @@ func (s *splitter) value(limit int) ([]byte, error) {
 		if depth == 0 && len(raw) > 0 && endsScalar(c) {
 			return raw, s.r.UnreadByte()
 		}
+		if len(raw) == 0 && (endsScalar(c) || c == ':') {
+			return nil, errStream
+		}
 		if raw = append(raw, c); len(raw) > limit {
 			return nil, errTooLarge
 		}

@@ -78,7 +78,7 @@ func newTransport(c *connector, d *Discovery, roots *x509.CertPool) *transport {
 
 // poolName stands for a route in URLs that nobody but http.Transport sees: connections are shared by requests with the
 // same route and by no others, whatever the names look like.
-func poolName(r *Route) string {
+func poolName(r *Location) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%q %q %q", r.Server, r.Host, r.TLSName)
 	for _, t := range r.Targets {
@@ -89,7 +89,7 @@ func poolName(r *Route) string {
 
 // dial connects to the targets of the route in ctx, in their order. The certificate must be for the route's name.
 func (t *transport) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	route, ok := ctx.Value(routeKey{}).(*Route)
+	route, ok := ctx.Value(routeKey{}).(*Location)
 	if !ok {
 		return nil, errors.New("federation: a connection without a route")
 	}
@@ -126,7 +126,7 @@ type request struct {
 
 // send makes one request and returns whatever answer comes. Redirects are not followed. The body of the answer is
 // bounded by the request's budget and must be closed.
-func (t *transport) send(ctx context.Context, route *Route, r request) (*http.Response, error) {
+func (t *transport) send(ctx context.Context, route *Location, r request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, routeKey{}, route))
 	total := time.AfterFunc(r.budget.total, func() { cancel(errTotalTimeout) })
 	header := time.AfterFunc(r.budget.header, func() { cancel(errHeaderTimeout) })
@@ -158,7 +158,7 @@ var (
 	errTotalTimeout  = errors.New("the answer took too long")
 )
 
-func newRequest(ctx context.Context, route *Route, r request) (*http.Request, error) {
+func newRequest(ctx context.Context, route *Location, r request) (*http.Request, error) {
 	var body io.Reader
 	if r.body != nil {
 		body = bytes.NewReader(r.body)

@@ -94,13 +94,13 @@ func newPlainClient(c *connector, roots *x509.CertPool, hops int, timeout time.D
 	}
 }
 
-// get returns where host delegates to, or an error if it does not delegate. Both are remembered.
-func (w *wellKnown) get(ctx context.Context, host string) (matrix.ServerName, error) {
+// get returns where host delegates to, or why it does not; both are remembered. An error is the end of ctx.
+func (w *wellKnown) get(ctx context.Context, host string) (delegation, error) {
 	e, ok := w.entries.GetIfPresent(host)
 	if ok && w.now().Before(e.expires) {
-		return e.server, e.err
+		return e, nil
 	}
-	e, err := w.flights.do(ctx, host, func(ctx context.Context) (delegation, error) {
+	return w.flights.do(ctx, host, func(ctx context.Context) (delegation, error) {
 		fresh := w.fetch(ctx, host)
 		if fresh.err != nil {
 			fresh.failures = e.failures + 1
@@ -109,10 +109,6 @@ func (w *wellKnown) get(ctx context.Context, host string) (matrix.ServerName, er
 		w.entries.Set(host, fresh)
 		return fresh, nil
 	})
-	if err != nil {
-		return "", err
-	}
-	return e.server, e.err
 }
 
 // suspect makes an older document expire, because the server it leads to does not answer.

@@ -63,7 +63,7 @@ func (w *worker) alone() bool { return w.d.Batch == 1 }
 
 // step makes one attempt at one transaction and reports whether to go on.
 func (w *worker) step(ctx context.Context) bool {
-	if ctx.Err() != nil || w.d.RetryAt > w.s.now().UnixMilli() {
+	if ctx.Err() != nil {
 		return false
 	}
 	b, err := w.build(ctx)

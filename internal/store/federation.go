@@ -118,14 +118,15 @@ func (tx *Tx) AddDestination(server ServerNID, at Cursors, batch int) error {
 	return err
 }
 
-// LeaseDestination takes a destination to work for it, unless somebody else has it. The lease ends by itself; force
-// takes one that has not ended, which only the single node of a database may do, at its start.
-func (tx *Tx) LeaseDestination(server ServerNID, leaseMS int64, force bool) (d Destination, ok bool, err error) {
+// LeaseDestination takes a destination to work for it, unless somebody else has it or it is not to be tried again yet
+// at the time now (ms). The lease ends by itself; force takes one that has not ended, which only the single node of a
+// database may do, at its start.
+func (tx *Tx) LeaseDestination(server ServerNID, now, leaseMS int64, force bool) (d Destination, ok bool, err error) {
 	err = tx.Query(`UPDATE destinations SET fence = fence + 1, lease_until = {now} + $2
-		WHERE server = $1 AND (lease_until < {now} OR $3) RETURNING `+destinationColumns, func(r *Row) error {
+		WHERE server = $1 AND (lease_until < {now} OR $3) AND retry_at <= $4 RETURNING `+destinationColumns, func(r *Row) error {
 		d, ok = destinationRow(r), true
 		return nil
-	}, server, leaseMS, force)
+	}, server, leaseMS, force, now)
 	return d, ok, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -115,7 +116,7 @@ func New(t testing.TB, ca *CA, o Options) *Peer {
 		names = []string{"localhost", "127.0.0.1", strings.Split(string(p.Name), ":")[0]}
 	}
 	p.srv.TLS = &tls.Config{Certificates: []tls.Certificate{ca.Issue(t, names...)}}
-	p.srv.Config.ErrorLog = nil
+	p.srv.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes are meant to fail in some tests
 	p.srv.StartTLS()
 	t.Cleanup(func() {
 		p.srv.CloseClientConnections()
