@@ -12,7 +12,7 @@ import (
 // arguments.
 //
 // Macros in statements: {ids $n}, {texts $n} and {blobs $n} are a sub-select over a list parameter ([]int64, []string,
-// [][]byte), to be used as IN ({ids $1}); {now} is the database's clock in ms; {least} and {greatest} are the functions;
+// [][]byte), to be used as IN ({ids $1}), and {rows $n} a sub-select of numbers as rows with a column "value"; {now} is the database's clock in ms; {least} and {greatest} are the functions;
 // {lock} and {skip locked} end a SELECT whose rows are about to be changed; {ilike} compares without regard to the case
 // of ASCII letters. In the schema: {text}, {bytes}, {bigid} (a number that is a primary key), {norowid} (a table that is
 // looked up by its whole key), {postgres: …} and {sqlite: …} (only there).
@@ -175,7 +175,7 @@ var macros = map[string][2]string{
 }
 
 // lists are the macros over a list parameter.
-var lists = map[string]argKind{"ids": argInts, "texts": argTexts, "blobs": argBlobs}
+var lists = map[string]argKind{"ids": argInts, "rows": argInts, "texts": argTexts, "blobs": argBlobs}
 
 // macro expands the macro at the beginning of sql and returns its length.
 func (d *dialect) macro(out *strings.Builder, sql string, types signature) (int, error) {
@@ -213,11 +213,17 @@ func (d *dialect) list(out *strings.Builder, body string, types signature) error
 	}
 	switch {
 	case d.postgres:
-		out.WriteString("SELECT unnest(" + d.param(n, kind) + ")")
+		out.WriteString("SELECT unnest(" + d.param(n, kind) + ") AS value")
 	case kind == argBlobs:
 		out.WriteString("SELECT unhex(value) FROM json_each(" + d.param(n, kind) + ")")
 	default:
 		out.WriteString("SELECT value FROM json_each(" + d.param(n, kind) + ")")
 	}
 	return nil
+}
+
+// lockRooms takes the locks of rooms, on PostgreSQL and on SQLite.
+var lockRooms = map[bool]string{
+	true:  `SELECT r.value, pg_try_advisory_xact_lock(r.value) FROM ({rows $1}) r ORDER BY r.value`,
+	false: `SELECT r.value, TRUE FROM ({rows $1}) r`,
 }

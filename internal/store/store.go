@@ -42,6 +42,7 @@ type DB struct {
 	generation string
 	bounds     bounds
 	numbers    numbers
+	appends    chan *Append // to the appender
 
 	secretsMu sync.Mutex
 	secrets   map[string][]byte
@@ -92,7 +93,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if o.LockWait == 0 {
 		o.LockWait = 5 * time.Second
 	}
-	db := &DB{log: o.Logger, secrets: map[string][]byte{}}
+	db := &DB{log: o.Logger, secrets: map[string][]byte{}, appends: make(chan *Append)}
 	db.ctx, db.stop = context.WithCancel(context.Background())
 	var err error
 	switch {
@@ -113,6 +114,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		_ = db.Close() // the first error says why
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
+	go db.appender()
 	return db, nil
 }
 
