@@ -19,11 +19,12 @@ steps() {
 
 # all runs the steps of one stage in a folder.
 all() {
-	local commands
+	local commands commit
+	commit=$(git rev-parse HEAD)
 	commands=$(steps "$1")
 	[ -n "$commands" ] || die "The Dockerfile has no stage $1 with steps."
 	say "stage $1:" "$commands"
-	(cd "$2" && VERSION=container-test COMMIT=$(git rev-parse HEAD) sh -euc "$commands" </dev/null)
+	(cd "$2" && VERSION=container-test COMMIT=$commit sh -euc "$commands" </dev/null)
 }
 
 all client "$image/src/web"

@@ -18,7 +18,7 @@ pure='^conclave/(internal/matrix(/.*)?|keys/sealed|internal/tools/.*)$'
 step() {
 	local name=$1 started=$SECONDS result=ok
 	shift
-	say "" "== $name"
+	printf "\n== %s\n" "$name"
 	"$@" || result=FAILED
 	printf '%-8s %5d s  %s\n' "$result" $((SECONDS - started)) "$name" | tee -a "$work/summary"
 }
@@ -90,7 +90,7 @@ if [ "$form" = long ]; then
 	step "a new machine" internal/tools/chroot.sh
 fi
 
-say "" "== summary after $((SECONDS - started)) s"
+printf "\n== summary after %d s\n" $((SECONDS - started))
 cat "$work/summary"
 # A step that failed without a failed test of its own (a check, a build) counts as one.
 awk -v steps="$(grep -c '^FAILED' "$work/summary")" '{ passed += $1; failed += $2 } END {
