@@ -46,9 +46,10 @@ web_tests() {
 
 # fuzz runs every fuzz target of the module for a minute each.
 fuzz() {
-	local package target code=0
+	local package target targets code=0
 	for package in $(git grep -lE '^func Fuzz' -- '*_test.go' | xargs -r -n1 dirname | sort -u); do
-		for target in $(go test -list '^Fuzz' "./$package" | grep '^Fuzz'); do
+		targets=$(go test -list '^Fuzz' "./$package" | grep '^Fuzz') || code=1
+		for target in $targets; do
 			say "fuzzing $package $target"
 			go test -run '^$' -fuzz "^$target\$" -fuzztime "${CONCLAVE_FUZZ_TIME:-60s}" -parallel 2 "./$package" || code=1
 		done
