@@ -145,7 +145,10 @@ func TestDestinationsAreWorkedForByOne(t *testing.T) {
 			t.Errorf("stored %+v, want %+v", got, second)
 		}
 		lease := func(now int64) (ok bool) {
-			change(t, db, func(tx *store.Tx) (err error) { _, ok, err = tx.LeaseDestination(server, now, 60_000, false); return err })
+			change(t, db, func(tx *store.Tx) (err error) {
+				_, ok, err = tx.LeaseDestination(server, now, 60_000, false)
+				return err
+			})
 			return ok
 		}
 		if lease(12) {
@@ -237,7 +240,10 @@ func TestInboundTransactions(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		a, b := serverNID(t, db, "a.test"), serverNID(t, db, "b.test")
 		add := func(origin store.ServerNID, txn, answer string, ts int64) (ok bool) {
-			change(t, db, func(tx *store.Tx) (err error) { ok, err = tx.AddInboundTxn(origin, txn, []byte(answer), ts); return err })
+			change(t, db, func(tx *store.Tx) (err error) {
+				ok, err = tx.AddInboundTxn(origin, txn, []byte(answer), ts)
+				return err
+			})
 			return ok
 		}
 		if !add(a, "1", `{"n":1}`, 10) || add(a, "1", `{"n":2}`, 20) || !add(b, "1", `{"n":3}`, 30) {
