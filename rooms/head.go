@@ -135,6 +135,16 @@ func (d *draft) authState(ctx context.Context, keys []authrules.StateKey) (authr
 			rows = append(rows, row)
 		}
 	}
+	create := authrules.StateKey{Type: "m.room.create"} // decides also where events do not name it (version 12)
+	if _, has := state[create]; !has {
+		row, err := d.lookup(ctx, create)
+		if err != nil {
+			return nil, nil, err
+		}
+		if row != nil {
+			state[create] = row.Event
+		}
+	}
 	return state, rows, nil
 }
 

@@ -3,8 +3,8 @@ package rooms
 import (
 	"context"
 
-	"conclave/internal/matrix/authrules"
 	"conclave/internal/matrix"
+	"conclave/internal/matrix/authrules"
 	"conclave/internal/store"
 )
 

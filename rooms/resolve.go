@@ -205,7 +205,7 @@ func (r *Rooms) writeState(ctx context.Context, ref Ref, base store.State, membe
 
 // stateDiffers brings the checks' memory and the projection of members up to date when the current state changed by
 // more than one event, as it does when ends of the room are joined or fork.
-func (d *draft) stateDiffers(ctx context.Context, e *entry, row *store.EventRow, was store.State, index int) error {
+func (d *draft) stateDiffers(ctx context.Context, row *store.EventRow, was store.State, index int) error {
 	d.head.auth = map[authrules.StateKey]*store.EventRow{}
 	now := d.head.state
 	if was.Members == now.Members {

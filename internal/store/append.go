@@ -87,7 +87,9 @@ var ErrRoomBusy = errors.New("store: the room is being written to by another nod
 type KnownTxns struct{ Answers map[TxnKey]string }
 
 // Error implements error.
-func (k *KnownTxns) Error() string { return fmt.Sprintf("store: %d transactions are known", len(k.Answers)) }
+func (k *KnownTxns) Error() string {
+	return fmt.Sprintf("store: %d transactions are known", len(k.Answers))
+}
 
 // maxAppend is how many events share a transaction.
 const maxAppend = 64
@@ -145,8 +147,6 @@ func (db *DB) appendGroups(groups []*Append) {
 		}
 		return
 	}
-	now := time.Now().UnixMilli()
-	_ = now
 	for i, a := range groups {
 		if err != nil {
 			a.done <- err
@@ -199,8 +199,8 @@ func (w *appendWork) look(b *Batch) {
 		}
 	}
 	b.LockRooms(rooms, func(room int64) { w.locked[RoomNID(room)] = true })
-	b.Query(`SELECT r.value, coalesce((SELECT e.nid FROM events e WHERE e.room = r.value AND e.sub = 0 AND e.pos IS NOT NULL
-		ORDER BY e.pos DESC LIMIT 1), 0) FROM ({rows $1}) r`, func(r *Row) error {
+	b.Query(`SELECT r.nid, coalesce((SELECT e.nid FROM events e WHERE e.room = r.nid AND e.sub = 0 AND e.pos IS NOT NULL
+		ORDER BY e.pos DESC LIMIT 1), 0) FROM rooms r WHERE r.nid IN ({ids $1})`, func(r *Row) error {
 		w.heads[RoomNID(r.Int64(0))] = EventNID(r.Int64(1))
 		return nil
 	}, rooms)
@@ -222,8 +222,7 @@ func (w *appendWork) judge() {
 		w.verdicts[i] = w.verdict(a)
 		if w.verdicts[i] == nil {
 			w.good = append(w.good, a)
-			w.heads[a.Room] = 0 // a second group of the room in this transaction would not fit
-			w.locked[a.Room] = false
+			w.heads[a.Room] = -1 // a second group of the room in this transaction would not fit
 		}
 	}
 }

@@ -126,8 +126,10 @@ func (db *DB) prepare(ctx context.Context) error {
 	if err := db.readMeta(ctx); err != nil {
 		return err
 	}
-	_, err := db.StreamBound(ctx)
-	return err
+	if _, err := db.StreamBound(ctx); err != nil {
+		return err
+	}
+	return nil
 }
 
 // Close waits for what is under way, for some seconds at most, and lets go of the database.

@@ -83,6 +83,7 @@ CREATE TABLE stripped_states (
 CREATE TABLE txns (
   device BIGINT NOT NULL,
   txn    {bytes} NOT NULL,
+  client {text} NOT NULL DEFAULT '',         -- the client's own ID, shown to the device that sent the event
   event  BIGINT NOT NULL,                   -- the event it made, 0 for requests that make none
   answer {text} NOT NULL,
   ts     BIGINT NOT NULL,

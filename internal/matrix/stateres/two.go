@@ -1,0 +1,426 @@
+package stateres
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+
+	"conclave/internal/matrix"
+	"conclave/internal/matrix/authrules"
+)
+
+// two is version 2, and 2.1 where the room's version has it (rooms v2 and v12, "State resolution").
+func (r *resolver) two() (map[StateKey]matrix.EventID, error) {
+	full, err := r.fullConflicted()
+	if err != nil {
+		return nil, err
+	}
+	create, err := r.create()
+	if err != nil {
+		return nil, err
+	}
+	state := map[StateKey]matrix.EventID{}
+	if r.v.StateRes() == 2 {
+		for key, id := range r.agreed {
+			state[key] = id
+		}
+	}
+	if err := r.loadAgreed(full); err != nil {
+		return nil, err
+	}
+	power := r.powerEvents(full)
+	if err := r.iterate(state, r.sortByPower(power, create), create); err != nil {
+		return nil, err
+	}
+	var rest []*matrix.Event
+	for id := range full {
+		if ev := r.events[id]; ev != nil && !power[id] {
+			rest = append(rest, ev)
+		}
+	}
+	sorted, err := r.sortByMainline(rest, state)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.iterate(state, sorted, create); err != nil {
+		return nil, err
+	}
+	for key, id := range r.agreed {
+		state[key] = id
+	}
+	return state, nil
+}
+
+// loadAgreed fetches the agreed events that the checks of the full conflicted set look at.
+func (r *resolver) loadAgreed(full map[matrix.EventID]bool) error {
+	var ids []matrix.EventID
+	for id := range full {
+		ev := r.events[id]
+		if ev == nil {
+			continue
+		}
+		for _, key := range authrules.Needed(ev) {
+			if agreed, ok := r.agreed[key]; ok {
+				ids = append(ids, agreed)
+			}
+		}
+	}
+	return r.load(ids)
+}
+
+// fullConflicted is the full conflicted set: the disputed events, the auth difference, and in version 2.1 the conflicted
+// state subgraph.
+func (r *resolver) fullConflicted() (map[matrix.EventID]bool, error) {
+	full := map[matrix.EventID]bool{}
+	for _, ids := range r.disputed {
+		for _, id := range ids {
+			full[id] = true
+		}
+	}
+	if err := r.authDifference(full); err != nil {
+		return nil, err
+	}
+	if r.v.StateRes() == 21 {
+		return full, r.subgraph(full)
+	}
+	return full, nil
+}
+
+// authDifference adds the events that are in the auth chain of some states but not of all. Each event carries the set of
+// states whose chains it is in; it is visited again only when that set grows.
+func (r *resolver) authDifference(full map[matrix.EventID]bool) error {
+	words := (len(r.sets) + 63) / 64
+	reached := map[matrix.EventID][]uint64{}
+	start := map[matrix.EventID][]uint64{}
+	for i, set := range r.sets {
+		for _, id := range set {
+			if start[id] == nil {
+				start[id] = make([]uint64, words)
+			}
+			start[id][i/64] |= 1 << (i % 64)
+		}
+	}
+	frontier := start
+	for len(frontier) > 0 {
+		ids := make([]matrix.EventID, 0, len(frontier))
+		for id := range frontier {
+			ids = append(ids, id)
+		}
+		if err := r.load(ids); err != nil {
+			return err
+		}
+		next := map[matrix.EventID][]uint64{}
+		for _, id := range ids {
+			ev := r.events[id]
+			if ev == nil {
+				continue
+			}
+			for _, parent := range ev.AuthEvents() {
+				if grows(reached, parent, frontier[id]) {
+					grow(next, parent, frontier[id])
+				}
+			}
+		}
+		for id, bits := range next {
+			grow(reached, id, bits)
+			next[id] = slices.Clone(reached[id])
+		}
+		frontier = next
+	}
+	for id, bits := range reached {
+		n := 0
+		for i := range r.sets {
+			if bits[i/64]>>(i%64)&1 == 1 {
+				n++
+			}
+		}
+		if n < len(r.sets) {
+			full[id] = true
+		}
+	}
+	return nil
+}
+
+func grows(in map[matrix.EventID][]uint64, id matrix.EventID, bits []uint64) bool {
+	have := in[id]
+	if have == nil {
+		return true
+	}
+	for i, b := range bits {
+		if b&^have[i] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func grow(in map[matrix.EventID][]uint64, id matrix.EventID, bits []uint64) {
+	have := in[id]
+	if have == nil {
+		in[id] = slices.Clone(bits)
+		return
+	}
+	for i, b := range bits {
+		have[i] |= b
+	}
+}
+
+// subgraph adds every event on a path of auth events from one disputed event to another.
+func (r *resolver) subgraph(full map[matrix.EventID]bool) error {
+	var disputed []matrix.EventID
+	for _, ids := range r.disputed {
+		disputed = append(disputed, ids...)
+	}
+	children := map[matrix.EventID][]matrix.EventID{} // the other way round, among ancestors of disputed events
+	seen := map[matrix.EventID]bool{}
+	for frontier := disputed; len(frontier) > 0; {
+		if err := r.load(frontier); err != nil {
+			return err
+		}
+		var next []matrix.EventID
+		for _, id := range frontier {
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
+			ev := r.events[id]
+			if ev == nil {
+				continue
+			}
+			for _, parent := range ev.AuthEvents() {
+				children[parent] = append(children[parent], id)
+				next = append(next, parent)
+			}
+		}
+		frontier = next
+	}
+	// Whatever can be reached from a disputed event downwards lies above another disputed event already: children holds
+	// only edges on the way up from one.
+	below := map[matrix.EventID]bool{}
+	for frontier := disputed; len(frontier) > 0; {
+		var next []matrix.EventID
+		for _, id := range frontier {
+			if below[id] {
+				continue
+			}
+			below[id] = true
+			full[id] = true
+			next = append(next, children[id]...)
+		}
+		frontier = next
+	}
+	return nil
+}
+
+// powerEvents are the power events of the full conflicted set and what of their auth chains is in the set.
+func (r *resolver) powerEvents(full map[matrix.EventID]bool) map[matrix.EventID]bool {
+	power := map[matrix.EventID]bool{}
+	var frontier []matrix.EventID
+	for id := range full {
+		if ev := r.events[id]; ev != nil && isPower(ev) {
+			frontier = append(frontier, id)
+		}
+	}
+	for len(frontier) > 0 {
+		id := frontier[len(frontier)-1]
+		frontier = frontier[:len(frontier)-1]
+		ev := r.events[id]
+		if power[id] || ev == nil {
+			continue
+		}
+		power[id] = true
+		for _, parent := range ev.AuthEvents() {
+			if full[parent] {
+				frontier = append(frontier, parent)
+			}
+		}
+	}
+	return power
+}
+
+// isPower says whether an event might take somebody's ability to do something away.
+func isPower(e *matrix.Event) bool {
+	switch e.Type() {
+	case "m.room.power_levels", "m.room.join_rules":
+		return e.StateKeyEquals("")
+	case "m.room.member":
+		m := e.Membership()
+		return (m == "leave" || m == "ban") && !e.StateKeyEquals(string(e.Sender()))
+	}
+	return false
+}
+
+// ranked is an event with its sender's power, for the order of candidates.
+type ranked struct {
+	ev    *matrix.Event
+	level int64
+}
+
+// ranks orders candidates: more power first, then earlier, then the smaller ID.
+type ranks []ranked
+
+func (h ranks) Len() int      { return len(h) }
+func (h ranks) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h ranks) Less(i, j int) bool {
+	a, b := h[i], h[j]
+	if a.level != b.level {
+		return a.level > b.level
+	}
+	return earlier(a.ev, b.ev) < 0
+}
+
+// Push implements heap.Interface.
+func (h *ranks) Push(x any) {
+	if r, ok := x.(ranked); ok {
+		*h = append(*h, r)
+	}
+}
+
+// Pop implements heap.Interface.
+func (h *ranks) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+func earlier(a, b *matrix.Event) int {
+	return cmp.Or(cmp.Compare(a.OriginServerTS(), b.OriginServerTS()), cmp.Compare(a.ID(), b.ID()))
+}
+
+// sortByPower is the reverse topological power ordering: Kahn's algorithm over the auth events among the set.
+func (r *resolver) sortByPower(set map[matrix.EventID]bool, create *matrix.Event) []*matrix.Event {
+	waiting := map[matrix.EventID]int{}
+	children := map[matrix.EventID][]matrix.EventID{}
+	h := &ranks{}
+	for id := range set {
+		for _, parent := range unique(r.events[id].AuthEvents()) {
+			if set[parent] {
+				waiting[id]++
+				children[parent] = append(children[parent], id)
+			}
+		}
+	}
+	for id := range set {
+		if waiting[id] == 0 {
+			*h = append(*h, ranked{r.events[id], r.senderLevel(r.events[id], create)})
+		}
+	}
+	heap.Init(h)
+	sorted := make([]*matrix.Event, 0, len(set))
+	for h.Len() > 0 {
+		next, _ := heap.Pop(h).(ranked)
+		sorted = append(sorted, next.ev)
+		for _, id := range children[next.ev.ID()] {
+			if waiting[id]--; waiting[id] == 0 {
+				heap.Push(h, ranked{r.events[id], r.senderLevel(r.events[id], create)})
+			}
+		}
+	}
+	return sorted
+}
+
+func unique(ids []matrix.EventID) []matrix.EventID {
+	return slices.Compact(slices.Sorted(slices.Values(ids)))
+}
+
+// senderLevel is the power of an event's sender by the event's own auth events.
+func (r *resolver) senderLevel(e *matrix.Event, create *matrix.Event) int64 {
+	state := authrules.Map{}
+	if create != nil {
+		state[StateKey{Type: "m.room.create"}] = create
+	}
+	for _, id := range e.AuthEvents() {
+		if a := r.events[id]; a != nil {
+			state[keyOf(a)] = a
+		}
+	}
+	levels := authrules.LevelsOf(r.v, state)
+	return levels.UserLevel(e.Sender())
+}
+
+// sortByMainline orders events by how old the power levels are that they stand on, then by time and ID.
+func (r *resolver) sortByMainline(events []*matrix.Event, state map[StateKey]matrix.EventID) ([]*matrix.Event, error) {
+	place := map[matrix.EventID]int{} // 1 is the newest of the mainline
+	id, ok := state[StateKey{Type: "m.room.power_levels"}]
+	for n := 1; ok; n++ {
+		if _, loop := place[id]; loop {
+			break
+		}
+		place[id] = n
+		if err := r.load([]matrix.EventID{id}); err != nil {
+			return nil, err
+		}
+		var err error
+		if id, ok, err = r.powerLevelsOf(r.events[id]); err != nil {
+			return nil, err
+		}
+	}
+	at := make(map[matrix.EventID]int, len(events))
+	for _, e := range events {
+		n, err := r.mainlinePlace(e, place)
+		if err != nil {
+			return nil, err
+		}
+		at[e.ID()] = n
+	}
+	slices.SortFunc(events, func(a, b *matrix.Event) int {
+		return cmp.Or(cmp.Compare(at[b.ID()], at[a.ID()]), earlier(a, b))
+	})
+	return events, nil
+}
+
+// mainlinePlace is where an event's line of power levels meets the mainline; beyond its end if it never does.
+func (r *resolver) mainlinePlace(e *matrix.Event, place map[matrix.EventID]int) (int, error) {
+	const never = 1 << 60
+	seen := map[matrix.EventID]bool{}
+	for at := e; at != nil && !seen[at.ID()]; {
+		if n, ok := place[at.ID()]; ok {
+			return n, nil
+		}
+		seen[at.ID()] = true
+		id, ok, err := r.powerLevelsOf(at)
+		if err != nil {
+			return 0, err
+		}
+		if !ok {
+			break
+		}
+		at = r.events[id]
+	}
+	return never, nil
+}
+
+// powerLevelsOf is the m.room.power_levels among an event's auth events.
+func (r *resolver) powerLevelsOf(e *matrix.Event) (matrix.EventID, bool, error) {
+	if e == nil {
+		return "", false, nil
+	}
+	if err := r.load(e.AuthEvents()); err != nil {
+		return "", false, err
+	}
+	for _, id := range e.AuthEvents() {
+		if a := r.events[id]; a != nil && a.Type() == "m.room.power_levels" && a.StateKeyEquals("") {
+			return id, true, nil
+		}
+	}
+	return "", false, nil
+}
+
+// iterate is the iterative auth checks algorithm: each event in turn is taken if the state so far allows it.
+func (r *resolver) iterate(state map[StateKey]matrix.EventID, events []*matrix.Event, create *matrix.Event) error {
+	for _, e := range events {
+		if err := r.load(e.AuthEvents()); err != nil {
+			return err
+		}
+		w := view{r: r, state: state, auth: map[StateKey]*matrix.Event{}, create: create}
+		for _, id := range e.AuthEvents() {
+			if a := r.events[id]; a != nil && !r.rejected(id) {
+				w.auth[keyOf(a)] = a
+			}
+		}
+		if authrules.Check(e, w) == nil {
+			state[keyOf(e)] = e.ID()
+		}
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package rooms
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"conclave/internal/matrix"
+	"conclave/internal/matrix/authrules"
+	"conclave/internal/store"
+)
+
+// errNoFederation refuses what only other servers could do.
+func errNoFederation() error {
+	return matrix.Errorf(http.StatusForbidden, "M_FORBIDDEN", "This server does not talk to other servers.")
+}
+
+// detached is an event of ours that has to be signed elsewhere before it can enter its room: built on the head as it is
+// now, to be appended later as if it came from outside (law 1).
+type detached struct {
+	event  *matrix.Event
+	before store.State
+}
+
+// detach builds an event on a room's present without entering it.
+func (r *Rooms) detach(ctx context.Context, ref Ref, t matrix.Template) (*detached, error) {
+	h, err := r.loadHead(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if h.nid == 0 {
+		return nil, matrix.NotFound("This server is not in the room.")
+	}
+	d := r.newDraft(ref, h)
+	keys := authrules.NeededFor(ref.Version, t.Type, t.StateKey, t.Sender, t.Content)
+	state, rows, err := d.authState(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	t.RoomID, t.OriginServerTS = ref.ID, r.now().UnixMilli()
+	t.PrevEvents, t.Depth = d.parents()
+	for _, row := range rows {
+		t.AuthEvents = append(t.AuthEvents, row.Event.ID())
+	}
+	ev, err := t.Build(ref.Version, r.own.Name, r.own.KeyID, r.own.Key)
+	if err != nil {
+		return nil, err
+	}
+	if err := authrules.Check(ev, state); err != nil {
+		return nil, refusal(err)
+	}
+	return &detached{ev, h.state}, nil
+}
+
+// attach brings a detached event, as it came back signed, into its room.
+func (r *Rooms) attach(ctx context.Context, ref Ref, d *detached) error {
+	sender, err := r.User(ctx, d.event.Sender())
+	if err != nil {
+		return err
+	}
+	return r.enter(ctx, ref, &entry{incoming: &incoming{event: d.event, before: d.before}, sender: sender.NID})
+}
+
+// enter takes a finished event through the door, resolving the state outside of it as often as that is asked for.
+func (r *Rooms) enter(ctx context.Context, ref Ref, e *entry) error {
+	for range maxTries {
+		u := newUnit(e)
+		err := r.append(ctx, ref, u)
+		var need *needResolution
+		if !errors.As(err, &need) {
+			return err
+		}
+		if _, err := r.resolve(ctx, ref, need.states); err != nil {
+			return err
+		}
+	}
+	return errors.New("rooms: the room changed faster than its state could be resolved")
+}
+
+// inviteRemote invites a user of another server: that server signs the invitation before anybody sees it.
+func (r *Rooms) inviteRemote(ctx context.Context, q MemberRequest) (matrix.EventID, error) {
+	if r.source == nil {
+		return "", errNoFederation()
+	}
+	content, err := q.content("invite")
+	if err != nil {
+		return "", err
+	}
+	key := string(q.Target)
+	d, err := r.detach(ctx, q.Room, matrix.Template{Sender: q.Sender.ID, Type: "m.room.member", StateKey: &key, Content: content})
+	if err != nil {
+		return "", err
+	}
+	rows, err := r.strippedRows(ctx, q.Room, d.before)
+	if err != nil {
+		return "", err
+	}
+	stripped := make([]json.RawMessage, 0, len(rows)+1)
+	for _, row := range rows {
+		stripped = append(stripped, row.Event.JSON())
+	}
+	if row, err := r.StateEvent(ctx, q.Room.NID, d.before, "m.room.member", string(q.Sender.ID)); err == nil && row != nil {
+		stripped = append(stripped, row.Event.JSON())
+	}
+	raw, err := r.source.Invite(ctx, d.event, stripped)
+	if err != nil {
+		return "", err
+	}
+	signed, err := matrix.ParseEvent(raw, q.Room.Version)
+	if err != nil || signed.ID() != d.event.ID() {
+		return "", matrix.Errorf(http.StatusBadGateway, "M_UNKNOWN", "The server of %s answered the invitation with something else.", q.Target).With(err)
+	}
+	d.event = signed
+	return signed.ID(), r.attach(ctx, q.Room, d)
+}
