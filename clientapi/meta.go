@@ -1,0 +1,63 @@
+package clientapi
+
+import (
+	"strings"
+
+	"conclave/internal/matrix"
+)
+
+var serverRoutes = []Route{
+	{Method: get, Path: "/_matrix/client/versions", OperationID: "getVersions", Auth: OptionalToken, Limit: Unlimited, Handler: (*Server).getVersions},
+	op(get, "/capabilities", "getCapabilities", Token, LimitRead, (*Server).getCapabilities),
+	{Method: get, Path: "/.well-known/matrix/client", OperationID: "getWellknown", Auth: NoAuth, Limit: Unlimited, Handler: (*Server).getWellknown},
+	{Method: get, Path: "/.well-known/matrix/server", OperationID: "getServerWellknown", Auth: NoAuth, Limit: Unlimited, Handler: (*Server).getServerWellknown},
+}
+
+// versions are the spec's versions whose endpoints of this API are served as far as they are built.
+var versions = []string{
+	"r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12",
+}
+
+// getVersions is GET /_matrix/client/versions.
+func (s *Server) getVersions(*Request) (any, error) {
+	return map[string]any{
+		"versions": versions,
+		"unstable_features": map[string]bool{
+			"im.conclave.ws":            true,
+			"org.matrix.msc4222":        true, // state_after
+			"org.matrix.msc2285.stable": true, // private read receipts
+		},
+	}, nil
+}
+
+// getCapabilities is GET /capabilities.
+func (s *Server) getCapabilities(*Request) (any, error) {
+	available := map[string]string{}
+	for _, v := range matrix.RoomVersions() {
+		available[v.String()] = "stable"
+	}
+	yes := map[string]bool{"enabled": true}
+	return map[string]any{"capabilities": map[string]any{
+		"m.change_password": yes,
+		"m.room_versions":   map[string]any{"default": matrix.DefaultRoomVersion.String(), "available": available},
+		"m.set_displayname": yes,
+		"m.set_avatar_url":  yes,
+		"m.profile_fields":  yes,
+		"m.3pid_changes":    map[string]bool{"enabled": false},
+		"m.get_login_token": map[string]bool{"enabled": false},
+	}}, nil
+}
+
+// getWellknown is GET /.well-known/matrix/client.
+func (s *Server) getWellknown(r *Request) (any, error) {
+	url := s.Config.PublicURL
+	if url == "" {
+		return nil, matrix.NotFound("The server's public_url is not set.")
+	}
+	return map[string]any{"m.homeserver": map[string]string{"base_url": strings.TrimRight(url, "/")}}, nil
+}
+
+// getServerWellknown is GET /.well-known/matrix/server: where other servers reach this one, if its name does not say so.
+func (s *Server) getServerWellknown(*Request) (any, error) {
+	return nil, matrix.NotFound("The server is reached by its name alone.")
+}
