@@ -3,6 +3,8 @@ package clientapi
 import (
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"conclave/internal/matrix"
@@ -68,11 +70,6 @@ func (s *Server) address(req *http.Request) string {
 }
 
 func (s *Server) trusted(host string) bool {
-	ip := net.ParseIP(host)
-	for _, network := range s.proxies {
-		if ip != nil && network.Contains(ip) {
-			return true
-		}
-	}
-	return false
+	ip, err := netip.ParseAddr(host)
+	return err == nil && slices.ContainsFunc(s.Config.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) })
 }

@@ -121,7 +121,7 @@ func (s *Server) fail(c echo.Context, operation string, err error) {
 		known = matrix.TooLarge("The request is larger than %d bytes.", big.Limit)
 	case c.Request().Context().Err() != nil:
 		known = matrix.Errorf(499, "M_UNKNOWN", "The client went away.")
-	case errors.Is(err, store.ErrUnavailable):
+	case errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrUnknown):
 		known = matrix.Errorf(http.StatusServiceUnavailable, "M_UNKNOWN", "The database is not available. Try again soon.")
 		s.Log.Error("request failed", "operation", operation, "err", err)
 	default:

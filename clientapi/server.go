@@ -7,9 +7,7 @@ package clientapi
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -18,6 +16,7 @@ import (
 
 	"conclave/clientapi/sync"
 	"conclave/internal/accounts"
+	"conclave/internal/cluster"
 	"conclave/internal/config"
 	"conclave/internal/matrix"
 	"conclave/internal/observe"
@@ -37,9 +36,17 @@ type Deps struct {
 	Media      *media.Media
 	Sync       *sync.Engine
 	Federation Remote
+	Signals    Signals // nil without federation
+	Bus        cluster.Bus
 	Web        http.Handler // the browser client, at /
 	Metrics    *observe.Metrics
 	Log        *slog.Logger
+}
+
+// Signals takes what is worth something only now to other servers.
+type Signals interface {
+	// Typing tells the servers of a room that a user of ours types or has stopped.
+	Typing(room rooms.Ref, user matrix.UserID, typing bool)
 }
 
 // Remote is what the client API asks of other servers; federation.Client satisfies it.
@@ -55,19 +62,11 @@ type Server struct {
 	Deps
 	echo    *echo.Echo
 	limits  *limits
-	proxies []*net.IPNet
 }
 
 // New builds the API. An undeclared or doubly declared route is an error.
 func New(d Deps) (*Server, error) {
 	s := &Server{Deps: d, echo: echo.New(), limits: newLimits(d.Config.RateLimits.Enabled)}
-	for _, cidr := range d.Config.TrustedProxies {
-		_, network, err := net.ParseCIDR(cidr)
-		if err != nil {
-			return nil, fmt.Errorf("trusted_proxies: %w", err)
-		}
-		s.proxies = append(s.proxies, network)
-	}
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = s.unrouted
 	seen := map[string]bool{}

@@ -14,7 +14,12 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"conclave/internal/cluster"
 	"conclave/internal/matrix"
+	"conclave/internal/store"
+	"conclave/keys"
+	"conclave/media"
+	"conclave/rooms"
 )
 
 // Auth is how a route knows who asks. The zero value is none of them, so that a route cannot forget to say it.
@@ -83,6 +88,13 @@ type ServerOptions struct {
 	Policy   *Policy
 	Log      *slog.Logger
 	Clock    func() time.Time // time.Now if nil
+
+	// The domains that the operations read and change.
+	DB    *store.DB
+	Rooms *rooms.Rooms
+	Keys  *keys.Keys
+	Media *media.Media
+	Bus   cluster.Bus
 
 	// Software and Version are what getVersion tells.
 	Software, Version string

@@ -154,7 +154,7 @@ func TestListsAndMacros(t *testing.T) {
 			"wide":       {count(`$1 = 0 OR id = 1`, int64(1)<<40), 1},
 			"ilike":      {count(`name {ilike} $1`, "N1_"), 8},
 			"least":      {count(`{least}(id, 3) = 3`), rows - 3},
-			"quoted":     {count(`name = '{ids $1} -- $2' OR id = $1 -- a comment: $2 {nonsense}` + "\n", 5), 1},
+			"quoted":     {count(`name = '{ids $1} -- $2' OR id = $1 -- a comment: $2 {nonsense}`+"\n", 5), 1},
 		} {
 			if c[0] != c[1] {
 				t.Errorf("%s: %d, not %d", what, c[0], c[1])

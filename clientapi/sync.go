@@ -1,0 +1,3 @@
+package clientapi
+
+var syncRoutes = []Route{}

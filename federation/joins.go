@@ -1,0 +1,3 @@
+package federation
+
+var roomRoutes = []Route{}

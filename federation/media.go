@@ -1,0 +1,3 @@
+package federation
+
+var mediaRoutes = []Route{}

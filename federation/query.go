@@ -1,0 +1,3 @@
+package federation
+
+var queryRoutes = []Route{}
