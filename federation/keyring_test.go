@@ -46,7 +46,7 @@ func (w *keyWorld) verify(p *peer.Peer, id matrix.KeyID, key ed25519.PrivateKey,
 	return w.ring.Verify(w.t.Context(), p.Name, id, at.UnixMilli(), strict, message, ed25519.Sign(key, message))
 }
 
-func keys(p *peer.Peer) int { return len(p.Calls("/_matrix/key/v2/server")) }
+func keyList(p *peer.Peer) int { return len(p.Calls("/_matrix/key/v2/server")) }
 
 func TestKeysAreFetchedOnceAndKept(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
@@ -61,12 +61,12 @@ func TestKeysAreFetchedOnceAndKept(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if keys(p) != 1 {
-			t.Errorf("asked %d times, want once", keys(p))
+		if keyList(p) != 1 {
+			t.Errorf("asked %d times, want once", keyList(p))
 		}
 		w.ring = NewKeyring(KeyringOptions{Identity: w.c.own, DB: db, Source: w.c, Clock: w.clk.now})
-		if err := w.verify(p, p.KeyID, p.Key, w.clk.now(), true); err != nil || keys(p) != 1 {
-			t.Errorf("after a restart: %v, asked %d times", err, keys(p))
+		if err := w.verify(p, p.KeyID, p.Key, w.clk.now(), true); err != nil || keyList(p) != 1 {
+			t.Errorf("after a restart: %v, asked %d times", err, keyList(p))
 		}
 		if err := w.ring.Verify(t.Context(), p.Name, p.KeyID, w.clk.now().UnixMilli(), true, []byte("x"), make([]byte, 64)); !errors.Is(err, ErrBadSignature) {
 			t.Errorf("a wrong signature: %v", err)
@@ -125,8 +125,8 @@ func TestKeysAreRenewedWhenTheirLifeEnds(t *testing.T) {
 			})}
 		})
 		for i, want := range []int{1, 1, 2} {
-			if err := w.verify(p, p.KeyID, p.Key, w.clk.now(), true); err != nil || keys(p) != want {
-				t.Errorf("step %d: %v after asking %d times, want %d", i, err, keys(p), want)
+			if err := w.verify(p, p.KeyID, p.Key, w.clk.now(), true); err != nil || keyList(p) != want {
+				t.Errorf("step %d: %v after asking %d times, want %d", i, err, keyList(p), want)
 			}
 			w.clk.add(40 * time.Minute)
 		}
@@ -210,8 +210,8 @@ func TestAKeyIDMeansOneKey(t *testing.T) {
 		if err := w.verify(p, p.KeyID, first, w.clk.now().Add(-24*time.Hour), true); err != nil {
 			t.Errorf("the first key is lost: %v", err)
 		}
-		if keys(p) != 2 {
-			t.Errorf("asked %d times, want 2", keys(p))
+		if keyList(p) != 2 {
+			t.Errorf("asked %d times, want 2", keyList(p))
 		}
 	})
 }
@@ -226,14 +226,14 @@ func TestDeadServersAreNotAskedAgainAndAgain(t *testing.T) {
 				t.Fatalf("error %v", err)
 			}
 		}
-		if keys(p) != 1 {
-			t.Errorf("asked %d times, want once", keys(p))
+		if keyList(p) != 1 {
+			t.Errorf("asked %d times, want once", keyList(p))
 		}
 		for range 120 {
 			w.clk.add(time.Minute)
 			_ = w.verify(p, p.KeyID, p.Key, w.clk.now(), true)
 		}
-		if n := keys(p); n < 10 || n > 18 {
+		if n := keyList(p); n < 10 || n > 18 {
 			t.Errorf("asked %d times in two hours", n)
 		}
 		alive := peer.New(t, w.ca, peer.Options{})
@@ -243,8 +243,8 @@ func TestDeadServersAreNotAskedAgainAndAgain(t *testing.T) {
 				t.Fatalf("error %v", err)
 			}
 		}
-		if keys(alive) != 1 {
-			t.Errorf("made-up key IDs caused %d requests", keys(alive))
+		if keyList(alive) != 1 {
+			t.Errorf("made-up key IDs caused %d requests", keyList(alive))
 		}
 	})
 }
@@ -344,8 +344,8 @@ func TestVerifyEvents(t *testing.T) {
 					t.Errorf("version %s, %s: %v", v, cases[i].name, err)
 				}
 			}
-			if keys(p) > 2 {
-				t.Errorf("version %s: %d events caused %d requests for keys", v, len(events), keys(p))
+			if keyList(p) > 2 {
+				t.Errorf("version %s: %d events caused %d requests for keys", v, len(events), keyList(p))
 			}
 		}
 	})
@@ -385,8 +385,8 @@ func TestVerifyEventsFetchesFromManyServersAtOnce(t *testing.T) {
 			}
 		}
 		for _, p := range peers {
-			if keys(p) != 1 {
-				t.Errorf("%s was asked %d times", p.Name, keys(p))
+			if keyList(p) != 1 {
+				t.Errorf("%s was asked %d times", p.Name, keyList(p))
 			}
 		}
 	})

@@ -260,8 +260,8 @@ func TestServerIsANotary(t *testing.T) {
 		for range 50 {
 			query("POST", "/_matrix/key/v2/query", body)
 		}
-		if keys(p) != 1 {
-			t.Errorf("50 queries made %d requests to the server that was asked about", keys(p))
+		if keyList(p) != 1 {
+			t.Errorf("50 queries made %d requests to the server that was asked about", keyList(p))
 		}
 		many := map[string]any{}
 		for i := range maxNotaryServers + 1 {
