@@ -60,8 +60,8 @@ type Remote interface {
 // Server answers the Client-Server API.
 type Server struct {
 	Deps
-	echo    *echo.Echo
-	limits  *limits
+	echo   *echo.Echo
+	limits *limits
 }
 
 // New builds the API. An undeclared or doubly declared route is an error.
