@@ -47,22 +47,27 @@ func newLimits(on bool) *limits {
 
 // allow refuses (M_LIMIT_EXCEEDED) a caller that is too fast, and says when to come again.
 func (l *limits) allow(r *Request) error {
-	budget, limited := budgets[r.route.Limit]
-	if !l.on || !limited {
-		return nil
-	}
 	who := block(r.server.address(r.Request()))
 	if r.Session != nil {
 		who = string(r.Session.UserID)
 	}
+	return l.spend(r.route.Limit, who)
+}
+
+// spend takes one request out of somebody's budget of a class.
+func (l *limits) spend(class Limit, who string) error {
+	budget, limited := budgets[class]
+	if !l.on || !limited {
+		return nil
+	}
 	l.mu.Lock()
-	bucket := l.buckets[bucketKey{r.route.Limit, who}]
+	bucket := l.buckets[bucketKey{class, who}]
 	if bucket == nil {
 		if len(l.buckets) >= maxBuckets {
 			clear(l.buckets)
 		}
 		bucket = rate.NewLimiter(budget.rate, budget.burst)
-		l.buckets[bucketKey{r.route.Limit, who}] = bucket
+		l.buckets[bucketKey{class, who}] = bucket
 	}
 	l.mu.Unlock()
 	wait := bucket.Reserve()

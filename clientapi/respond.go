@@ -108,31 +108,37 @@ func (s *Server) fail(c echo.Context, operation string, err error) {
 	if c.Response().Committed {
 		return
 	}
-	var known *matrix.Error
-	var big *http.MaxBytesError
 	var challenge *accounts.Challenge
 	if errors.As(err, &challenge) {
 		s.respond(c, operation, Status{http.StatusUnauthorized, challenge}, nil)
 		return
 	}
-	switch {
-	case errors.As(err, &known):
-	case errors.As(err, &big):
-		known = matrix.TooLarge("The request is larger than %d bytes.", big.Limit)
-	case c.Request().Context().Err() != nil:
-		known = matrix.Errorf(499, "M_UNKNOWN", "The client went away.")
-	case errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrUnknown):
-		known = matrix.Errorf(http.StatusServiceUnavailable, "M_UNKNOWN", "The database is not available. Try again soon.")
-		s.Log.Error("request failed", "operation", operation, "err", err)
-	default:
-		known = matrix.Errorf(http.StatusInternalServerError, "M_UNKNOWN", "Something went wrong on the server.")
-		s.Log.Error("request failed", "operation", operation, "err", err)
-	}
+	known := s.known(c, operation, err)
 	raw, err := json.Marshal(known)
 	if err != nil {
 		raw = []byte(`{"errcode":"M_UNKNOWN","error":"Something went wrong on the server."}`)
 	}
 	write(c, known.Status, raw)
+}
+
+// known is what the client learns of an error.
+func (s *Server) known(c echo.Context, operation string, err error) *matrix.Error {
+	var known *matrix.Error
+	var big *http.MaxBytesError
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &big):
+		return matrix.TooLarge("The request is larger than %d bytes.", big.Limit)
+	case c.Request().Context().Err() != nil:
+		return matrix.Errorf(499, "M_UNKNOWN", "The client went away.")
+	case errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrUnknown):
+		s.Log.Error("request failed", "operation", operation, "err", err)
+		return matrix.Errorf(http.StatusServiceUnavailable, "M_UNKNOWN", "The database is not available. Try again soon.")
+	default:
+		s.Log.Error("request failed", "operation", operation, "err", err)
+		return matrix.Errorf(http.StatusInternalServerError, "M_UNKNOWN", "Something went wrong on the server.")
+	}
 }
 
 // unrouted answers what no route takes: 404 for an unknown path, 405 for a known one with another method.

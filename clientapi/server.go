@@ -21,6 +21,7 @@ import (
 	"conclave/internal/matrix"
 	"conclave/internal/observe"
 	"conclave/internal/store"
+	"conclave/internal/work"
 	"conclave/keys"
 	"conclave/media"
 	"conclave/rooms"
@@ -60,13 +61,19 @@ type Remote interface {
 // Server answers the Client-Server API.
 type Server struct {
 	Deps
-	echo   *echo.Echo
-	limits *limits
+	echo    *echo.Echo
+	limits  *limits
+	hub     *hub
+	tickets *tickets
 }
 
-// New builds the API. An undeclared or doubly declared route is an error.
-func New(d Deps) (*Server, error) {
-	s := &Server{Deps: d, echo: echo.New(), limits: newLimits(d.Config.RateLimits.Enabled)}
+// New builds the API. An undeclared or doubly declared route is an error. What it starts ends with ctx.
+func New(ctx context.Context, d Deps) (*Server, error) {
+	s := &Server{
+		Deps: d, echo: echo.New(), limits: newLimits(d.Config.RateLimits.Enabled),
+		hub: newHub(d.Accounts.Stands), tickets: newTickets(),
+	}
+	work.NewGroup(ctx, d.Log).Go("ended sessions", func(ctx context.Context) error { return s.hub.watch(ctx, d.Bus) })
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = s.unrouted
 	seen := map[string]bool{}
@@ -122,3 +129,7 @@ func (s *Server) HTTPServer() *http.Server {
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 }
+
+// Drain ends the connections that wait: long polls with an empty answer, sockets with code 1012. Those that come later
+// end at once.
+func (s *Server) Drain() { s.hub.drain() }

@@ -31,13 +31,22 @@ func (s *Server) postReceipt(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	thread := ""
-	if body.Thread != nil {
-		if thread = *body.Thread; thread == "" || len(thread) > 255 {
-			return nil, matrix.InvalidParam("thread_id is \"main\" or the ID of a thread's root.")
-		}
+	thread, err := threadOf(body.Thread)
+	if err != nil {
+		return nil, err
 	}
 	return nil, s.Receipt(r, ref, r.Param("receiptType"), r.Param("eventId"), thread)
+}
+
+// threadOf checks the thread of a receipt; absent is none.
+func threadOf(id *string) (string, error) {
+	switch {
+	case id == nil:
+		return "", nil
+	case *id == "" || len(*id) > 255:
+		return "", matrix.InvalidParam("thread_id is \"main\" or the ID of a thread's root.")
+	}
+	return *id, nil
 }
 
 // Receipt stores a receipt for a request or a socket's frame.

@@ -163,6 +163,7 @@ type joinedRoom struct {
 	Summary     *summary   `json:"summary,omitempty"`
 	State       *eventList `json:"state,omitempty"`
 	StateAfter  *eventList `json:"state_after,omitempty"`
+	OldAfter    *eventList `json:"org.matrix.msc4222.state_after,omitempty"`
 	Timeline    timeline   `json:"timeline"`
 	Ephemeral   *eventList `json:"ephemeral,omitempty"`
 	AccountData *eventList `json:"account_data,omitempty"`
@@ -177,8 +178,10 @@ type timeline struct {
 
 // leftRoom is a room of the response that the user is in no more.
 type leftRoom struct {
-	State    *eventList `json:"state,omitempty"`
-	Timeline timeline   `json:"timeline"`
+	State      *eventList `json:"state,omitempty"`
+	StateAfter *eventList `json:"state_after,omitempty"`
+	OldAfter   *eventList `json:"org.matrix.msc4222.state_after,omitempty"`
+	Timeline   timeline   `json:"timeline"`
 }
 
 // joined adds a room that the user is in: all of it if the client does not know it yet, else what is new.
@@ -195,7 +198,7 @@ func (a *assembly) joined(ref rooms.Ref, m store.MemberRow) error {
 	if err := a.signals(ref, m, piece, fresh, out); err != nil {
 		return err
 	}
-	if !fresh && !a.q.FullState && len(out.Timeline.Events) == 0 && out.State == nil && out.StateAfter == nil &&
+	if !fresh && !a.q.FullState && len(out.Timeline.Events) == 0 && !out.hasState() &&
 		out.Ephemeral == nil && out.AccountData == nil && !piece.changed {
 		return nil
 	}
@@ -221,7 +224,7 @@ func (a *assembly) left(ref rooms.Ref, m store.MemberRow) error {
 	if answer.Leave == nil {
 		answer.Leave = map[matrix.RoomID]*leftRoom{}
 	}
-	answer.Leave[ref.ID] = &leftRoom{State: out.State, Timeline: out.Timeline}
+	answer.Leave[ref.ID] = &leftRoom{out.State, out.StateAfter, out.OldAfter, out.Timeline}
 	return nil
 }
 
@@ -242,15 +245,25 @@ func (a *assembly) fill(ref rooms.Ref, m store.MemberRow, p *piece, fresh bool, 
 	if err != nil {
 		return err
 	}
-	if len(state) > 0 {
-		list := &eventList{ClientEvents(state)}
-		if a.q.StateAfter {
-			out.StateAfter = list
-		} else {
-			out.State = list
-		}
+	switch list := (&eventList{ClientEvents(state)}); {
+	case a.q.StateAfter: // always there: its absence would say that the server does not know it
+		out.StateAfter = list
+	case a.q.OldStateAfter:
+		out.OldAfter = list
+	case len(state) > 0:
+		out.State = list
 	}
 	return nil
+}
+
+// hasState says whether there is state to tell, under whichever name.
+func (r *joinedRoom) hasState() bool {
+	for _, list := range []*eventList{r.State, r.StateAfter, r.OldAfter} {
+		if list != nil && len(list.Events) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // pending adds an invitation or a knock with the stripped state that it came with.

@@ -111,6 +111,8 @@ type Request struct {
 	Timeout   time.Duration
 	// StateAfter asks for state as of the end of the timeline rather than its start (MSC4222).
 	StateAfter bool
+	// OldStateAfter is StateAfter under the name that it had before it was stable.
+	OldStateAfter bool
 }
 
 // maxWait bounds a long poll.
@@ -169,6 +171,7 @@ type Response struct {
 	KeyCounts   map[string]int `json:"device_one_time_keys_count,omitempty"`
 	Fallback    []string       `json:"device_unused_fallback_key_types"`
 	next        Token
+	news        bool // something to tell that is not in one of the lists: counts of keys
 }
 
 type eventList struct {
@@ -193,5 +196,5 @@ func (r *Response) Next() Token { return r.next }
 
 // Empty says whether there is nothing to tell.
 func (r *Response) Empty() bool {
-	return r.AccountData == nil && r.Presence == nil && r.Rooms == nil && r.ToDevice == nil && r.DeviceLists == nil
+	return r.AccountData == nil && r.Presence == nil && r.Rooms == nil && r.ToDevice == nil && r.DeviceLists == nil && !r.news
 }

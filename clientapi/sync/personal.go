@@ -3,6 +3,8 @@ package sync
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
@@ -83,10 +85,12 @@ func (a *assembly) keyCounts() error {
 	counts, known := a.l.keys[a.q.Device]
 	a.l.mu.Unlock()
 	if !known || a.own || a.q.Since == nil || !a.inTail {
+		had := counts
 		var err error
 		if counts.oneTime, counts.fallback, err = a.e.keys.KeyCounts(a.ctx, a.q.Device); err != nil {
 			return err
 		}
+		a.res.news = known && (!maps.Equal(had.oneTime, counts.oneTime) || !slices.Equal(had.fallback, counts.fallback))
 		a.l.mu.Lock()
 		if a.l.keys == nil {
 			a.l.keys = map[int64]keyCounts{}
@@ -95,6 +99,9 @@ func (a *assembly) keyCounts() error {
 		a.l.mu.Unlock()
 	}
 	a.res.KeyCounts, a.res.Fallback = counts.oneTime, counts.fallback
+	if a.res.Fallback == nil {
+		a.res.Fallback = []string{} // its absence would say that the server knows no fallback keys
+	}
 	return nil
 }
 

@@ -104,7 +104,7 @@ func (a *assembly) pieceFromTail(ref rooms.Ref, m store.MemberRow, upTo store.Po
 // differs from what it knows; without the members that it does not need, if it loads them lazily.
 func (a *assembly) state(ref rooms.Ref, p *piece, fresh bool) ([]*store.EventRow, error) {
 	target := p.atStart
-	if a.q.StateAfter {
+	if a.q.StateAfter || a.q.OldStateAfter {
 		target = p.atEnd
 	}
 	keep := &a.filter().State

@@ -38,6 +38,7 @@ type command struct {
 // commands is the table, in the order in which a newcomer needs them.
 func commands() []command {
 	return []command{
+		serveCommand(),
 		initCommand(),
 		configCommand(),
 		versionCommand(),

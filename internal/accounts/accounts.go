@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -67,6 +68,8 @@ type Session struct {
 	DeviceID matrix.DeviceID
 	Admin    bool
 	Since    time.Time // when the account was made
+
+	hash [32]byte // of its token
 }
 
 // cached is a session that was read a moment ago.
@@ -83,7 +86,19 @@ const (
 
 // Authenticate finds whom a token speaks for. An unknown one is M_UNKNOWN_TOKEN.
 func (a *Accounts) Authenticate(ctx context.Context, token, address string) (*Session, error) {
-	hash := sha256.Sum256([]byte(token))
+	return a.session(ctx, sha256.Sum256([]byte(token)), address)
+}
+
+// Stands finds out whether a session has not ended since it was found. If the database cannot be asked it is taken to
+// stand: the next request will ask again.
+func (a *Accounts) Stands(ctx context.Context, s *Session) bool {
+	_, err := a.session(ctx, s.hash, "")
+	var known *matrix.Error
+	return !errors.As(err, &known)
+}
+
+// session finds the session of a token by its hash.
+func (a *Accounts) session(ctx context.Context, hash [32]byte, address string) (*Session, error) {
 	now := a.now()
 	a.mu.Lock()
 	hit, ok := a.sessions[hash]
@@ -105,10 +120,10 @@ func (a *Accounts) Authenticate(ctx context.Context, token, address string) (*Se
 	}
 	s := &Session{
 		User: owner.User, UserID: owner.ID, Device: owner.Device.NID, DeviceID: owner.Device.ID,
-		Admin: owner.Admin, Since: time.UnixMilli(owner.Created),
+		Admin: owner.Admin, Since: time.UnixMilli(owner.Created), hash: hash,
 	}
 	a.remember(hash, cached{s, now.Add(sessionTime)})
-	if now.Sub(time.UnixMilli(owner.Device.Seen)) > seenEvery {
+	if address != "" && now.Sub(time.UnixMilli(owner.Device.Seen)) > seenEvery {
 		a.touch(ctx, owner.Device.NID, now, address)
 	}
 	return s, nil

@@ -1,0 +1,110 @@
+package clientapi
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"conclave/internal/accounts"
+	"conclave/internal/cluster"
+	"conclave/internal/store"
+)
+
+// Why a wait ends before its time.
+var (
+	errDraining     = errors.New("the server is going down")
+	errSessionEnded = errors.New("the session has ended")
+)
+
+// hub knows every connection that lives longer than its request: long polls and sockets. It ends those whose session
+// has ended (threats A06), and all of them when the server drains.
+type hub struct {
+	check func(context.Context, *accounts.Session) bool // whether a session still stands
+
+	mu       sync.Mutex
+	draining bool
+	waits    map[store.UserNID]map[*wait]struct{}
+}
+
+// wait is one such connection.
+type wait struct {
+	session *accounts.Session
+	cancel  context.CancelCauseFunc
+}
+
+func newHub(check func(context.Context, *accounts.Session) bool) *hub {
+	return &hub{check: check, waits: map[store.UserNID]map[*wait]struct{}{}}
+}
+
+// enter returns a context that ends with the session, and a function to call when the wait is over.
+func (h *hub) enter(ctx context.Context, session *accounts.Session) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	w := &wait{session, cancel}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.draining {
+		cancel(errDraining)
+		return ctx, func() {}
+	}
+	of := h.waits[session.User]
+	if of == nil {
+		of = map[*wait]struct{}{}
+		h.waits[session.User] = of
+	}
+	of[w] = struct{}{}
+	return ctx, func() {
+		cancel(nil)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(of, w)
+		if len(of) == 0 && len(h.waits[session.User]) == 0 {
+			delete(h.waits, session.User)
+		}
+	}
+}
+
+// watch ends the waits of sessions that have ended, until ctx does.
+func (h *hub) watch(ctx context.Context, bus cluster.Bus) error {
+	wakes, cancel := bus.Subscribe(cluster.Sessions)
+	defer cancel()
+	for {
+		select {
+		case user := <-wakes:
+			h.review(ctx, store.UserNID(user))
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// review looks again at the sessions of a user, or with cluster.Lost at all of them.
+func (h *hub) review(ctx context.Context, user store.UserNID) {
+	var waits []*wait
+	h.mu.Lock()
+	for of, set := range h.waits {
+		if of != user && int64(user) != cluster.Lost {
+			continue
+		}
+		for w := range set {
+			waits = append(waits, w)
+		}
+	}
+	h.mu.Unlock()
+	for _, w := range waits {
+		if !h.check(ctx, w.session) {
+			w.cancel(errSessionEnded)
+		}
+	}
+}
+
+// drain ends all waits, and those to come at once.
+func (h *hub) drain() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.draining = true
+	for _, set := range h.waits {
+		for w := range set {
+			w.cancel(errDraining)
+		}
+	}
+}

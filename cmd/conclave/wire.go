@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"conclave/clientapi"
+	"conclave/clientapi/sync"
+	"conclave/federation"
+	"conclave/internal/accounts"
+	"conclave/internal/cluster"
+	"conclave/internal/config"
+	"conclave/internal/matrix"
+	"conclave/internal/netguard"
+	"conclave/internal/observe"
+	"conclave/internal/store"
+	"conclave/internal/work"
+	"conclave/keys"
+	"conclave/media"
+	"conclave/rooms"
+	"conclave/web"
+)
+
+// server is everything that a running server is made of. It is built in the order of the architecture's table: each
+// part gets what stands below it.
+type server struct {
+	conf     *config.Config
+	log      *slog.Logger
+	cancel   context.CancelFunc // ends the background work
+	work     *work.Group
+	draining atomic.Bool
+
+	db       *store.DB
+	bus      cluster.Bus
+	metrics  *observe.Metrics
+	identity *federation.Identity
+	rooms    *rooms.Rooms
+	keys     *keys.Keys
+	media    *media.Media
+	accounts *accounts.Accounts
+	sync     *sync.Engine
+	client   *clientapi.Server
+	remote   *remote // nil without federation
+
+	clientHTTP, federationHTTP, adminHTTP *http.Server
+}
+
+// remote is the part that talks with other servers.
+type remote struct {
+	policy  *federation.Policy
+	client  *federation.Client
+	keyring *federation.Keyring
+	server  *federation.Server
+}
+
+// construct builds a server over its database. Background work ends with cancel, not with ctx: what was begun is
+// finished first.
+func construct(ctx context.Context, conf *config.Config, log *slog.Logger) (s *server, err error) {
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s = &server{conf: conf, log: log, cancel: cancel, work: work.NewGroup(background, log), bus: cluster.NewLocal(), metrics: observe.NewMetrics(thisBuild().Version)}
+	s.db, err = store.Open(ctx, store.Options{URL: conf.Database.URL.Reveal(), DataDir: conf.DataDir, Logger: log})
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			cancel()
+			err = errors.Join(err, s.db.Close())
+		}
+	}()
+	current, retired, err := federation.LoadKeys(filepath.Join(conf.DataDir, "signing.key"))
+	if err != nil {
+		return nil, err
+	}
+	if s.identity, err = federation.NewIdentity(matrix.ServerName(conf.ServerName), current, retired); err != nil {
+		return nil, err
+	}
+	if conf.Federation.Enabled {
+		if s.remote, err = s.reach(); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.domains(background); err != nil {
+		return nil, err
+	}
+	return s, s.apis(background)
+}
+
+// reach makes what finds, asks and verifies other servers.
+func (s *server) reach() (*remote, error) {
+	roots, err := trusted(s.conf.Federation.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	r := &remote{policy: federation.NewPolicy(s.conf.Federation.Allow, s.conf.Federation.Deny)}
+	r.client = federation.NewClient(federation.ClientOptions{
+		Identity: s.identity, Dial: netguard.NewDialer(s.conf.Network.AllowPrivate, nil).DialContext, Roots: roots, Policy: r.policy,
+		UserAgent: "Conclave/" + thisBuild().Version, Log: s.log,
+	})
+	r.keyring = federation.NewKeyring(federation.KeyringOptions{Identity: s.identity, DB: s.db, Source: r.client, Log: s.log})
+	return r, nil
+}
+
+// trusted are the certificate authorities of the system and of a file; nil, which means the system's, without one.
+func trusted(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file) //nolint:gosec // the operator's own configuration names it
+	if err != nil {
+		return nil, fmt.Errorf("federation.ca_file: %w", err)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("federation.ca_file: %s holds no certificate in PEM", file)
+	}
+	return roots, nil
+}
+
+// domains builds the domains.
+func (s *server) domains(ctx context.Context) (err error) {
+	key := s.identity.Key()
+	s.rooms, err = rooms.New(ctx, rooms.Options{
+		DB: s.db, Bus: s.bus, Log: s.log,
+		Identity: rooms.Identity{Name: s.identity.Name(), KeyID: key.ID, Key: key.Private},
+	})
+	if err != nil {
+		return err
+	}
+	s.accounts = accounts.New(accounts.Options{DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log})
+	s.keys = keys.New(keys.Options{DB: s.db, IsOurs: s.identity.IsOurs, Bus: s.bus, Log: s.log})
+	if s.media, err = media.New(media.Options{DB: s.db, Config: s.conf, Server: s.identity.Name(), Log: s.log}); err != nil {
+		return err
+	}
+	s.sync, err = sync.New(ctx, sync.Options{DB: s.db, Rooms: s.rooms, Keys: s.keys, Bus: s.bus, Log: s.log})
+	return err
+}
+
+// apis builds what listens.
+func (s *server) apis(ctx context.Context) (err error) {
+	d := clientapi.Deps{
+		Config: s.conf, DB: s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Sync: s.sync, Bus: s.bus,
+		Web: web.Handler(), Metrics: s.metrics, Log: s.log,
+	}
+	if s.client, err = clientapi.New(ctx, d); err != nil {
+		return err
+	}
+	s.clientHTTP = s.client.HTTPServer()
+	s.adminHTTP = &http.Server{Handler: observe.AdminHandler(s.metrics, s.ready), ReadHeaderTimeout: 10 * time.Second}
+	if s.remote == nil {
+		return nil
+	}
+	s.remote.server, err = federation.NewServer(federation.ServerOptions{
+		Identity: s.identity, Keyring: s.remote.keyring, Policy: s.remote.policy, Log: s.log,
+		DB: s.db, Rooms: s.rooms, Keys: s.keys, Media: s.media, Bus: s.bus,
+		Software: "Conclave", Version: thisBuild().Version,
+	})
+	if err != nil {
+		return err
+	}
+	if s.conf.OneListener() {
+		s.clientHTTP.Handler = oneListener(s.client, s.remote.server)
+		return nil
+	}
+	s.federationHTTP = s.remote.server.HTTP()
+	return nil
+}
