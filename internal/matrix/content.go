@@ -67,13 +67,25 @@ type PowerLevels struct {
 	Notifications map[string]int64
 }
 
+// LevelError says which part of an m.room.power_levels has something that is no power level.
+type LevelError struct{ Part string }
+
+// Error implements error.
+func (e *LevelError) Error() string {
+	return ErrEvent.Error() + ": " + e.Part + " of the power levels is not made of numbers"
+}
+
+// Unwrap gives ErrEvent.
+func (e *LevelError) Unwrap() error { return ErrEvent }
+
 // DefaultPowerLevels are the levels of a room without m.room.power_levels, except that its creator has 100.
 func DefaultPowerLevels() PowerLevels {
 	return PowerLevels{StateDefault: 50, Ban: 50, Kick: 50, Redact: 50}
 }
 
 // ParsePowerLevels reads the content of m.room.power_levels as a version understands it: integers, and before version
-// 10 also text and floats. A level that is neither is an error: the event is then not allowed (auth rules).
+// 10 also text and floats. A level that is neither is a *LevelError: the event is
+// then not allowed (auth rules).
 func ParsePowerLevels(content []byte, v RoomVersion) (PowerLevels, error) {
 	p := PowerLevels{StateDefault: 50, Ban: 50, Kick: 50, Redact: 50}
 	for _, f := range []struct {
@@ -89,7 +101,7 @@ func ParsePowerLevels(content []byte, v RoomVersion) (PowerLevels, error) {
 		}
 		level, ok := powerLevel(raw, v)
 		if !ok {
-			return p, eventError("%s is not a power level", f.name)
+			return p, &LevelError{f.name}
 		}
 		*f.into = level
 	}
@@ -114,17 +126,17 @@ func levelMap(content []byte, name string, v RoomVersion) (map[string]int64, err
 		return nil, nil
 	}
 	if firstByte(raw) != '{' {
-		return nil, eventError("%s is not an object", name)
+		return nil, &LevelError{name}
 	}
 	members, err := topMembers(raw)
 	if err != nil {
-		return nil, eventError("%s cannot be read", name)
+		return nil, &LevelError{name}
 	}
 	levels := make(map[string]int64, len(members))
 	for _, m := range members {
 		level, ok := powerLevel(m.Value, v)
 		if !ok {
-			return nil, eventError("%s has something that is not a power level", name)
+			return nil, &LevelError{name}
 		}
 		levels[m.Key] = level
 	}

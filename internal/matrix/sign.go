@@ -196,8 +196,10 @@ func (e *Event) RequiredSigners() []ServerName {
 			add(server)
 		}
 	}
-	if e.version.RestrictedJoins() && e.Membership() == "join" {
-		if via, ok := GetString(e.content, "join_authorised_via_users_server"); ok {
+	if e.version.RestrictedJoins() && e.typ == "m.room.member" {
+		// Of every membership, as the auth rule says. What is not a user ID names a server that nobody can sign for.
+		if raw, ok := Get(e.content, "join_authorised_via_users_server"); ok {
+			via, _ := textValue(raw)
 			add(UserID(via).Server())
 		}
 	}

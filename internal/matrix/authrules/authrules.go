@@ -100,16 +100,22 @@ func (c *check) createEvent() error {
 	if len(e.PrevEvents()) > 0 {
 		return refuse("1.1", "a creation event follows nothing")
 	}
-	if !c.v.RoomIDIsCreateHash() {
-		if server, ok := e.RoomID().Server(); !ok || server != e.Sender().Server() {
-			return refuse("1.2", "the room's ID names another server than the creator's")
+	if c.v.RoomIDIsCreateHash() {
+		// An ID that stands in the event cannot be the event's own hash: the room's was made from that.
+		if string(e.RoomID()) != "!"+strings.TrimPrefix(string(e.ID()), "$") {
+			return refuse("1.2", "a creation event names no room: it makes one")
+		}
+	} else if server, ok := e.RoomID().Server(); !ok || server != e.Sender().Server() {
+		return refuse("1.2", "the room's ID names another server than the creator's")
+	}
+	version := "1" // of rooms whose creation says nothing
+	if raw, ok := matrix.Get(e.Content(), "room_version"); ok {
+		if version, ok = matrix.GetString(e.Content(), "room_version"); !ok {
+			return refuse("1.3", "the room version %.20s is not text", raw)
 		}
 	}
-	if version, ok := matrix.Get(e.Content(), "room_version"); ok {
-		name, _ := matrix.GetString(e.Content(), "room_version")
-		if parsed, known := matrix.ParseRoomVersion(name); !known || parsed != c.v {
-			return refuse("1.3", "the room version %.20s is not this room's", version)
-		}
+	if parsed, known := matrix.ParseRoomVersion(version); !known || parsed != c.v {
+		return refuse("1.3", "the room version %.20s is not this room's", version)
 	}
 	if _, ok := matrix.Get(e.Content(), "creator"); !ok && !c.v.CreatorInSender() {
 		return refuse("1.4", "the creation event does not name the creator")

@@ -1,6 +1,7 @@
 package authrules
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -76,10 +77,7 @@ func (c *check) powerLevels(level int64) error {
 	}
 	next, err := matrix.ParsePowerLevels(c.e.Content(), c.v)
 	if err != nil {
-		return refuse(rule(1), "the power levels are not all numbers")
-	}
-	if raw, ok := matrix.Get(c.e.Content(), "users"); ok && string(raw) == "null" {
-		return refuse(rule(3), "users is not an object")
+		return refuse(rule(malformed(err)), "the power levels are not all numbers")
 	}
 	for id := range next.Users {
 		if _, err := matrix.ParseUserID(string(id)); err != nil {
@@ -106,6 +104,20 @@ func (c *check) powerLevels(level int64) error {
 		}
 	}
 	return c.userChanges(rule(9), rule(10), now.Users, next.Users, level)
+}
+
+// malformed is the number of the rule, in version 12, on the part of the levels that cannot be read.
+func malformed(err error) int {
+	var bad *matrix.LevelError
+	if errors.As(err, &bad) {
+		switch bad.Part {
+		case "events", "notifications":
+			return 2
+		case "users":
+			return 3
+		}
+	}
+	return 1
 }
 
 // namedChanges checks the levels that stand alone. One that is added or removed counts with what is written, not with

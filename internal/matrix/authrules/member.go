@@ -81,7 +81,11 @@ func (c *check) join(target matrix.UserID) error {
 		}
 		return c.restricted()
 	}
-	return refuse(c.rule(2, ".7"), "this room cannot be joined")
+	other := ".6"
+	if c.v.RestrictedJoins() {
+		other = ".7"
+	}
+	return refuse(c.rule(2, other), "this room cannot be joined")
 }
 
 // restricted asks who let somebody in. That the event is signed by that user's server is checked with its signatures.

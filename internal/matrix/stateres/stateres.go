@@ -17,7 +17,7 @@ type Fetch func([]matrix.EventID) (map[matrix.EventID]*matrix.Event, error)
 // Resolve resolves states of a room. get is asked in batches for the events of the states and their auth chains;
 // rejected says whether an event that get returned was rejected.
 func Resolve(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, get Fetch, rejected func(matrix.EventID) bool) (map[StateKey]matrix.EventID, error) {
-	agreed, disputed := separate(sets)
+	agreed, disputed := separate(sets, v.StateRes() == 1)
 	if len(disputed) == 0 {
 		return agreed, nil
 	}
@@ -28,8 +28,9 @@ func Resolve(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, get Fetch
 	return r.two()
 }
 
-// separate divides the places of states into those that all of them fill alike and the others.
-func separate(sets []map[StateKey]matrix.EventID) (agreed map[StateKey]matrix.EventID, disputed map[StateKey][]matrix.EventID) {
+// separate divides the places of states into those that all of them fill alike and the others. A place that some states
+// leave empty is disputed, but in version 1, which speaks of different events only.
+func separate(sets []map[StateKey]matrix.EventID, emptyAgrees bool) (agreed map[StateKey]matrix.EventID, disputed map[StateKey][]matrix.EventID) {
 	agreed, disputed = map[StateKey]matrix.EventID{}, map[StateKey][]matrix.EventID{}
 	for _, set := range sets {
 		for key, id := range set {
@@ -43,7 +44,7 @@ func separate(sets []map[StateKey]matrix.EventID) (agreed map[StateKey]matrix.Ev
 			all := true
 			for _, other := range sets {
 				theirs, has := other[key]
-				all = all && has && theirs == id
+				all = all && (has || emptyAgrees) && (!has || theirs == id)
 				if has && !contains(different, theirs) {
 					different = append(different, theirs)
 				}
