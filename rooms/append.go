@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"conclave/internal/cluster"
 	"conclave/internal/matrix"
@@ -154,6 +155,12 @@ func (r *Rooms) group(ctx context.Context, rm *room, units []*unit) (again []*un
 	case errors.Is(err, store.ErrHeadMoved):
 		rm.head = nil // another node was faster
 		return retry(units, err)
+	case errors.Is(err, store.ErrRoomBusy):
+		rm.head = nil // another node is about to be
+		if err := busyPause(ctx, units[0].tries); err != nil {
+			return fail(err)
+		}
+		return retry(units, err)
 	default:
 		rm.head = nil
 		if len(units) > 1 { // one of them may be to blame: each on its own
@@ -163,6 +170,18 @@ func (r *Rooms) group(ctx context.Context, rm *room, units []*unit) (again []*un
 			return again
 		}
 		return fail(fmt.Errorf("writing to room %s: %w", rm.ref.ID, err))
+	}
+}
+
+// busyPause waits for another node to let go of a room: 10 ms at first, twice as long each time.
+func busyPause(ctx context.Context, tries int) error {
+	t := time.NewTimer(10 * time.Millisecond << tries)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -2,6 +2,7 @@ package rooms
 
 import (
 	"context"
+	"slices"
 
 	"conclave/internal/matrix"
 	"conclave/internal/matrix/authrules"
@@ -161,10 +162,27 @@ func (d *draft) count(ctx context.Context, row *store.EventRow) error {
 		c.Highlight += highlight
 	}
 	row.Counts = store.Counts{Notify: c.Notify, Highlight: c.Highlight}
-	if row.Thread != 0 {
-		row.Counts.ThreadNotify, row.Counts.ThreadHighlight = notify, highlight // the writer adds what the thread had
+	if row.Thread == 0 {
+		return nil
 	}
-	return nil
+	had, err := d.threadCounts(ctx, row)
+	row.Counts.ThreadNotify, row.Counts.ThreadHighlight = had.ThreadNotify+notify, had.ThreadHighlight+highlight
+	return err
+}
+
+// threadCounts are the running numbers of an event's thread before it: of the group's last event in it, else of the
+// newest in the database.
+func (d *draft) threadCounts(ctx context.Context, row *store.EventRow) (c store.Counts, err error) {
+	for _, before := range slices.Backward(d.out.Events) {
+		if before != row && before.Thread == row.Thread {
+			return before.Counts, nil
+		}
+	}
+	err = d.r.db.Read(ctx, func(tx *store.Tx) (err error) {
+		c, err = tx.ThreadCounts(row.Thread)
+		return err
+	})
+	return c, err
 }
 
 // mayMentionRoom says whether @room by this sender highlights (push condition sender_notification_permission).

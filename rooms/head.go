@@ -77,19 +77,20 @@ func (r *Rooms) newDraft(ref Ref, from *head) *draft {
 // mark remembers where a unit begins, so that a refused one leaves no trace. Maps need no undoing: rows and nodes
 // that nothing refers to are not written, and the auth cache is copied by setAuth.
 type mark struct {
-	head                                               head
-	events, members, redactions, relations, nodes, txn int
+	head                                                                head
+	events, aside, replaced, members, redactions, relations, nodes, txn int
 }
 
 func (d *draft) mark() mark {
 	o := &d.out
-	return mark{d.head, len(o.Events), len(o.Members), len(o.Redactions), len(o.Relations), len(o.Nodes), len(o.Txns)}
+	return mark{d.head, len(o.Events), len(o.Aside), len(o.Replaced), len(o.Members), len(o.Redactions), len(o.Relations), len(o.Nodes), len(o.Txns)}
 }
 
 func (d *draft) reset(m mark) {
 	d.head = m.head
 	o := &d.out
-	o.Events, o.Members, o.Redactions = o.Events[:m.events], o.Members[:m.members], o.Redactions[:m.redactions]
+	o.Events, o.Aside, o.Replaced = o.Events[:m.events], o.Aside[:m.aside], o.Replaced[:m.replaced]
+	o.Members, o.Redactions = o.Members[:m.members], o.Redactions[:m.redactions]
 	o.Relations, o.Nodes, o.Txns = o.Relations[:m.relations], o.Nodes[:m.nodes], o.Txns[:m.txn]
 }
 

@@ -122,6 +122,15 @@ func (tx *Tx) Timeline(room RoomNID, lo, hi Place, backward bool, limit int) ([]
 	return rows, err
 }
 
+// ThreadCounts are the running numbers of a thread as its newest event has them; zero for a thread without events.
+func (tx *Tx) ThreadCounts(thread EventNID) (c Counts, err error) {
+	err = tx.Query(`SELECT t_notify, t_highlight FROM events WHERE thread = $1 AND sub = 0 AND pos IS NOT NULL ORDER BY pos DESC LIMIT 1`, func(r *Row) error {
+		c.ThreadNotify, c.ThreadHighlight = r.Int64(0), r.Int64(1)
+		return nil
+	}, thread)
+	return c, err
+}
+
 // RoomsChanged says in which of the rooms something came into the present after one position and up to another.
 func (tx *Tx) RoomsChanged(rooms []RoomNID, after, upTo Pos, each func(RoomNID)) error {
 	return chunks(rooms, func(part []RoomNID) error {
