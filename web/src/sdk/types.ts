@@ -5,50 +5,50 @@ import type { MatrixClient, MatrixEvent } from "matrix-js-sdk";
  */
 
 export interface Credentials {
-    baseUrl: string;
-    userId: string;
-    deviceId: string;
-    accessToken: string;
+  baseUrl: string;
+  userId: string;
+  deviceId: string;
+  accessToken: string;
 }
 
 /**
  * Why a message is not readable, or not to be trusted. `not_encrypted` is a readable event that travelled in the clear through a sealed room.
  */
 export type Failure =
-    | "no_key"
-    | "withheld"
-    | "before_join"
-    | "replayed"
-    | "forged"
-    | "unknown_algorithm"
-    | "unsigned_device"
-    | "identity_changed"
-    | "malformed"
-    | "not_encrypted";
+  | "no_key"
+  | "withheld"
+  | "before_join"
+  | "replayed"
+  | "forged"
+  | "unknown_algorithm"
+  | "unsigned_device"
+  | "identity_changed"
+  | "malformed"
+  | "not_encrypted";
 
 /** A value and its changes, in the form that useSyncExternalStore takes. `get` gives the same object until the value changes. */
 export interface Observable<T> {
-    get(): T;
-    subscribe(listener: () => void): () => void;
+  get(): T;
+  subscribe(listener: () => void): () => void;
 }
 
 export interface RegistrationInfo {
-    open: boolean;
-    /** The stages that have to be passed, for example `m.login.registration_token`. */
-    stages: string[];
+  open: boolean;
+  /** The stages that have to be passed, for example `m.login.registration_token`. */
+  stages: string[];
 }
 
 export interface RegisterOptions {
-    localpart: string;
-    password: string;
-    deviceName: string;
-    token?: string;
+  localpart: string;
+  password: string;
+  deviceName: string;
+  token?: string;
 }
 
 export interface LoginOptions {
-    user: string;
-    password: string;
-    deviceName: string;
+  user: string;
+  password: string;
+  deviceName: string;
 }
 
 /**
@@ -62,59 +62,59 @@ export type Connection = "connecting" | "live" | "polling" | "offline";
 export type Delivery = "sending" | "failed" | "sent" | "delivered" | "read";
 
 export interface RoomSafety {
-    sealed: boolean;
-    /** Members none of whose devices may receive a key: they cannot read what is sent. */
-    withoutKeys: string[];
-    /** Members whose identity is another than the one this client knows: nothing is sealed to them until it is accepted. */
-    changed: string[];
+  sealed: boolean;
+  /** Members none of whose devices may receive a key: they cannot read what is sent. */
+  withoutKeys: string[];
+  /** Members whose identity is another than the one this client knows: nothing is sealed to them until it is accepted. */
+  changed: string[];
 }
 
 export interface NewIdentity {
-    recoveryKey: string;
-    /** Publishes the identity. To be called once the person has kept the recovery key. */
-    commit(): Promise<void>;
+  recoveryKey: string;
+  /** Publishes the identity. To be called once the person has kept the recovery key. */
+  commit(): Promise<void>;
 }
 
 export interface SendFileOptions {
-    onProgress(done: number, total: number): void;
-    signal: AbortSignal;
+  onProgress(done: number, total: number): void;
+  signal: AbortSignal;
 }
 
 export interface ReadAttachmentOptions {
-    thumbnail: boolean;
-    signal: AbortSignal;
+  thumbnail: boolean;
+  signal: AbortSignal;
 }
 
 export interface Session {
-    readonly credentials: Credentials;
-    /** Rooms, timelines and members, with decrypted content. */
-    readonly client: MatrixClient;
-    readonly identity: Observable<IdentityState>;
-    readonly connection: Observable<Connection>;
-    /** The server has ended the session (close code 4001, M_UNKNOWN_TOKEN). */
-    readonly ended: Observable<boolean>;
-    createIdentity(password?: string): Promise<NewIdentity>;
-    /** Throws Error("wrong_key") where the recovery key does not open the identity. */
-    unlock(recoveryKey: string): Promise<void>;
-    /** Begins to sync. */
-    start(): Promise<void>;
-    createDirect(userId: string): Promise<string>;
-    createGroup(options: { name: string; invite: string[] }): Promise<string>;
-    isSealed(roomId: string): boolean;
-    /** The message stands in the client's room at once; the promise ends when the server has it, or when it failed for good. */
-    sendText(roomId: string, body: string, replyTo?: string): Promise<void>;
-    resend(roomId: string, localId: string): Promise<void>;
-    discard(roomId: string, localId: string): void;
-    sendFile(roomId: string, file: File, options: SendFileOptions): Promise<void>;
-    /** Checked against its hash before a byte of it is given out; the type comes from an allowlist. */
-    readAttachment(event: MatrixEvent, options: ReadAttachmentOptions): Promise<Blob>;
-    failure(event: MatrixEvent): Failure | null;
-    /** How far an own event has come. */
-    delivery(event: MatrixEvent): Delivery;
-    roomSafety(roomId: string): Observable<RoomSafety>;
-    acceptIdentity(userId: string): Promise<void>;
-    markRead(roomId: string, eventId: string): Promise<void>;
-    typing(roomId: string, on: boolean): Promise<void>;
-    /** Also deletes the keys and databases of this device. */
-    logOut(): Promise<void>;
+  readonly credentials: Credentials;
+  /** Rooms, timelines and members, with decrypted content. */
+  readonly client: MatrixClient;
+  readonly identity: Observable<IdentityState>;
+  readonly connection: Observable<Connection>;
+  /** The server has ended the session (close code 4001, M_UNKNOWN_TOKEN). */
+  readonly ended: Observable<boolean>;
+  createIdentity(password?: string): Promise<NewIdentity>;
+  /** Throws Error("wrong_key") where the recovery key does not open the identity. */
+  unlock(recoveryKey: string): Promise<void>;
+  /** Begins to sync. */
+  start(): Promise<void>;
+  createDirect(userId: string): Promise<string>;
+  createGroup(options: { name: string; invite: string[] }): Promise<string>;
+  isSealed(roomId: string): boolean;
+  /** The message stands in the client's room at once; the promise ends when the server has it, or when it failed for good. */
+  sendText(roomId: string, body: string, replyTo?: string): Promise<void>;
+  resend(roomId: string, localId: string): Promise<void>;
+  discard(roomId: string, localId: string): void;
+  sendFile(roomId: string, file: File, options: SendFileOptions): Promise<void>;
+  /** Checked against its hash before a byte of it is given out; the type comes from an allowlist. */
+  readAttachment(event: MatrixEvent, options: ReadAttachmentOptions): Promise<Blob>;
+  failure(event: MatrixEvent): Failure | null;
+  /** How far an own event has come. */
+  delivery(event: MatrixEvent): Delivery;
+  roomSafety(roomId: string): Observable<RoomSafety>;
+  acceptIdentity(userId: string): Promise<void>;
+  markRead(roomId: string, eventId: string): Promise<void>;
+  typing(roomId: string, on: boolean): Promise<void>;
+  /** Also deletes the keys and databases of this device. */
+  logOut(): Promise<void>;
 }
