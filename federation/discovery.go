@@ -12,6 +12,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"conclave/internal/matrix"
+	"conclave/internal/work"
 )
 
 // DefaultPort is where a homeserver listens when neither its name nor a delegation says otherwise.
@@ -52,7 +53,7 @@ type Discovery struct {
 	wellKnown *wellKnown
 	now       func() time.Time
 	routes    *otter.Cache[matrix.ServerName, routeEntry]
-	flights   flights[matrix.ServerName, *Location]
+	flights   work.Flights[matrix.ServerName, *Location]
 }
 
 type routeEntry struct {
@@ -78,7 +79,7 @@ func (d *Discovery) Locate(ctx context.Context, server matrix.ServerName) (*Loca
 	if e, ok := d.routes.GetIfPresent(server); ok && d.now().Before(e.expires) {
 		return e.route, nil
 	}
-	return d.flights.do(ctx, server, func(ctx context.Context) (*Location, error) {
+	return d.flights.Do(ctx, server, func(ctx context.Context) (*Location, error) {
 		ctx, cancel := context.WithTimeout(ctx, discoverTimeout)
 		defer cancel()
 		route, err := d.Explain(ctx, server)

@@ -112,7 +112,7 @@ func onlySignedBy(raw []byte, server string) ([]byte, error) {
 // fetch gets a server's keys from itself or, if it does not answer, from a notary, and keeps them. Callers at the same
 // time share one attempt.
 func (k *Keyring) fetch(ctx context.Context, server matrix.ServerName) (serverKeys, error) {
-	return k.flights.do(ctx, server, func(ctx context.Context) (serverKeys, error) {
+	return k.flights.Do(ctx, server, func(ctx context.Context) (serverKeys, error) {
 		if !k.mayAsk(server) { // somebody else has just come back
 			return k.known(ctx, server)
 		}

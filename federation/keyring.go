@@ -14,6 +14,7 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
+	"conclave/internal/work"
 )
 
 // KeySource is where a Keyring gets key documents from; *Client is one.
@@ -54,7 +55,7 @@ type Keyring struct {
 	log      *slog.Logger
 
 	cache   *otter.Cache[matrix.ServerName, serverKeys]
-	flights flights[matrix.ServerName, serverKeys]
+	flights work.Flights[matrix.ServerName, serverKeys]
 	slots   chan struct{} // limits fetches at a time
 
 	mu    sync.Mutex

@@ -17,6 +17,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"conclave/internal/matrix"
+	"conclave/internal/work"
 )
 
 // Times and sizes of well-known documents (threats O04; the spec recommends 24 h, at most 48 h, errors up to 1 h).
@@ -39,7 +40,7 @@ type wellKnown struct {
 	port    string // 443, except in tests
 	now     func() time.Time
 	entries *otter.Cache[string, delegation]
-	flights flights[string, delegation]
+	flights work.Flights[string, delegation]
 }
 
 // delegation is what is known about a host's document: where it delegates to, or why it does not.
@@ -100,7 +101,7 @@ func (w *wellKnown) get(ctx context.Context, host string) (delegation, error) {
 	if ok && w.now().Before(e.expires) {
 		return e, nil
 	}
-	return w.flights.do(ctx, host, func(ctx context.Context) (delegation, error) {
+	return w.flights.Do(ctx, host, func(ctx context.Context) (delegation, error) {
 		fresh := w.fetch(ctx, host)
 		if fresh.err != nil {
 			fresh.failures = e.failures + 1

@@ -1,0 +1,164 @@
+package media
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	_ "image/gif" // decoders register themselves with package image
+	"image/jpeg"
+	"image/png"
+	"io"
+	"time"
+
+	"golang.org/x/image/draw"
+	_ "golang.org/x/image/webp"
+
+	"conclave/internal/store"
+)
+
+// Bounds of an image that is decoded (threats section 1).
+const (
+	maxPixels      = 32 << 20
+	maxSide        = 16_384
+	maxImageMemory = 256 << 20 // bytes that decoding takes, as far as the header tells
+	maxImageFile   = 64 << 20
+	jpegQuality    = 82
+)
+
+var (
+	errPixels = errors.New("media: the image is too large")
+	errLate   = errors.New("media: decoding takes too long")
+)
+
+// shrunk is a thumbnail. data is nil if the content itself serves as one.
+type shrunk struct {
+	kind string // content type
+	data []byte
+}
+
+// shrink makes a thumbnail of an image file: within size, or filling it, never larger than the image. The zero size is
+// the image as large as it is. Formats that can move come out still.
+func shrink(f io.ReadSeeker, size store.ThumbnailSize, deadline time.Time) (*shrunk, error) {
+	src := &timedReader{io.LimitReader(f, maxImageFile), deadline}
+	header, format, err := image.DecodeConfig(src)
+	if err != nil {
+		return nil, fmt.Errorf("reading the image's header: %w", err)
+	}
+	look := jpegLook{orientation: 1}
+	if format == "jpeg" {
+		look = lookIntoJPEG(rewound(f, deadline))
+	}
+	if err := affordable(header, look.progressive); err != nil {
+		return nil, err
+	}
+	if look.orientation > 4 {
+		header.Width, header.Height = header.Height, header.Width
+	}
+	from, to := frame(header.Width, header.Height, size)
+	if to == (image.Point{header.Width, header.Height}) && (format == "jpeg" || format == "webp") {
+		return &shrunk{kind: "image/" + format}, nil
+	}
+	img, _, err := image.Decode(rewound(f, deadline))
+	if err != nil {
+		return nil, fmt.Errorf("decoding the image: %w", err)
+	}
+	return encode(resize(img, look.orientation, from, to))
+}
+
+// affordable refuses an image by its header, before memory is taken for it.
+func affordable(h image.Config, progressive bool) error {
+	if h.Width < 1 || h.Height < 1 || h.Width > maxSide || h.Height > maxSide || h.Width*h.Height > maxPixels {
+		return errPixels
+	}
+	perPixel := 4
+	switch h.ColorModel {
+	case color.RGBA64Model, color.NRGBA64Model:
+		perPixel = 8
+	}
+	if progressive {
+		perPixel = 4*4 + 4 // all coefficients are in memory beside the image
+	}
+	if h.Width*h.Height*perPixel > maxImageMemory {
+		return errPixels
+	}
+	return nil
+}
+
+// frame says which part of an image is shown and how large it comes out. Nothing is enlarged.
+func frame(w, h int, size store.ThumbnailSize) (from image.Rectangle, to image.Point) {
+	from, to = image.Rect(0, 0, w, h), image.Pt(w, h)
+	if size.Width == 0 || w <= size.Width && h <= size.Height {
+		return from, to
+	}
+	if !size.Crop {
+		if w*size.Height > h*size.Width { // wider than the box
+			return from, image.Pt(size.Width, max(1, h*size.Width/w))
+		}
+		return from, image.Pt(max(1, w*size.Height/h), size.Height)
+	}
+	cw, ch := w, h // the largest part with the box's proportions
+	if w*size.Height > h*size.Width {
+		cw = max(1, h*size.Width/size.Height)
+	} else {
+		ch = max(1, w*size.Height/size.Width)
+	}
+	x, y := (w-cw)/2, (h-ch)/2
+	return image.Rect(x, y, x+cw, y+ch), image.Pt(min(cw, size.Width), min(ch, size.Height))
+}
+
+// resize cuts and scales. The frame is that of the image as it is seen; orientation says how it is stored.
+func resize(img image.Image, orientation int, from image.Rectangle, to image.Point) *image.RGBA {
+	b := img.Bounds()
+	stored, size := unturned(from, orientation, b.Dx(), b.Dy()), to
+	if orientation > 4 {
+		size.X, size.Y = to.Y, to.X
+	}
+	out := image.NewRGBA(image.Rectangle{Max: size})
+	part := stored.Add(b.Min)
+	// The exact filter looks at every pixel, in memory that grows with the source: it gets at most twice of what is wanted.
+	if twice := size.Mul(2); part.Dx() > twice.X && part.Dy() > twice.Y {
+		half := image.NewRGBA(image.Rectangle{Max: twice})
+		draw.ApproxBiLinear.Scale(half, half.Bounds(), img, part, draw.Src, nil)
+		img, part = half, half.Bounds()
+	}
+	draw.BiLinear.Scale(out, out.Bounds(), img, part, draw.Src, nil)
+	return turned(out, orientation)
+}
+
+// encode writes JPEG, or PNG where something shows through.
+func encode(img *image.RGBA) (*shrunk, error) {
+	var out bytes.Buffer
+	if img.Opaque() {
+		err := jpeg.Encode(&out, img, &jpeg.Options{Quality: jpegQuality})
+		return &shrunk{"image/jpeg", out.Bytes()}, err
+	}
+	err := png.Encode(&out, img)
+	return &shrunk{"image/png", out.Bytes()}, err
+}
+
+// rewound reads a file from its beginning until the deadline.
+func rewound(f io.ReadSeeker, deadline time.Time) io.Reader {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return failing{err}
+	}
+	return &timedReader{io.LimitReader(f, maxImageFile), deadline}
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// timedReader ends with an error after a time: decoders take no context, but they stop when their source does.
+type timedReader struct {
+	r        io.Reader
+	deadline time.Time
+}
+
+func (t *timedReader) Read(p []byte) (int, error) {
+	if time.Now().After(t.deadline) {
+		return 0, errLate
+	}
+	return t.r.Read(p)
+}
