@@ -141,7 +141,11 @@ func (s *server) domains(ctx context.Context) (err error) {
 	}
 	s.accounts = accounts.New(accounts.Options{DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log})
 	s.keys = keys.New(keys.Options{DB: s.db, IsOurs: s.identity.IsOurs, Bus: s.bus, Log: s.log})
-	if s.media, err = media.New(media.Options{DB: s.db, Config: s.conf, Server: s.identity.Name(), Log: s.log}); err != nil {
+	m := media.Options{DB: s.db, Config: s.conf, Server: s.identity.Name(), Log: s.log}
+	if s.remote != nil {
+		m.Remote = federation.MediaSource{Client: s.remote.client}
+	}
+	if s.media, err = media.New(m); err != nil {
 		return err
 	}
 	s.sync, err = sync.New(ctx, sync.Options{DB: s.db, Rooms: s.rooms, Keys: s.keys, Bus: s.bus, Log: s.log})
