@@ -25,6 +25,9 @@ const (
 // ErrJSON is what every refusal of the scanner wraps.
 var ErrJSON = errors.New("not usable JSON")
 
+// ErrDuplicateName is the refusal of an object that has a name twice, which two readers may understand differently.
+var ErrDuplicateName = fmt.Errorf("%w: a name stands twice", ErrJSON)
+
 // scanner walks over JSON strictly: no duplicate names, no byte order mark, nothing after the value, valid UTF-8, no
 // lone surrogates, bounded depth and size.
 type scanner struct {
@@ -81,6 +84,10 @@ func firstByte(data []byte) byte {
 
 func (s *scanner) fail(what string) error {
 	return fmt.Errorf("%w: %s at byte %d", ErrJSON, what, s.pos)
+}
+
+func (s *scanner) twice() error {
+	return fmt.Errorf("%w at byte %d", ErrDuplicateName, s.pos)
 }
 
 func (s *scanner) space() {
@@ -190,13 +197,13 @@ func (s *scanner) unique(base int, name []byte, seen map[string]struct{}) (map[s
 	switch {
 	case seen != nil:
 		if _, twice := seen[string(name)]; twice {
-			return seen, s.fail("a name stands twice")
+			return seen, s.twice()
 		}
 		seen[string(name)] = struct{}{}
 	case len(have) < small:
 		for _, other := range have {
 			if string(other) == string(name) {
-				return seen, s.fail("a name stands twice")
+				return seen, s.twice()
 			}
 		}
 	default:
@@ -205,7 +212,7 @@ func (s *scanner) unique(base int, name []byte, seen map[string]struct{}) (map[s
 			seen[string(other)] = struct{}{}
 		}
 		if _, twice := seen[string(name)]; twice {
-			return seen, s.fail("a name stands twice")
+			return seen, s.twice()
 		}
 		seen[string(name)] = struct{}{}
 	}
