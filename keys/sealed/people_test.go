@@ -31,7 +31,9 @@ func (p *person) master() string { return p.identity.Master() }
 
 func (p *person) sender() *Sender { return &Sender{p.Device, p.keys, p.master()} }
 
-func (p *person) origin() Origin { return Origin{User: p.User, Device: p.ID, SigningKey: p.SigningKey()} }
+func (p *person) origin() Origin {
+	return Origin{User: p.User, Device: p.ID, SigningKey: p.SigningKey()}
+}
 
 // verified is the person's identity as others know it.
 func (p *person) verified(t *testing.T) *CrossSigning {

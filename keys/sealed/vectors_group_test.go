@@ -149,7 +149,9 @@ func (k *making) saying(content string) {
 func (m *maker) group() {
 	m.decrypts("text", "", func(*making) {})
 	m.decrypts("long", "padded to the Padmé length", func(k *making) { k.saying(`{"body":"` + strings.Repeat("sea ", 900) + `","msgtype":"m.text"}`) })
-	m.decrypts("text of the world", "", func(k *making) { k.saying("{\"body\":\"Grüße 世界 \U0001F30A \\n\\u0001<&>\",\"msgtype\":\"m.text\"}") })
+	m.decrypts("text of the world", "", func(k *making) {
+		k.saying("{\"body\":\"Grüße 世界 \U0001F30A \\n\\u0001<&>\",\"msgtype\":\"m.text\"}")
+	})
 	m.decrypts("held from here on", "", func(k *making) { k.input = func(in *groupInput) { in.Session = heldFrom(alice(), atIndex) } })
 	m.decrypts("the same event again", "", func(k *making) { k.input = func(in *groupInput) { in.Seen = []seenInput{{atIndex, "$event"}} } })
 	m.decrypts("reply", "only inside", func(k *making) {
@@ -183,7 +185,9 @@ func (m *maker) groupForms() {
 	m.refuses("no signature", "", func(k *making) { k.content = func(c string) string { return m.without(c, "signature") } }, ErrMalformed)
 	m.refuses("salt too short", "", func(k *making) { k.content = func(c string) string { return m.with(c, "salt", "AAAA") } }, ErrMalformed)
 	m.refuses("padded base64", "", func(k *making) {
-		k.content = func(c string) string { return m.with(c, "salt", matrix.EncodeBase64(seeded("message salt").Seed()[:saltLength])+"==") }
+		k.content = func(c string) string {
+			return m.with(c, "salt", matrix.EncodeBase64(seeded("message salt").Seed()[:saltLength])+"==")
+		}
 	}, ErrMalformed)
 	m.refuses("index is a text", "", func(k *making) { k.content = func(c string) string { return m.with(c, "index", "7") } }, ErrMalformed)
 	m.refuses("index too high", "", func(k *making) { k.content = func(c string) string { return m.with(c, "index", 1024) } }, ErrOversize)
@@ -228,7 +232,9 @@ func (m *maker) groupPlaces() {
 	m.refuses("as another device", "", func(k *making) { k.content = func(c string) string { return m.with(c, "device_id", "ANOTHER") } }, ErrWrongSender)
 	m.refuses("index altered", "", func(k *making) { k.content = func(c string) string { return m.with(c, "index", 8) } }, ErrForgedSignature)
 	m.refuses("salt altered", "", func(k *making) {
-		k.content = func(c string) string { return m.with(c, "salt", matrix.EncodeBase64(seeded("other salt").Seed()[:saltLength])) }
+		k.content = func(c string) string {
+			return m.with(c, "salt", matrix.EncodeBase64(seeded("other salt").Seed()[:saltLength]))
+		}
 	}, ErrForgedSignature)
 	m.refuses("ciphertext altered", "", func(k *making) {
 		k.content = func(c string) string {
