@@ -14,6 +14,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"conclave/internal/accounts"
 	"conclave/internal/cluster"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
@@ -90,11 +91,12 @@ type ServerOptions struct {
 	Clock    func() time.Time // time.Now if nil
 
 	// The domains that the operations read and change.
-	DB    *store.DB
-	Rooms *rooms.Rooms
-	Keys  *keys.Keys
-	Media *media.Media
-	Bus   cluster.Bus
+	DB       *store.DB
+	Rooms    *rooms.Rooms
+	Accounts *accounts.Accounts
+	Keys     *keys.Keys
+	Media    *media.Media
+	Bus      cluster.Bus
 
 	// Software and Version are what getVersion tells.
 	Software, Version string

@@ -18,6 +18,7 @@ type caches struct {
 	users  *otter.Cache[matrix.UserID, store.User]
 	events *otter.Cache[store.EventNID, *store.EventRow]
 	nodes  *otter.Cache[nodeKey, []byte]
+	acls   *otter.Cache[store.EventNID, *matrix.ServerACL]
 }
 
 type nodeKey struct {
@@ -29,6 +30,7 @@ func newCaches() *caches {
 	return &caches{
 		refs:  otter.Must(&otter.Options[matrix.RoomID, Ref]{MaximumSize: 20_000}),
 		byNID: otter.Must(&otter.Options[store.RoomNID, Ref]{MaximumSize: 20_000}),
+		acls:  otter.Must(&otter.Options[store.EventNID, *matrix.ServerACL]{MaximumSize: 1000}),
 		users: otter.Must(&otter.Options[matrix.UserID, store.User]{MaximumSize: 50_000}),
 		events: otter.Must(&otter.Options[store.EventNID, *store.EventRow]{
 			MaximumWeight: 48 << 20,

@@ -15,6 +15,7 @@ type incoming struct {
 	before store.State    // the state before it, from its parents
 	held   store.EventNID // its number if we hold it as an outlier already
 	old    bool           // something that we hold follows it already: it never becomes an end of the room
+	send   bool           // it is ours to send to the other servers
 }
 
 // prepareIncoming checks an event against the room's present and places it. One that the present does not allow is
@@ -24,6 +25,9 @@ func (d *draft) prepareIncoming(ctx context.Context, e *entry) error {
 	row, err := d.newRow(e, in.event)
 	if err != nil {
 		return err
+	}
+	if in.send {
+		row.Flags |= store.FlagSend
 	}
 	if in.held != 0 {
 		row.NID = in.held

@@ -69,6 +69,7 @@ func (d *draft) prepareLocal(ctx context.Context, e *entry) error {
 	if err != nil {
 		return err
 	}
+	row.Flags |= store.FlagSend
 	return d.place(ctx, e, row, d.head.state)
 }
 

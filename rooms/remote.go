@@ -59,7 +59,7 @@ func (r *Rooms) attach(ctx context.Context, ref Ref, d *detached) error {
 	if err != nil {
 		return err
 	}
-	return r.enter(ctx, ref, &entry{incoming: &incoming{event: d.event, before: d.before}, sender: sender.NID})
+	return r.enter(ctx, ref, &entry{incoming: &incoming{event: d.event, before: d.before, send: true}, sender: sender.NID})
 }
 
 // enter takes a finished event through the door, resolving the state outside of it as often as that is asked for.

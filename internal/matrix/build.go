@@ -64,6 +64,22 @@ func (t *Template) Build(v RoomVersion, server ServerName, key KeyID, priv ed255
 	return e, nil
 }
 
+// Unsigned makes the event without hash, signature and ID: what a resident server proposes to a server that asks how to
+// join, and what the rules can judge before anybody has signed it.
+func (t *Template) Unsigned(v RoomVersion) (*Event, error) {
+	content, err := StrictCanonicalJSON(t.Content)
+	if err != nil {
+		return nil, BadJSON("The content cannot be sent.").With(err)
+	}
+	e := &Event{
+		version: v, room: t.RoomID, typ: t.Type, sender: t.Sender, stateKey: t.StateKey, ts: t.OriginServerTS,
+		depth: t.Depth, content: content, prev: t.PrevEvents, auth: t.AuthEvents,
+	}
+	b := builder{e: e, buf: make([]byte, 0, len(content)+1024)}
+	e.json, err = without(b.write(content, nil, nil), "event_id")
+	return e, err
+}
+
 // newEventID makes an ID of the form that room versions 1 and 2 use.
 func newEventID(server ServerName) EventID {
 	var random [18]byte

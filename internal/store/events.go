@@ -195,3 +195,10 @@ func texts[T ~string](list []T) []string {
 	}
 	return out
 }
+
+// RoomOfEvent says of which room an event is, 0 if it is not held. Nothing else of the event is told before the right to
+// that room is known (law 11).
+func (tx *Tx) RoomOfEvent(id matrix.EventID) (room RoomNID, err error) {
+	_, err = tx.QueryRow(`SELECT room FROM events WHERE event_id = $1`, string(id)).Scan(&room)
+	return room, err
+}

@@ -56,6 +56,7 @@ const (
 	FlagSoftFailed                        // it is valid where it stands but was not allowed when it came
 	FlagRedacted                          // its text is the redacted form
 	FlagOutlier                           // held as evidence; the state at it is not known
+	FlagSend                              // ours to send to other servers: our users', and what we accepted for others' users
 )
 
 // Has reports whether all of bits are set.

@@ -31,7 +31,8 @@ CREATE TABLE events (
   sub          BIGINT NOT NULL DEFAULT 0,
   depth        BIGINT NOT NULL,
   ts           BIGINT NOT NULL,             -- origin_server_ts, ms
-  flags        SMALLINT NOT NULL DEFAULT 0, -- 1 state event, 2 rejected, 4 soft-failed, 8 redacted, 16 outlier
+  flags        SMALLINT NOT NULL DEFAULT 0, -- 1 state event, 2 rejected, 4 soft-failed, 8 redacted, 16 outlier,
+                                            -- 32 ours to send to other servers
   state_before {bytes},                     -- the state before it; absent if the same as after it
   state_after  {bytes},                     -- the state after it; absent for outliers
   state_head   {bytes},                     -- the room's current state once it was in; absent if the same as state_after
@@ -70,6 +71,7 @@ CREATE TABLE memberships (
 ){norowid};
 CREATE INDEX memberships_member ON memberships (member, membership);
 CREATE INDEX memberships_server ON memberships (server, room, membership);
+CREATE INDEX memberships_room ON memberships (room, membership, server);
 
 -- What an invitation or a knock came with, for rooms that we may not be in.
 CREATE TABLE stripped_states (
