@@ -27,9 +27,10 @@ const (
 	minBackOff     = 10 * time.Second
 	maxBackOff     = time.Hour
 	leaseTime      = 2 * time.Minute
-	attemptTimeout = 90 * time.Second // shorter than a lease
-	sweepInterval  = 5 * time.Second  // for destinations that are due again, and for wakes that were lost
-	reviveInterval = 10 * time.Second // between two looks at whether a server that speaks to us counts as failing
+	attemptTimeout = 90 * time.Second      // shorter than a lease
+	sweepInterval  = 5 * time.Second       // for destinations that are due again, and for wakes that were lost
+	lookInterval   = 10 * time.Millisecond // between two looks at what was committed, so that many commits cost one
+	reviveInterval = 10 * time.Second      // between two looks at whether a server that speaks to us counts as failing
 	maxWorkers     = 128
 	setAsideLife   = 30 * 24 * time.Hour
 )
@@ -179,12 +180,16 @@ func (s *Sender) Run(ctx context.Context) error {
 				s.WakeServer(server)
 			}
 		}
+		looked := time.Now()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.hint:
 		case <-ticker.C:
 			s.wakeDue(ctx)
+		}
+		if early := lookInterval - time.Since(looked); early > 0 {
+			time.Sleep(early)
 		}
 	}
 }

@@ -58,6 +58,8 @@ type remote struct {
 	policy  *federation.Policy
 	client  *federation.Client
 	keyring *federation.Keyring
+	signals *federation.Signals
+	sender  *federation.Sender
 	server  *federation.Server
 }
 
@@ -152,11 +154,40 @@ func (s *server) domains(ctx context.Context) (err error) {
 	return err
 }
 
+// deliver makes what sends to other servers, and lets it work.
+func (s *server) deliver() {
+	r := s.remote
+	r.signals = federation.NewSignals(s.db, s.identity, s.log, nil)
+	outbox := federation.NewRows(federation.RowsOptions{DB: s.db, Identity: s.identity, Signals: r.signals})
+	r.sender = federation.NewSender(federation.SenderOptions{
+		DB: s.db, Outbox: outbox, Client: r.client, Identity: s.identity, Policy: r.policy, Log: s.log,
+		Alone: s.conf.Redis.URL.Reveal() == "",
+	})
+	r.signals.Wake(r.sender.WakeServer)
+	s.work.Go("federation sender", r.sender.Run)
+	s.work.Go("federation wakes", func(ctx context.Context) error {
+		wakes, cancel := s.bus.Subscribe(cluster.Stream)
+		defer cancel()
+		for {
+			select {
+			case <-wakes:
+				r.sender.Wake()
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+}
+
 // apis builds what listens.
 func (s *server) apis(ctx context.Context) (err error) {
 	d := clientapi.Deps{
 		Config: s.conf, DB: s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Sync: s.sync, Bus: s.bus,
 		Web: web.Handler(), Metrics: s.metrics, Log: s.log,
+	}
+	if s.remote != nil {
+		s.deliver()
+		d.Federation, d.Signals = federation.Remote{Client: s.remote.client}, s.remote.signals
 	}
 	if s.client, err = clientapi.New(ctx, d); err != nil {
 		return err
@@ -168,8 +199,8 @@ func (s *server) apis(ctx context.Context) (err error) {
 	}
 	s.remote.server, err = federation.NewServer(federation.ServerOptions{
 		Identity: s.identity, Keyring: s.remote.keyring, Policy: s.remote.policy, Log: s.log,
-		DB: s.db, Rooms: s.rooms, Keys: s.keys, Media: s.media, Bus: s.bus,
-		Software: "Conclave", Version: thisBuild().Version,
+		DB: s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Bus: s.bus,
+		Software: "Conclave", Version: thisBuild().Version, Alive: s.remote.sender.Alive,
 	})
 	if err != nil {
 		return err
