@@ -34,9 +34,12 @@ func (s *Server) Send(r *Request, ref rooms.Ref, typ, txnID string, content []by
 	if err := checkName(typ, "event type"); err != nil {
 		return "", err
 	}
+	if err := checkName(txnID, "transaction ID"); err != nil {
+		return "", err
+	}
 	q := rooms.SendRequest{
 		Room: ref, Sender: r.User(), Type: typ, Content: content,
-		Txn: rooms.TxnKey(r.Session.Device, "send", ref.ID, typ, txnID),
+		Txn: rooms.TxnKey(r.Session.Device, "send", ref.ID, typ, txnID), TxnID: txnID,
 	}
 	if typ == "m.room.redaction" {
 		target, _ := matrix.GetString(content, "redacts")
@@ -92,7 +95,7 @@ func (s *Server) redactEvent(r *Request) (any, error) {
 	}
 	id, err := s.Rooms.Send(r.Ctx(), rooms.SendRequest{
 		Room: ref, Sender: r.User(), Type: "m.room.redaction", Content: raw, Redacts: target,
-		Txn: rooms.TxnKey(r.Session.Device, "redact", ref.ID, string(target), r.Param("txnId")),
+		Txn: rooms.TxnKey(r.Session.Device, "redact", ref.ID, string(target), r.Param("txnId")), TxnID: r.Param("txnId"),
 	})
 	return eventAnswer(id), err
 }
@@ -109,7 +112,7 @@ func eventAnswer(id matrix.EventID) Raw {
 // checkName bounds the names that come in paths (threats.md section 1).
 func checkName(name, what string) error {
 	if name == "" || len(name) > 255 {
-		return matrix.InvalidParam("An %s has 1 to 255 bytes.", what)
+		return matrix.InvalidParam("The %s has to have 1 to 255 bytes.", what)
 	}
 	return nil
 }

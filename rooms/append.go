@@ -20,6 +20,7 @@ type entry struct {
 
 	sender store.UserNID
 	txn    store.TxnKey
+	txnID  string // the client's own
 
 	row *store.EventRow // the result
 }

@@ -23,7 +23,7 @@ func (d *draft) prepare(ctx context.Context, u *unit) error {
 			return err
 		}
 		if e.txn != (store.TxnKey{}) {
-			d.out.Txns = append(d.out.Txns, store.Txn{Key: e.txn, Event: e.row.NID, Answer: string(e.row.Event.ID())})
+			d.out.Txns = append(d.out.Txns, store.Txn{Key: e.txn, Client: e.txnID, Event: e.row.NID, Answer: string(e.row.Event.ID())})
 		}
 	}
 	return nil

@@ -23,6 +23,7 @@ type SendRequest struct {
 	Content  []byte         // a checked JSON object
 	Redacts  matrix.EventID // of m.room.redaction
 	Txn      store.TxnKey   // zero without a transaction ID
+	TxnID    string         // as the client gave it; its device sees it again in unsigned.transaction_id
 	TS       int64          // origin_server_ts in ms, 0 for now; only application services may set it
 }
 
@@ -64,7 +65,7 @@ func (r *Rooms) send(ctx context.Context, req SendRequest) (matrix.EventID, erro
 			Redacts: req.Redacts, OriginServerTS: req.TS,
 		},
 		sender: req.Sender.NID,
-		txn:    req.Txn,
+		txn:    req.Txn, txnID: req.TxnID,
 	}
 	u := newUnit(e)
 	if req.Txn == (store.TxnKey{}) {

@@ -45,6 +45,7 @@ type Engine struct {
 	listeners  listeners
 	typing     typing
 	forms      *otter.Cache[store.EventNID, clientForm]
+	nudges     chan struct{} // somebody waits for the tail to grow
 }
 
 // pollEvery is how late a change is at most if every wake is lost (law 8).
@@ -60,7 +61,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		db: o.DB, rooms: o.Rooms, keys: o.Keys, bus: o.Bus, log: o.Log, now: o.Clock, generation: o.DB.Generation(),
+		db: o.DB, rooms: o.Rooms, keys: o.Keys, bus: o.Bus, log: o.Log, now: o.Clock, generation: o.DB.Generation(), nudges: make(chan struct{}, 1),
 		tail: tail{start: bound, bound: bound, heads: map[store.RoomNID]store.State{}},
 	}
 	e.forms = otter.Must(&otter.Options[store.EventNID, clientForm]{
@@ -87,6 +88,7 @@ func (e *Engine) run(ctx context.Context) error {
 		e.listeners.deliver(fresh)
 		select {
 		case <-wakes:
+		case <-e.nudges:
 		case <-poll.C:
 		case <-ctx.Done():
 			return ctx.Err()
@@ -131,6 +133,10 @@ func (e *Engine) Sync(ctx context.Context, q Request) (*Response, error) {
 		return nil, err
 	}
 	defer e.listeners.leave(l)
+	// What this node has acknowledged, to whomever, is there for the next who asks.
+	if err := e.reach(ctx, e.db.Written()); err != nil {
+		return nil, err
+	}
 	wait := time.NewTimer(min(max(q.Timeout, 0), maxWait))
 	defer wait.Stop()
 	if q.Since != nil {

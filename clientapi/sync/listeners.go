@@ -23,11 +23,14 @@ type listener struct {
 	user  rooms.Sender
 	holds int // requests and sockets; guarded by listeners.mu
 
-	mu     gosync.Mutex
+	loading gosync.Mutex // held while the memberships are read for the first time; taken before all others
+
+	mu     gosync.Mutex // taken after listeners.mu, and never while waiting for the tail
 	loaded bool
 	rooms  map[store.RoomNID]store.MemberRow // every room the user had to do with and did not forget
 	dirty  map[store.RoomNID]struct{}        // rooms whose row changed since it was read
 	marks  map[store.RoomNID]readMark        // how far the user has read, as far as it was asked
+	moved  int64                             // counts the user's receipts: a mark read before one is not kept
 	wake   chan struct{}                     // closed at the next change for this user
 
 	delivered map[int64]store.Pos // by device: messages brought but not yet acknowledged, 0 if none; absent if not known
@@ -65,9 +68,12 @@ func (ls *listeners) join(ctx context.Context, e *Engine, user rooms.Sender) (*l
 // load reads the user's memberships once; what the stream brings later makes single rooms dirty. The stream is then
 // waited for up to the newest row, so that every row is true as of the tail's bound.
 func (l *listener) load(ctx context.Context, e *Engine) error {
+	l.loading.Lock()
+	defer l.loading.Unlock()
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.loaded {
+	loaded := l.loaded
+	l.mu.Unlock()
+	if loaded {
 		return nil
 	}
 	known := map[store.RoomNID]store.MemberRow{}
@@ -90,7 +96,9 @@ func (l *listener) load(ctx context.Context, e *Engine) error {
 	if err := e.reach(ctx, newest); err != nil {
 		return err
 	}
+	l.mu.Lock()
 	l.rooms, l.loaded = known, true
+	l.mu.Unlock()
 	return nil
 }
 
@@ -197,6 +205,11 @@ func (ls *listeners) deliver(fresh []item) {
 				l.mu.Unlock()
 				woken[l] = struct{}{}
 			}
+		case c.Kind == store.ChangeReceipt:
+			if l := ls.users[c.User]; l != nil {
+				l.forgetMark(c.Room)
+			}
+			ls.inRoom(c.Room, woken)
 		case c.Kind == store.ChangeDeviceList:
 			ls.everyRoomOf(c.User, woken)
 		case c.User != 0:
@@ -234,12 +247,17 @@ func (ls *listeners) inRoom(room store.RoomNID, into map[*listener]struct{}) {
 // everyRoomOf collects whoever may share a room with a user. Device lists of users whom nobody listens for, such as
 // those of other servers, concern anybody: they are rare, and who is not concerned finds nothing. The caller holds ls.mu.
 func (ls *listeners) everyRoomOf(user store.UserNID, into map[*listener]struct{}) {
-	if l := ls.users[user]; l != nil && l.loaded {
-		into[l] = struct{}{}
-		for room := range l.rooms {
-			ls.inRoom(room, into)
+	if l := ls.users[user]; l != nil {
+		l.mu.Lock()
+		loaded, rooms := l.loaded, l.rooms // a map that is never changed, only replaced
+		l.mu.Unlock()
+		if loaded {
+			into[l] = struct{}{}
+			for room := range rooms {
+				ls.inRoom(room, into)
+			}
+			return
 		}
-		return
 	}
 	for _, l := range ls.users {
 		into[l] = struct{}{}

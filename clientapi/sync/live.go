@@ -20,6 +20,9 @@ func (e *Engine) Follow(ctx context.Context, q Request, send func(*Response) err
 		return err
 	}
 	defer e.listeners.leave(l)
+	if err := e.reach(ctx, e.db.Written()); err != nil {
+		return err
+	}
 	if q.Since != nil {
 		if err := e.acknowledge(ctx, l, q); err != nil {
 			return err

@@ -140,7 +140,7 @@ func (a *assembly) unread(ref rooms.Ref, m store.MemberRow, p *piece) (*unread, 
 		for _, it := range items {
 			if it.event.Sender == a.q.User.NID && it.pos > mark.pos {
 				mark = readMark{it.pos, it.event.Counts}
-				a.l.setMark(ref.NID, mark)
+				a.l.advanceMark(ref.NID, mark)
 			}
 		}
 		head = items[len(items)-1].event.Counts
@@ -158,7 +158,8 @@ type readMark struct {
 
 // mark finds how far the user has read a room.
 func (a *assembly) mark(ref rooms.Ref, m store.MemberRow) (readMark, error) {
-	if mark, ok := a.l.mark(ref.NID); ok && !a.receipts[ref.NID] {
+	mark, moved, ok := a.l.mark(ref.NID)
+	if ok {
 		return mark, nil
 	}
 	var pos store.Pos
@@ -170,9 +171,9 @@ func (a *assembly) mark(ref rooms.Ref, m store.MemberRow) (readMark, error) {
 		return readMark{}, err
 	}
 	counts, err := a.countsAt(ref, pos)
-	mark := readMark{pos, counts}
+	mark = readMark{pos, counts}
 	if err == nil {
-		a.l.setMark(ref.NID, mark)
+		a.l.setMark(ref.NID, mark, moved)
 	}
 	return mark, err
 }
@@ -188,18 +189,40 @@ func (a *assembly) countsAt(ref rooms.Ref, pos store.Pos) (counts store.Counts, 
 	return counts, err
 }
 
-func (l *listener) mark(room store.RoomNID) (readMark, bool) {
+// mark is how far the user has read a room, if that is known; moved goes with what is read of it otherwise.
+func (l *listener) mark(room store.RoomNID) (mark readMark, moved int64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	mark, ok := l.marks[room]
-	return mark, ok
+	mark, ok = l.marks[room]
+	return mark, l.moved, ok
 }
 
-func (l *listener) setMark(room store.RoomNID, mark readMark) {
+// setMark keeps a mark unless the user has sent a receipt since it was read.
+func (l *listener) setMark(room store.RoomNID, mark readMark, moved int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.moved != moved {
+		return
+	}
 	if l.marks == nil {
 		l.marks = map[store.RoomNID]readMark{}
 	}
 	l.marks[room] = mark
+}
+
+// forgetMark makes the mark of a room be read again.
+func (l *listener) forgetMark(room store.RoomNID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.moved++
+	delete(l.marks, room)
+}
+
+// advanceMark moves a mark that is kept: the user's own event counts as read.
+func (l *listener) advanceMark(room store.RoomNID, mark readMark) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if had, ok := l.marks[room]; ok && had.pos < mark.pos {
+		l.marks[room] = mark
+	}
 }

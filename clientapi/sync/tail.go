@@ -144,6 +144,10 @@ func (e *Engine) reach(ctx context.Context, pos store.Pos) error {
 			return nil
 		}
 		select {
+		case e.nudges <- struct{}{}: // a change that came without a wake is not waited for until the next poll
+		default:
+		}
+		select {
 		case <-grown:
 		case <-ctx.Done():
 			return ctx.Err()

@@ -106,7 +106,11 @@ func (db *DB) Append(ctx context.Context, a *Append) error {
 	case <-db.ctx.Done():
 		return ErrClosed
 	}
-	return <-a.done
+	err := <-a.done
+	if err == nil {
+		db.wrote(a.Last())
+	}
+	return err
 }
 
 // appender is the one writer of a node: it takes the groups that wait into one transaction after the other.

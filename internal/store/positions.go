@@ -57,6 +57,20 @@ func (db *DB) CachedBound() Pos {
 	return db.bounds.last
 }
 
+// Written is the last position that a call of this process has written and committed. Who waits for a reader to have
+// come that far lets callers read their own writes.
+func (db *DB) Written() Pos { return Pos(db.written.Load()) }
+
+// wrote notes that everything of this process up to a position it was given is committed.
+func (db *DB) wrote(pos Pos) {
+	for {
+		last := db.written.Load()
+		if int64(pos) <= last || db.written.CompareAndSwap(last, int64(pos)) {
+			return
+		}
+	}
+}
+
 // inquire asks for callers until no more of them wait.
 func (db *DB) inquire(q *inquiry) {
 	b := &db.bounds

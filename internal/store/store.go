@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -41,6 +42,7 @@ type DB struct {
 
 	generation string
 	bounds     bounds
+	written    atomic.Int64
 	numbers    numbers
 	appends    chan *Append // to the appender
 
@@ -185,7 +187,10 @@ func (db *DB) Write(ctx context.Context, do func(tx *Tx) error) error {
 		if err == nil {
 			err = tx.failed
 		}
-		return tx.after, err
+		if tx.last == 0 {
+			return tx.after, err
+		}
+		return append([]func(){func() { db.wrote(tx.last) }}, tx.after...), err
 	})
 }
 

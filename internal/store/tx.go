@@ -16,6 +16,7 @@ type Tx struct {
 	busy   bool  // a statement's rows are being read
 	ended  bool  // the function has returned
 	failed error // the first statement that failed: PostgreSQL lets nothing follow it, so SQLite does not either
+	last   Pos   // of those that the transaction took
 	after  []func()
 }
 
@@ -123,6 +124,9 @@ func (tx *Tx) NextPos(n int) (first Pos, err error) {
 		first, err = tx.conn.nextPos(tx.ctx, n)
 		return 0, err
 	})
+	if err == nil {
+		tx.last = first + Pos(n) - 1
+	}
 	return first, err
 }
 

@@ -79,8 +79,19 @@ func (s *Server) Nobody() *User { return &User{Server: s, t: s.t} }
 // requestTime bounds a request, long polls included.
 const requestTime = 2 * time.Minute
 
-// Do makes a request. body is nil for none, []byte for bytes as they are, or anything that encodes to JSON. A path that
-// begins with a slash but not with /_ is below /_matrix/client/v3.
+// url is where a path is: below /_matrix/client/v3 unless it begins with /_ or /. or is a whole URL.
+func (u *User) url(path string) string {
+	switch {
+	case strings.HasPrefix(path, "http"):
+		return path
+	case strings.HasPrefix(path, "/_"), strings.HasPrefix(path, "/."):
+		return u.Server.URL + path
+	}
+	return u.Server.URL + "/_matrix/client/v3" + path
+}
+
+// Do makes a request. body is nil for none, []byte for bytes as they are, or anything that encodes to JSON.
+// The path is read as url says.
 func (u *User) Do(method, path string, body any) (*Answer, error) {
 	ctx, cancel := context.WithTimeout(u.t.Context(), requestTime)
 	defer cancel()
@@ -96,10 +107,7 @@ func (u *User) Do(method, path string, body any) (*Answer, error) {
 		}
 		reader = bytes.NewReader(raw)
 	}
-	if !strings.HasPrefix(path, "/_") && !strings.HasPrefix(path, "/.") {
-		path = "/_matrix/client/v3" + path
-	}
-	req, err := http.NewRequestWithContext(ctx, method, u.Server.URL+path, reader)
+	req, err := http.NewRequestWithContext(ctx, method, u.url(path), reader)
 	if err != nil {
 		return nil, err
 	}

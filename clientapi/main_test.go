@@ -1,0 +1,9 @@
+package clientapi_test
+
+import (
+	"testing"
+
+	"conclave/internal/testserver"
+)
+
+func TestMain(m *testing.M) { testserver.Main(m) }
