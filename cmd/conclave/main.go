@@ -41,6 +41,7 @@ func commands() []command {
 		serveCommand(),
 		initCommand(),
 		configCommand(),
+		verifyCommand(),
 		versionCommand(),
 	}
 }

@@ -67,8 +67,8 @@ type migrating interface {
 }
 
 // migrate brings the database to the newest schema, a transaction for each migration, and refuses one that is newer or
-// of another history.
-func (db *DB) migrate(ctx context.Context, files fs.FS) error {
+// of another history. With asIs it changes nothing, and refuses an older one too.
+func (db *DB) migrate(ctx context.Context, files fs.FS, asIs bool) error {
 	list, err := migrationsIn(files)
 	if err != nil {
 		return err
@@ -77,6 +77,9 @@ func (db *DB) migrate(ctx context.Context, files fs.FS) error {
 		done, err := db.applied(ctx, m, list)
 		if err != nil {
 			return err
+		}
+		if asIs && done < len(list) {
+			return fmt.Errorf("it lacks migration %s: start the server once, which migrates it", list[done].name)
 		}
 		for _, step := range list[done:] {
 			if err := db.apply(ctx, m, step); err != nil {

@@ -58,7 +58,11 @@ func openSQLite(ctx context.Context, db *DB, o Options) (engine, error) {
 
 func (e *liteEngine) open(ctx context.Context, o Options) error {
 	// SQLite gives its other files the permissions of this one.
-	f, err := os.OpenFile(e.path, os.O_CREATE|os.O_RDWR, 0o600)
+	flags := os.O_CREATE | os.O_RDWR
+	if o.AsIs {
+		flags = os.O_RDWR
+	}
+	f, err := os.OpenFile(e.path, flags, 0o600)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,9 @@ type Options struct {
 	// is refused.
 	Cluster bool
 
+	// AsIs opens only a database that is there and has the present schema: nothing is created or migrated.
+	AsIs bool
+
 	// LockWait is how long to wait for another process to let go of the database; a server that was just restarted may
 	// find the old one dying. 0 is 5 seconds.
 	LockWait time.Duration
@@ -112,7 +115,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		db.stop()
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
-	if err := db.prepare(ctx); err != nil {
+	if err := db.prepare(ctx, o.AsIs); err != nil {
 		_ = db.Close() // the first error says why
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
@@ -120,9 +123,9 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	return db, nil
 }
 
-// prepare brings the schema up to date and reads what is kept in memory.
-func (db *DB) prepare(ctx context.Context) error {
-	if err := db.migrate(ctx, schema); err != nil {
+// prepare brings the schema up to date, or finds it so, and reads what is kept in memory.
+func (db *DB) prepare(ctx context.Context, asIs bool) error {
+	if err := db.migrate(ctx, schema, asIs); err != nil {
 		return err
 	}
 	if err := db.readMeta(ctx); err != nil {

@@ -87,15 +87,22 @@ func (h Hasher) nameOf(encoded []byte) Name {
 	return h.hash(func(buf []byte) []byte { return append(buf, encoded...) })
 }
 
-// CheckNode reports whether stored bytes are a node of that name: for the verification of a database.
-func (h Hasher) CheckNode(name Name, data []byte) error {
-	if _, err := decode(data); err != nil {
-		return fmt.Errorf("node %x: %w", name, err)
+// CheckNode reports whether stored bytes are a node of that name, and what it refers to: the names of its children, or
+// its entries. It is for the verification of a database.
+func (h Hasher) CheckNode(name Name, data []byte) (children []Name, entries []Entry, err error) {
+	n, err := decode(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("node %x: %w", name, err)
 	}
 	if h.nameOf(data) != name {
-		return fmt.Errorf("node %x: its bytes have another name: %w", name, ErrCorrupt)
+		return nil, nil, fmt.Errorf("node %x: its bytes have another name: %w", name, ErrCorrupt)
 	}
-	return nil
+	for _, child := range n.children {
+		if child != (Name{}) {
+			children = append(children, child)
+		}
+	}
+	return children, n.leaf, nil
 }
 
 // load fetches and decodes nodes, in one batch.

@@ -206,7 +206,7 @@ func TestEveryNodeMadeIsCanonical(t *testing.T) {
 			level = next
 		}
 		for name, data := range made {
-			if err := testHasher.CheckNode(name, data); err != nil {
+			if _, _, err := testHasher.CheckNode(name, data); err != nil {
 				t.Fatal(err)
 			}
 			if !used[name] {
@@ -343,7 +343,7 @@ func TestKeysAndSecrets(t *testing.T) {
 	if two, _ := s.put(t, other, Name{}, []Entry{{Key{1}, 1}}); one == two {
 		t.Error("names must depend on the secret")
 	}
-	if err := other.CheckNode(one, s.nodes[one]); !errors.Is(err, ErrCorrupt) {
+	if _, _, err := other.CheckNode(one, s.nodes[one]); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("CheckNode: %v", err)
 	}
 }

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+
+	"conclave/internal/cluster"
+	"conclave/internal/matrix"
+	"conclave/internal/store"
+	"conclave/rooms"
+)
+
+func verifyCommand() command {
+	return command{
+		name: "verify", args: "-config FILE [-full]",
+		does: "checks the database of a stopped server; one line when it is sound, else what is wrong with it",
+		run:  runVerify,
+	}
+}
+
+// How much verify prints: a broken disk can break everything.
+const (
+	maxPerRule  = 20
+	maxFindings = 200
+)
+
+// runVerify checks the invariants of a database, without changing it. -full also reads every event and every state.
+func runVerify(ctx context.Context, c console, args []string) (err error) {
+	set := flag.NewFlagSet("verify", flag.ContinueOnError)
+	file := set.String("config", "", "the configuration `file`")
+	full := set.Bool("full", false, "also check the text of every event and every state")
+	if _, err := parse(c, set, args, 0, 0); err != nil {
+		return err
+	}
+	conf, log, err := loadConfig(c, *file)
+	if err != nil {
+		return err
+	}
+	db, err := store.Open(ctx, store.Options{URL: conf.Database.URL.Reveal(), DataDir: conf.DataDir, Logger: log, AsIs: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	list := &findings{perRule: map[string]int{}, print: func(f store.Finding) { fmt.Fprintf(c.out, "%s: %s\n", f.Rule, f.Text) }}
+	// The domain over the database alone: it has no key and nobody to talk to, and sends nothing.
+	domain, err := rooms.New(ctx, rooms.Options{DB: db, Identity: rooms.Identity{Name: matrix.ServerName(conf.ServerName)}, Bus: cluster.NewLocal(), Log: log})
+	if err != nil {
+		return err
+	}
+	seen, err := domain.Verify(ctx, *full, list.add)
+	if err != nil {
+		return fmt.Errorf("verifying: %w", err)
+	}
+	if list.total > 0 {
+		return fmt.Errorf("the database contradicts itself: %d findings, %d of them printed", list.total, list.printed)
+	}
+	looked := fmt.Sprintf("%d rooms", seen.Rooms)
+	if *full {
+		looked += fmt.Sprintf(", %d events and %d nodes of states", seen.Events, seen.Nodes)
+	}
+	fmt.Fprintf(c.out, "The database is sound: %s checked.\n", looked)
+	return nil
+}
+
+// findings counts what is reported and prints a bounded part of it.
+type findings struct {
+	perRule        map[string]int
+	total, printed int
+	print          func(store.Finding)
+}
+
+func (l *findings) add(f store.Finding) {
+	l.total++
+	l.perRule[f.Rule]++
+	if l.perRule[f.Rule] <= maxPerRule && l.printed < maxFindings {
+		l.printed++
+		l.print(f)
+	}
+}
