@@ -113,25 +113,27 @@ func (rm *room) take() []*unit {
 
 // group prepares units in order and writes them. It returns those that have to be prepared again.
 func (r *Rooms) group(ctx context.Context, rm *room, units []*unit) (again []*unit) {
-	fail := func(err error) []*unit {
-		for _, u := range units {
-			u.finish(err)
-		}
-		return nil
-	}
 	if rm.head == nil {
 		h, err := r.loadHead(ctx, rm.ref)
 		if err != nil {
-			return fail(err)
+			for _, u := range units {
+				u.finish(err)
+			}
+			return nil
 		}
 		rm.head = h
 	}
 	d := r.newDraft(rm.ref, rm.head)
-	ready := units[:0:0]
+	var ready []*unit
 	for _, u := range units {
 		m := d.mark()
 		if err := d.prepare(ctx, u); err != nil {
 			d.reset(m)
+			var need *needResolution
+			if errors.As(err, &need) && len(ready) > 0 {
+				again = append(again, u) // the states it meets may be of this group, which is not written yet
+				continue
+			}
 			u.finish(err)
 			continue
 		}
@@ -140,9 +142,14 @@ func (r *Rooms) group(ctx context.Context, rm *room, units []*unit) (again []*un
 		}
 		ready = append(ready, u)
 	}
-	if units = ready; len(units) == 0 {
+	if len(ready) == 0 {
 		return nil
 	}
+	return append(r.write(ctx, rm, d, ready), again...)
+}
+
+// write writes units that are prepared and ends them. It returns those that have to be prepared again.
+func (r *Rooms) write(ctx context.Context, rm *room, d *draft, units []*unit) (again []*unit) {
 	work.Failpoint("append.before_commit")
 	err := r.db.Append(ctx, &d.out)
 	work.Failpoint("append.after_commit")
@@ -158,31 +165,27 @@ func (r *Rooms) group(ctx context.Context, rm *room, units []*unit) (again []*un
 		return retry(units, err)
 	case errors.Is(err, store.ErrRoomBusy):
 		rm.head = nil // another node is about to be
-		if err := busyPause(ctx, units[0].tries); err != nil {
-			return fail(err)
-		}
+		busyPause(ctx, units[0].tries)
 		return retry(units, err)
-	default:
-		rm.head = nil
-		if len(units) > 1 { // one of them may be to blame: each on its own
-			for _, u := range units {
-				again = append(again, r.group(ctx, rm, []*unit{u})...)
-			}
-			return again
-		}
-		return fail(fmt.Errorf("writing to room %s: %w", rm.ref.ID, err))
 	}
+	rm.head = nil
+	if len(units) > 1 { // one of them may be to blame: each on its own
+		for _, u := range units {
+			again = append(again, r.group(ctx, rm, []*unit{u})...)
+		}
+		return again
+	}
+	units[0].finish(fmt.Errorf("writing to room %s: %w", rm.ref.ID, err))
+	return nil
 }
 
 // busyPause waits for another node to let go of a room: 10 ms at first, twice as long each time.
-func busyPause(ctx context.Context, tries int) error {
+func busyPause(ctx context.Context, tries int) {
 	t := time.NewTimer(10 * time.Millisecond << tries)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return nil
 	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
@@ -216,8 +219,10 @@ func (r *Rooms) committed(rm *room, d *draft, units []*unit) {
 	for _, n := range d.out.Nodes {
 		r.cache.nodes.Set(nodeKey{rm.ref.NID, n.Name}, n.Data)
 	}
-	for _, row := range d.out.Events {
-		r.cache.events.Set(row.NID, row)
+	for _, rows := range [][]*store.EventRow{d.out.Events, d.out.Aside} {
+		for _, row := range rows {
+			r.cache.events.Set(row.NID, row)
+		}
 	}
 	for _, red := range d.out.Redactions {
 		if red.TargetNID != 0 {
@@ -229,5 +234,7 @@ func (r *Rooms) committed(rm *room, d *draft, units []*unit) {
 	for _, u := range units {
 		u.finish(nil)
 	}
-	r.bus.Publish(cluster.Stream, int64(d.out.Last()))
+	if last := d.out.Last(); last != 0 {
+		r.bus.Publish(cluster.Stream, int64(last))
+	}
 }

@@ -113,3 +113,37 @@ func (r *Rooms) eventsByNID(ctx context.Context, room store.RoomNID, nids []stor
 	}
 	return rows, nil
 }
+
+// placedByNID is eventsByNID for events whose own states matter. What was an outlier when this node read it may have
+// been given its place since, by another.
+func (r *Rooms) placedByNID(ctx context.Context, room store.RoomNID, nids []store.EventNID) ([]*store.EventRow, error) {
+	rows, err := r.eventsByNID(ctx, room, nids)
+	if err != nil {
+		return nil, err
+	}
+	for i, row := range rows {
+		if row.After != nil {
+			continue
+		}
+		r.cache.events.Invalidate(row.NID)
+		again, err := r.eventsByNID(ctx, room, []store.EventNID{row.NID})
+		if err != nil {
+			return nil, err
+		}
+		if again[0].After == nil {
+			return nil, corrupt("event %d of room %d has no state", row.NID, room)
+		}
+		rows[i] = again[0]
+	}
+	return rows, nil
+}
+
+// acl is the access list that an event of type m.room.server_acl holds, read once.
+func (r *Rooms) acl(row *store.EventRow) *matrix.ServerACL {
+	acl, ok := r.cache.acls.GetIfPresent(row.NID)
+	if !ok || row.Flags.Has(store.FlagRedacted) {
+		acl = matrix.ParseServerACL(row.Event.Content())
+		r.cache.acls.Set(row.NID, acl)
+	}
+	return acl
+}

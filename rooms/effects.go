@@ -44,9 +44,11 @@ func relation(ev *matrix.Event) (relType string, target matrix.EventID, ok bool)
 
 // known finds an event of this room by its ID, in this group or in the database; nil if we do not hold it.
 func (d *draft) known(ctx context.Context, id matrix.EventID) (*store.EventRow, error) {
-	for _, row := range d.out.Events {
-		if row.Event.ID() == id {
-			return row, nil
+	for _, rows := range [][]*store.EventRow{d.out.Events, d.out.Aside} {
+		for _, row := range rows {
+			if row.Event.ID() == id {
+				return row, nil
+			}
 		}
 	}
 	var row *store.EventRow
@@ -123,6 +125,26 @@ func (d *draft) redactions(ctx context.Context, row *store.EventRow) error {
 	}
 	d.out.Redactions = append(d.out.Redactions, red)
 	return nil
+}
+
+// redactedBefore lets a redaction take effect that came before its target.
+func (d *draft) redactedBefore(ctx context.Context, row *store.EventRow) error {
+	var by *store.EventRow
+	err := d.r.db.Read(ctx, func(tx *store.Tx) (err error) {
+		by, err = tx.RedactionOf(d.ref.NID, row.Event.ID())
+		return err
+	})
+	if err != nil || by == nil {
+		return err
+	}
+	counts, err := d.redactionCounts(ctx, by.Event, row.Event)
+	if err != nil || !counts {
+		return err
+	}
+	if row.Event, err = row.Event.Redacted(); err == nil {
+		row.Flags |= store.FlagRedacted
+	}
+	return err
 }
 
 // redactionCounts says whether a redaction may take effect on a target of the same room.

@@ -47,7 +47,7 @@ func (r *Rooms) loadHead(ctx context.Context, ref Ref) (*head, error) {
 	h.nid, h.state, h.counts = row.NID, row.CurrentState(), row.Counts
 	ends := []*store.EventRow{row}
 	if row.Extremities != nil {
-		if ends, err = r.eventsByNID(ctx, ref.NID, row.Extremities); err != nil {
+		if ends, err = r.placedByNID(ctx, ref.NID, row.Extremities); err != nil {
 			return nil, err
 		}
 	}
@@ -77,22 +77,14 @@ func (r *Rooms) newDraft(ref Ref, from *head) *draft {
 // mark remembers where a unit begins, so that a refused one leaves no trace. Maps need no undoing: rows and nodes
 // that nothing refers to are not written, and the auth cache is copied by setAuth.
 type mark struct {
-	head                                                                head
-	events, aside, replaced, members, redactions, relations, nodes, txn int
+	head head
+	out  store.Append
 }
 
-func (d *draft) mark() mark {
-	o := &d.out
-	return mark{d.head, len(o.Events), len(o.Aside), len(o.Replaced), len(o.Members), len(o.Redactions), len(o.Relations), len(o.Nodes), len(o.Txns)}
-}
+func (d *draft) mark() mark { return mark{d.head, d.out} }
 
-func (d *draft) reset(m mark) {
-	d.head = m.head
-	o := &d.out
-	o.Events, o.Aside, o.Replaced = o.Events[:m.events], o.Aside[:m.aside], o.Replaced[:m.replaced]
-	o.Members, o.Redactions = o.Members[:m.members], o.Redactions[:m.redactions]
-	o.Relations, o.Nodes, o.Txns = o.Relations[:m.relations], o.Nodes[:m.nodes], o.Txns[:m.txn]
-}
+// reset goes back to a mark. The lists have only grown since, so that those of the mark are their beginnings.
+func (d *draft) reset(m mark) { d.head, d.out = m.head, m.out }
 
 // lookup finds an event of the current state, nil if there is none.
 func (d *draft) lookup(ctx context.Context, key authrules.StateKey) (*store.EventRow, error) {

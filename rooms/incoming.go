@@ -2,6 +2,7 @@ package rooms
 
 import (
 	"context"
+	"errors"
 
 	"conclave/internal/matrix"
 	"conclave/internal/matrix/authrules"
@@ -12,40 +13,82 @@ import (
 // already. It passed every check that does not depend on the present (receive.go).
 type incoming struct {
 	event  *matrix.Event
-	before store.State    // the state before it, from its parents
-	held   store.EventNID // its number if we hold it as an outlier already
-	old    bool           // something that we hold follows it already: it never becomes an end of the room
-	send   bool           // it is ours to send to the other servers
+	before store.State // the state before it, from its parents
+
+	late    bool             // something that we hold follows it already: it never becomes an end of the room
+	anew    bool             // it begins the room's present, whatever that was: our join through another server
+	follows []matrix.EventID // what it follows, also through events that are not part of the present; prev_events if nil
+	missing []matrix.EventID // which of its parents we do not hold
+	send    bool             // it is ours to send to the other servers
+}
+
+// parents are the events whose places as ends of the room an event takes.
+func (in *incoming) parents() []matrix.EventID {
+	if in.follows != nil {
+		return in.follows
+	}
+	return in.event.PrevEvents()
+}
+
+// errHeld is what the door answers when an event is there already: somebody else was faster.
+var errHeld = errors.New("rooms: the event is held already")
+
+// settled says whether what we hold of an event is final: it has a place, or will never have one.
+func settled(row *store.EventRow) bool {
+	return row.Pos != 0 || row.Flags&(store.FlagRejected|store.FlagSoftFailed) != 0
 }
 
 // prepareIncoming checks an event against the room's present and places it. One that the present does not allow is
 // soft-failed: written, never shown, never followed (server-server API, "Soft failure").
 func (d *draft) prepareIncoming(ctx context.Context, e *entry) error {
 	in := e.incoming
-	row, err := d.newRow(e, in.event)
+	held, err := d.known(ctx, in.event.ID())
+	if err != nil {
+		return err
+	}
+	if held != nil && settled(held) {
+		return errHeld
+	}
+	row, err := d.newRow(e, in.event, held)
 	if err != nil {
 		return err
 	}
 	if in.send {
 		row.Flags |= store.FlagSend
 	}
-	if in.held != 0 {
-		row.NID = in.held
-		d.out.Replaced = append(d.out.Replaced, in.held)
+	for _, id := range in.missing {
+		d.out.Gaps = append(d.out.Gaps, store.Gap{Room: d.ref.NID, Event: row.NID, Missing: id})
 	}
-	if d.head.nid != 0 {
-		state, _, err := d.authState(ctx, authrules.Needed(in.event))
+	if in.late {
+		d.out.Filled = append(d.out.Filled, in.event.ID())
+	}
+	if d.head.nid != 0 && !in.anew {
+		allowed, err := d.allowsNow(ctx, in.event)
 		if err != nil {
 			return err
 		}
-		if err := authrules.Check(in.event, state); err != nil {
+		if !allowed {
 			return d.setAside(ctx, e, row, in.before)
 		}
 	}
-	if in.old {
-		return d.setAside(ctx, e, row, in.before)
-	}
 	return d.place(ctx, e, row, in.before)
+}
+
+// allowsNow says whether the present state would let an event in: by the rules, and by the access list for servers,
+// which whoever evades it could otherwise pass by way of another server.
+func (d *draft) allowsNow(ctx context.Context, ev *matrix.Event) (bool, error) {
+	state, _, err := d.authState(ctx, authrules.Needed(ev))
+	if err != nil {
+		return false, err
+	}
+	if authrules.Check(ev, state) != nil {
+		return false, nil
+	}
+	acl, err := d.lookup(ctx, authrules.StateKey{Type: "m.room.server_acl"})
+	if err != nil || acl == nil {
+		return err == nil, err
+	}
+	return d.r.acl(acl).Allowed(ev.Sender().Server()), nil
 }
 
 // setAside writes an event that does not become part of the room's present, with the state around it, because events

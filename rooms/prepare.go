@@ -65,7 +65,7 @@ func (d *draft) prepareLocal(ctx context.Context, e *entry) error {
 			return err
 		}
 	}
-	row, err := d.newRow(e, ev)
+	row, err := d.newRow(e, ev, nil)
 	if err != nil {
 		return err
 	}
@@ -82,12 +82,19 @@ func refusal(err error) error {
 	return err
 }
 
-func (d *draft) newRow(e *entry, ev *matrix.Event) (*store.EventRow, error) {
-	nid, err := d.r.db.NextNID(store.KindEvent)
-	if err != nil {
-		return nil, err
+// newRow makes an event's row. One that is held as an outlier keeps its number, by which states may refer to it.
+func (d *draft) newRow(e *entry, ev *matrix.Event, held *store.EventRow) (*store.EventRow, error) {
+	row := &store.EventRow{Room: d.ref.NID, Sender: e.sender, Event: ev}
+	if held != nil {
+		row.NID = held.NID
+		d.out.Replaced = append(d.out.Replaced, held.NID)
+	} else {
+		nid, err := d.r.db.NextNID(store.KindEvent)
+		if err != nil {
+			return nil, err
+		}
+		row.NID = store.EventNID(nid)
 	}
-	row := &store.EventRow{NID: store.EventNID(nid), Room: d.ref.NID, Sender: e.sender, Event: ev}
 	if ev.IsState() {
 		row.Flags |= store.FlagState
 	}
@@ -127,6 +134,11 @@ func (d *draft) place(ctx context.Context, e *entry, row *store.EventRow, before
 	if err := d.redactions(ctx, row); err != nil {
 		return err
 	}
+	if e.incoming != nil {
+		if err := d.redactedBefore(ctx, row); err != nil {
+			return err
+		}
+	}
 	d.head.nid = row.NID
 	return d.count(ctx, row)
 }
@@ -134,13 +146,20 @@ func (d *draft) place(ctx context.Context, e *entry, row *store.EventRow, before
 // advance moves the room's ends and its current state past an event.
 func (d *draft) advance(ctx context.Context, e *entry, row *store.EventRow, after store.State) error {
 	end := extremity{row.NID, row.Event.ID(), row.Event.Depth()}
-	left := d.remaining(row.Event)
-	if len(left) == 0 {
+	parents := row.Event.PrevEvents()
+	if e.incoming != nil {
+		parents = e.incoming.parents()
+	}
+	left := d.remaining(parents)
+	switch {
+	case e.incoming != nil && e.incoming.late && len(d.head.extremities) > 0:
+		d.stay(row, after)
+		return nil
+	case len(left) == 0, e.incoming != nil && e.incoming.anew:
 		d.head.extremities = []extremity{end}
 		d.head.state = after
 		return nil
-	}
-	if e.incoming == nil {
+	case e.incoming == nil:
 		return errors.New("rooms: an event of ours does not join all ends of its room")
 	}
 	ends := append(left, end)
@@ -152,20 +171,24 @@ func (d *draft) advance(ctx context.Context, e *entry, row *store.EventRow, afte
 		return err
 	}
 	d.head.extremities, d.head.state = ends, current
-	row.Extremities = make([]store.EventNID, len(ends))
-	for i, x := range ends {
-		row.Extremities[i] = x.nid
-	}
-	if current != after {
-		row.Head = &current
-	}
+	d.stay(row, after)
 	return nil
 }
 
-// remaining are the ends of the room that an event does not follow.
-func (d *draft) remaining(ev *matrix.Event) []extremity {
+// stay writes the room's ends and current state, as they are, into the row of an event that is not all there is of them.
+func (d *draft) stay(row *store.EventRow, after store.State) {
+	row.Extremities = make([]store.EventNID, len(d.head.extremities))
+	for i, x := range d.head.extremities {
+		row.Extremities[i] = x.nid
+	}
+	if current := d.head.state; current != after {
+		row.Head = &current
+	}
+}
+
+// remaining are the ends of the room that an event with these parents does not follow.
+func (d *draft) remaining(parents []matrix.EventID) []extremity {
 	var left []extremity
-	parents := ev.PrevEvents()
 next:
 	for _, x := range d.head.extremities {
 		for _, p := range parents {
@@ -181,7 +204,7 @@ next:
 // stateChanged does what a change of the current state asks for: the checks' memory and the projection of members.
 func (d *draft) stateChanged(ctx context.Context, e *entry, row *store.EventRow, was store.State, index int) error {
 	ev := row.Event
-	plain := row.Before != nil && *row.Before == was // nothing but this event changed
+	plain := row.Before != nil && *row.Before == was && d.head.state == row.StateAfter() // nothing but this event changed
 	if !plain {
 		return d.stateDiffers(ctx, row, was, index)
 	}

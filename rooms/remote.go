@@ -8,6 +8,7 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/matrix/authrules"
+	"conclave/internal/matrix/statetree"
 	"conclave/internal/store"
 )
 
@@ -64,18 +65,65 @@ func (r *Rooms) attach(ctx context.Context, ref Ref, d *detached) error {
 
 // enter takes a finished event through the door, resolving the state outside of it as often as that is asked for.
 func (r *Rooms) enter(ctx context.Context, ref Ref, e *entry) error {
+	kept := !e.incoming.event.IsState()
 	for range maxTries {
-		u := newUnit(e)
-		err := r.append(ctx, ref, u)
+		err := r.append(ctx, ref, newUnit(e))
 		var need *needResolution
 		if !errors.As(err, &need) {
 			return err
+		}
+		if !kept { // what is resolved has to be stored; the door then names the states by what is stored
+			if err := r.keep(ctx, ref, e); err != nil {
+				return err
+			}
+			kept = true
+			continue
 		}
 		if _, err := r.resolve(ctx, ref, need.states); err != nil {
 			return err
 		}
 	}
 	return errors.New("rooms: the room changed faster than its state could be resolved")
+}
+
+// keep stores an event that is on its way through the door as evidence, with the state after it.
+func (r *Rooms) keep(ctx context.Context, ref Ref, e *entry) error {
+	ev := e.incoming.event
+	var held *store.EventRow
+	find := func(tx *store.Tx) (err error) {
+		held, err = tx.EventInRoom(ref.NID, ev.ID())
+		return err
+	}
+	if err := r.db.Read(ctx, find); err != nil {
+		return err
+	}
+	if held == nil {
+		nid, err := r.db.NextNID(store.KindEvent)
+		if err != nil {
+			return err
+		}
+		row := &store.EventRow{
+			NID: store.EventNID(nid), Room: ref.NID, Sender: e.sender, Event: ev, Flags: store.FlagState | store.FlagOutlier,
+		}
+		err = r.db.Write(ctx, func(tx *store.Tx) error {
+			if err := tx.Evidence([]*store.EventRow{row}, nil); err != nil {
+				return err
+			}
+			return find(tx)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	key, _ := ev.StateKey()
+	change := []statetree.Entry{{Key: r.hasher.KeyOf(ev.Type(), key), Event: int64(held.NID)}}
+	var err error
+	if ev.Type() == "m.room.member" {
+		_, err = r.writeState(ctx, ref, e.incoming.before, change, nil)
+	} else {
+		_, err = r.writeState(ctx, ref, e.incoming.before, nil, change)
+	}
+	return err
 }
 
 // inviteRemote invites a user of another server: that server signs the invitation before anybody sees it.

@@ -48,12 +48,7 @@ func (r *Rooms) ServerAllowed(ctx context.Context, ref Ref, server matrix.Server
 	if err != nil || row == nil {
 		return err == nil, err
 	}
-	acl, ok := r.cache.acls.GetIfPresent(row.NID)
-	if !ok || row.Flags.Has(store.FlagRedacted) {
-		acl = matrix.ParseServerACL(row.Event.Content())
-		r.cache.acls.Set(row.NID, acl)
-	}
-	return acl.Allowed(server), nil
+	return r.acl(row).Allowed(server), nil
 }
 
 // Proposal is a membership event that a user of another server is to make.

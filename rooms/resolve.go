@@ -2,6 +2,7 @@ package rooms
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,7 +64,7 @@ func (d *draft) currentOf(ctx context.Context, ends []extremity, row *store.Even
 		}
 		nids = append(nids, x.nid)
 	}
-	rows, err := d.r.eventsByNID(ctx, d.ref.NID, nids)
+	rows, err := d.r.placedByNID(ctx, d.ref.NID, nids)
 	if err != nil {
 		return after, err
 	}
@@ -215,27 +216,41 @@ func (d *draft) stateDiffers(ctx context.Context, row *store.EventRow, was store
 	if err != nil {
 		return fmt.Errorf("comparing the members of room %s: %w", d.ref.ID, err)
 	}
-	for _, c := range changes {
-		nid := store.EventNID(c.B)
-		if nid == 0 {
-			nid = store.EventNID(c.A)
+	members := make([]*store.EventRow, len(changes))
+	nids := make([]store.EventNID, 0, len(changes))
+	var places []int
+	for i, c := range changes {
+		nid := store.EventNID(cmp.Or(c.B, c.A))
+		if members[i] = d.rows[nid]; members[i] == nil {
+			nids, places = append(nids, nid), append(places, i)
 		}
-		member := d.rows[nid]
-		if member == nil {
-			rows, err := d.r.eventsByNID(ctx, d.ref.NID, []store.EventNID{nid})
-			if err != nil {
-				return err
-			}
-			member = rows[0]
-		}
-		user, _ := member.Event.StateKey()
-		who, err := d.r.User(ctx, matrix.UserID(user))
-		if err != nil {
-			return err
-		}
-		change := store.MemberChange{Member: who, Event: nid, At: index}
+	}
+	rows, err := d.r.eventsByNID(ctx, d.ref.NID, nids)
+	if err != nil {
+		return err
+	}
+	for i, at := range places {
+		members[at] = rows[i]
+	}
+	return d.changeMembers(ctx, changes, members, index)
+}
+
+// changeMembers brings changed places of the state to the projection of members. members are the events that fill them
+// now, or filled those that are empty now.
+func (d *draft) changeMembers(ctx context.Context, changes []statetree.Change, members []*store.EventRow, index int) error {
+	ids := make([]matrix.UserID, len(members))
+	for i, row := range members {
+		key, _ := row.Event.StateKey()
+		ids[i] = matrix.UserID(key)
+	}
+	users, err := d.r.Users(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for i, c := range changes {
+		change := store.MemberChange{Member: users[ids[i]], Event: members[i].NID, At: index}
 		if c.B != 0 {
-			change.Membership = store.MembershipOf(member.Event.Membership())
+			change.Membership = store.MembershipOf(members[i].Event.Membership())
 		}
 		d.out.Members = append(d.out.Members, change)
 	}

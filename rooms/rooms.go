@@ -55,6 +55,10 @@ type Rooms struct {
 	hasher statetree.Hasher
 	cache  *caches
 	memo   *resolutions
+	delays *delays
+
+	inbound inbound
+	joining *roomSet // rooms that a join is under way to: what comes for them waits
 
 	mu       sync.Mutex
 	rooms    map[store.RoomNID]*room
@@ -82,6 +86,9 @@ func New(ctx context.Context, o Options) (*Rooms, error) {
 		hasher:   statetree.NewHasher(secret),
 		cache:    newCaches(),
 		memo:     newResolutions(),
+		delays:   newDelays(),
+		inbound:  inbound{active: map[store.RoomNID]bool{}, timers: map[store.RoomNID]*time.Timer{}},
+		joining:  &roomSet{set: map[store.RoomNID]int{}},
 		rooms:    map[store.RoomNID]*room{},
 		inFlight: map[store.TxnKey]*unit{},
 	}, nil
@@ -106,6 +113,31 @@ func (r *Rooms) User(ctx context.Context, id matrix.UserID) (store.User, error) 
 		r.cache.users.Set(id, u)
 	}
 	return u, err
+}
+
+// Users is User for many at once.
+func (r *Rooms) Users(ctx context.Context, ids []matrix.UserID) (map[matrix.UserID]store.User, error) {
+	found := make(map[matrix.UserID]store.User, len(ids))
+	var missing []matrix.UserID
+	for _, id := range ids {
+		if u, ok := r.cache.users.GetIfPresent(id); ok {
+			found[id] = u
+		} else {
+			missing = append(missing, id)
+		}
+	}
+	if len(missing) == 0 {
+		return found, nil
+	}
+	read, err := r.db.Users(ctx, missing)
+	if err != nil {
+		return nil, err
+	}
+	for id, u := range read {
+		r.cache.users.Set(id, u)
+		found[id] = u
+	}
+	return found, nil
 }
 
 // Ref names a room that is known to the database.

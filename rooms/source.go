@@ -3,7 +3,6 @@ package rooms
 import (
 	"context"
 	"encoding/json"
-	"iter"
 
 	"conclave/internal/matrix"
 )
@@ -15,16 +14,19 @@ type EventSource interface {
 	MissingEvents(ctx context.Context, server matrix.ServerName, room matrix.RoomID, have, want []matrix.EventID, limit int) ([]json.RawMessage, error)
 	// StateIDs asks which events make the state before an event, and their auth chain.
 	StateIDs(ctx context.Context, server matrix.ServerName, room matrix.RoomID, at matrix.EventID) (state, auth []matrix.EventID, err error)
+	// State asks for the events of that state and its auth chain; each gets them one by one.
+	State(ctx context.Context, server matrix.ServerName, room matrix.RoomID, at matrix.EventID, each func(json.RawMessage) error) error
 	// Event asks for one event.
 	Event(ctx context.Context, server matrix.ServerName, id matrix.EventID) (json.RawMessage, error)
 	// EventAuth asks for the auth chain of an event.
 	EventAuth(ctx context.Context, server matrix.ServerName, room matrix.RoomID, id matrix.EventID) ([]json.RawMessage, error)
 	// Backfill asks for up to limit events that precede the given ones, these included.
 	Backfill(ctx context.Context, server matrix.ServerName, room matrix.RoomID, from []matrix.EventID, limit int) ([]json.RawMessage, error)
-	// MakeMembership asks for a template of a join, leave or knock (make_join, make_leave, make_knock) and the room's version.
-	MakeMembership(ctx context.Context, server matrix.ServerName, membership string, room matrix.RoomID, user matrix.UserID) (template json.RawMessage, version matrix.RoomVersion, err error)
-	// SendJoin hands in a signed join and streams what the room's state and its auth chain are.
-	SendJoin(ctx context.Context, server matrix.ServerName, join *matrix.Event) (*JoinAnswer, error)
+	// MakeMembership asks where in the room a join or leave of a user would stand (make_join, make_leave).
+	MakeMembership(ctx context.Context, server matrix.ServerName, membership string, room matrix.RoomID, user matrix.UserID) (*Draft, error)
+	// SendJoin hands in a signed join; each gets the events of the room's state and of its auth chain (auth set), one by
+	// one in the order of the answer. An error of each ends the call and is returned.
+	SendJoin(ctx context.Context, server matrix.ServerName, join *matrix.Event, each func(raw json.RawMessage, auth bool) error) (*JoinAnswer, error)
 	// SendLeave hands in a signed leave.
 	SendLeave(ctx context.Context, server matrix.ServerName, leave *matrix.Event) error
 	// Invite has the invitee's server sign an invitation and returns it so signed.
@@ -33,11 +35,21 @@ type EventSource interface {
 	VerifyEvents(ctx context.Context, events []*matrix.Event) []error
 }
 
-// JoinAnswer is the answer of send_join. State and Auth are read once, in the order of the answer; a broken answer
-// ends them with an error. The event is the join as the resident server signed it, if it did (restricted rooms).
+// Draft is what is taken of another server's template of a membership event: its place in the room and nothing else.
+// The event is built here (law 12).
+type Draft struct {
+	Version    matrix.RoomVersion
+	PrevEvents []matrix.EventID
+	AuthEvents []matrix.EventID
+	Depth      int64
+
+	// AuthorisedVia is who lets the user into a restricted room, "" for nobody.
+	AuthorisedVia matrix.UserID
+}
+
+// JoinAnswer is what send_join answers besides events. The event is the join as the resident server signed it, if it did
+// (restricted rooms).
 type JoinAnswer struct {
-	Event   json.RawMessage
-	State   iter.Seq2[json.RawMessage, error]
-	Auth    iter.Seq2[json.RawMessage, error]
-	Servers []matrix.ServerName // in the room, if the answer says so
+	Event          json.RawMessage
+	MembersOmitted bool
 }

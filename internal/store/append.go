@@ -24,6 +24,8 @@ type Append struct {
 	Txns       []Txn
 	Redactions []Redaction
 	Relations  []Relation
+	Gaps       []Gap            // what events of this group follow and is not held
+	Filled     []matrix.EventID // events of this group that something was waiting for
 
 	done chan error
 }

@@ -50,6 +50,7 @@ func (w *appendWork) writeRest(b *Batch) {
 	w.writeMembers(b)
 	w.writeRelations(b)
 	w.writeRedactions(b)
+	w.writeGaps(b)
 }
 
 func (w *appendWork) writeRooms(b *Batch) {
@@ -181,12 +182,28 @@ func (w *appendWork) writeRelations(b *Batch) {
 			rooms, rows = append(rooms, a.Room), append(rows, r)
 		}
 	}
-	b.Insert(Insert{Table: "relations", Rows: len(rows), Suffix: "ON CONFLICT DO NOTHING", Cols: []Col{
-		IntCol("room", func(i int) RoomNID { return rooms[i] }),
+	b.Insert(relationInsert(rows, func(i int) RoomNID { return rooms[i] }))
+}
+
+func relationInsert(rows []Relation, room func(i int) RoomNID) Insert {
+	return Insert{Table: "relations", Rows: len(rows), Suffix: "ON CONFLICT DO NOTHING", Cols: []Col{
+		IntCol("room", room),
 		TextCol("target", func(i int) string { return string(rows[i].Target) }),
 		TextCol("rel_type", func(i int) string { return rows[i].RelType }),
 		IntCol("event", func(i int) EventNID { return rows[i].Event }),
-	}})
+	}}
+}
+
+// writeGaps queues what is missing now, and what no longer is.
+func (w *appendWork) writeGaps(b *Batch) {
+	var gaps []Gap
+	for _, a := range w.good {
+		gaps = append(gaps, a.Gaps...)
+		if len(a.Filled) > 0 {
+			b.Exec(`DELETE FROM gaps WHERE room = $1 AND missing IN ({texts $2})`, a.Room, texts(a.Filled))
+		}
+	}
+	b.Insert(gapInsert(gaps))
 }
 
 // writeRedactions queues redactions and the redacted text of their targets, which the unredacted one is replaced by for

@@ -117,6 +117,7 @@ CREATE TABLE gaps (
   missing {text} NOT NULL,
   PRIMARY KEY (room, event, missing)
 ){norowid};
+CREATE INDEX gaps_missing ON gaps (room, missing);
 
 CREATE TABLE aliases (
   alias   {text} PRIMARY KEY,

@@ -1,0 +1,432 @@
+package rooms
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"conclave/internal/matrix"
+	"conclave/internal/matrix/authrules"
+	"conclave/internal/store"
+)
+
+// Admitted is the verdict on one event that came from another server, before its place in the room is looked for. If
+// Err is nil the event has its form, its room, its hash (or is used redacted) and its signatures.
+type Admitted struct {
+	ID    matrix.EventID // "" if it could not be read as far as that
+	Ref   Ref
+	Event *matrix.Event // nil if Err is set
+	Err   error
+
+	staged int64
+	origin store.ServerNID
+}
+
+// maxRawEvent bounds an event as it comes, with white space and an "unsigned" that is dropped.
+const maxRawEvent = 4 * matrix.MaxEventSize
+
+// Admit judges events that another server sent into rooms that we are in, each on its own. It is the first half of the
+// one pipeline that every event from anywhere passes; Stage and Receive are the second.
+func (r *Rooms) Admit(ctx context.Context, origin matrix.ServerName, raws []json.RawMessage) []Admitted {
+	out := make([]Admitted, len(raws))
+	from, err := r.db.Server(ctx, origin)
+	for i, raw := range raws {
+		out[i].origin = from
+		if err == nil {
+			out[i].staged, err = r.db.NextNID(store.KindStaged)
+		}
+		if err != nil {
+			out[i].Err = err
+			continue
+		}
+		if out[i].Ref, out[i].Err = r.roomOf(ctx, raw); out[i].Err != nil {
+			continue
+		}
+		if out[i].Err = r.requireAllowed(ctx, out[i].Ref, origin); out[i].Err != nil {
+			continue
+		}
+		out[i].parse(raw)
+		if ev := out[i].Event; ev != nil && ev.Sender().Server() != origin {
+			out[i].Err = r.requireAllowed(ctx, out[i].Ref, ev.Sender().Server())
+		}
+	}
+	r.verify(ctx, out)
+	return out
+}
+
+// roomOf finds the room that an event names, which has to be one that we are in.
+func (r *Rooms) roomOf(ctx context.Context, raw []byte) (Ref, error) {
+	if err := matrix.CheckJSON(raw, matrix.Limits{Bytes: maxRawEvent}); err != nil {
+		return Ref{}, matrix.BadJSON("The event is not usable JSON.").With(err)
+	}
+	name, ok := matrix.GetString(raw, "room_id")
+	if !ok {
+		return Ref{}, matrix.BadJSON("The event names no room.")
+	}
+	id, err := matrix.ParseRoomID(name)
+	if err != nil {
+		return Ref{}, matrix.BadJSON("The event's room_id is none.").With(err)
+	}
+	ref, err := r.Lookup(ctx, id)
+	if err != nil {
+		return Ref{}, err
+	}
+	if r.joining.has(ref.NID) {
+		return ref, nil
+	}
+	resident, err := r.resident(ctx, ref.NID)
+	if err == nil && !resident {
+		err = matrix.NotFound("This server is not in the room %s.", id)
+	}
+	return ref, err
+}
+
+// parse reads an event of a known room and checks its content hash: one that does not fit is used redacted
+// (server-server API, "Validating hashes and signatures on received events").
+func (a *Admitted) parse(raw []byte) {
+	if len(raw) > maxRawEvent {
+		a.Err = matrix.BadJSON("The event is too large.")
+		return
+	}
+	ev, err := matrix.ParseEvent(raw, a.Ref.Version)
+	if err != nil {
+		a.Err = matrix.BadJSON("The event is malformed.").With(err)
+		return
+	}
+	a.ID = ev.ID()
+	if ev.RoomID() != a.Ref.ID {
+		a.Err = matrix.BadJSON("The event is of another room.")
+		return
+	}
+	if !ev.CheckContentHash() {
+		if ev, err = ev.Redacted(); err != nil {
+			a.Err = matrix.BadJSON("The event is malformed.").With(err)
+			return
+		}
+	}
+	a.Event = ev
+}
+
+// verify checks the signatures of all events that nothing was found against yet.
+func (r *Rooms) verify(ctx context.Context, list []Admitted) {
+	var events []*matrix.Event
+	var at []int
+	for i := range list {
+		if list[i].Err == nil {
+			events, at = append(events, list[i].Event), append(at, i)
+		} else {
+			list[i].Event = nil
+		}
+	}
+	if len(events) == 0 {
+		return
+	}
+	if r.source == nil {
+		for _, i := range at {
+			list[i].Event, list[i].Err = nil, errNoFederation()
+		}
+		return
+	}
+	for i, err := range r.source.VerifyEvents(ctx, events) {
+		if err != nil {
+			a := &list[at[i]]
+			a.Event, a.Err = nil, matrix.Forbidden("The event is not signed as it should be.").With(err)
+		}
+	}
+}
+
+// vet is Admit for events of one room that we asked for: whoever brings them, they are judged alike. It returns those
+// that are good, each once.
+func (r *Rooms) vet(ctx context.Context, ref Ref, raws []json.RawMessage) []*matrix.Event {
+	list := make([]Admitted, 0, len(raws))
+	seen := map[matrix.EventID]bool{}
+	for _, raw := range raws {
+		a := Admitted{Ref: ref}
+		if a.parse(raw); a.Err == nil && !seen[a.ID] {
+			seen[a.ID] = true
+			list = append(list, a)
+		}
+	}
+	r.verify(ctx, list)
+	var good []*matrix.Event
+	for _, a := range list {
+		if a.Err == nil {
+			good = append(good, a.Event)
+		}
+	}
+	return good
+}
+
+// Receive takes an admitted event to its place at once, asking origin for what is missing, and says how that ended: nil
+// if the event is in the room's present or was already, a refusal if it was rejected or the present does not allow it.
+func (r *Rooms) Receive(ctx context.Context, origin matrix.ServerName, a Admitted) error {
+	if a.Err != nil {
+		return a.Err
+	}
+	if err := r.arrive(ctx, a.Ref, origin, a.Event); err != nil {
+		return err
+	}
+	row, err := r.EventInRoom(ctx, a.Ref.NID, a.ID)
+	if err == nil && !row.Visible() {
+		err = matrix.Forbidden("The room does not allow this event.")
+	}
+	return err
+}
+
+// arrive takes an event to its place. Only what may be different later is an error: an event that is refused for good is
+// written as such.
+func (r *Rooms) arrive(ctx context.Context, ref Ref, from matrix.ServerName, ev *matrix.Event) error {
+	err := r.settle(ctx, ref, &arrival{event: ev})
+	var lacks *lacking
+	if errors.As(err, &lacks) {
+		return r.fill(ctx, ref, from, ev)
+	}
+	return err
+}
+
+// arrival is an event on its way to its place in a room.
+type arrival struct {
+	event   *matrix.Event
+	before  *store.State     // the state before it, if another server said so; else it follows from the parents
+	missing []matrix.EventID // with before: parents that we do not hold
+
+	rows    map[matrix.EventID]*store.EventRow // itself, its parents and its auth events, as far as they are held
+	late    bool
+	foreign map[matrix.EventID]bool // of these, those that are events of other rooms
+}
+
+// lacking is the error of an event of which something is not held that has to be.
+type lacking struct {
+	parents []matrix.EventID
+	auth    []matrix.EventID
+}
+
+func (l *lacking) Error() string {
+	return fmt.Sprintf("rooms: %d parents and %d auth events are not held", len(l.parents), len(l.auth))
+}
+
+// settle judges an event by everything that does not depend on the present and takes it through the door. What is
+// wrong with it for ever makes it rejected (server-server API, "Checks performed on receipt of a PDU", 4 and 5).
+func (r *Rooms) settle(ctx context.Context, ref Ref, a *arrival) error {
+	if err := r.look(ctx, ref, a); err != nil {
+		return err
+	}
+	held := a.rows[a.event.ID()]
+	lacks := a.lacks()
+	placeless := a.before == nil && len(lacks.parents) > 0
+	if held != nil && settled(held) && (held.Pos != 0 || held.After != nil || placeless) {
+		return nil
+	}
+	refused := a.refusedByAuth()
+	switch {
+	case held != nil && held.Flags.Has(store.FlagRejected):
+		refused = errors.New("it was rejected before")
+	case refused != nil && placeless:
+		return r.reject(ctx, ref, a, nil, refused)
+	case refused == nil && (placeless || len(lacks.auth) > 0):
+		return lacks
+	}
+	before, err := r.stateBefore(ctx, ref, a)
+	if err != nil {
+		return err
+	}
+	if refused == nil {
+		if refused, err = r.refusedBy(ctx, ref, before, a.event); err != nil {
+			return err
+		}
+	}
+	if refused != nil {
+		return r.reject(ctx, ref, a, &before, refused)
+	}
+	return r.pass(ctx, ref, a, before)
+}
+
+// look reads what is held of an event and of what it names.
+func (r *Rooms) look(ctx context.Context, ref Ref, a *arrival) error {
+	ids := append([]matrix.EventID{a.event.ID()}, a.event.PrevEvents()...)
+	ids = append(ids, a.event.AuthEvents()...)
+	if create, ok := createID(ref); ok {
+		ids = append(ids, create)
+	}
+	return r.db.Read(ctx, func(tx *store.Tx) error {
+		a.rows, a.foreign = map[matrix.EventID]*store.EventRow{}, map[matrix.EventID]bool{}
+		err := tx.EventsByID(ref.NID, ids, func(row *store.EventRow) { a.rows[row.Event.ID()] = row })
+		if err != nil {
+			return err
+		}
+		if a.late, err = tx.IsMissing(ref.NID, a.event.ID()); err != nil {
+			return err
+		}
+		return tx.Elsewhere(ref.NID, a.event.AuthEvents(), func(id matrix.EventID) { a.foreign[id] = true })
+	})
+}
+
+// createID is the ID of a room's create event, where the room's own ID says it.
+func createID(ref Ref) (matrix.EventID, bool) {
+	if !ref.Version.RoomIDIsCreateHash() {
+		return "", false
+	}
+	return matrix.EventID("$" + ref.ID[1:]), true
+}
+
+// lacks says which parents and auth events are not held. A parent counts as held once the state at it is known.
+func (a *arrival) lacks() *lacking {
+	var l lacking
+	for _, id := range a.event.PrevEvents() {
+		if row := a.rows[id]; row == nil || row.After == nil {
+			l.parents = append(l.parents, id)
+		}
+	}
+	for _, id := range a.event.AuthEvents() {
+		if a.rows[id] == nil {
+			l.auth = append(l.auth, id)
+		}
+	}
+	return &l
+}
+
+// refusedByAuth checks an event against its auth events. It says nothing (nil) while some of them are not held and
+// those that are give no reason.
+func (a *arrival) refusedByAuth() error {
+	if a.event.Type() == "m.room.create" {
+		return errors.New("a room is created once")
+	}
+	var auth []*matrix.Event
+	state := authrules.Map{}
+	complete := true
+	for _, id := range a.event.AuthEvents() {
+		switch row := a.rows[id]; {
+		case a.foreign[id]:
+			return errors.New("an auth event is of another room")
+		case row == nil:
+			complete = false
+		case row.Flags.Has(store.FlagRejected):
+			return errors.New("an auth event was rejected")
+		default:
+			auth = append(auth, row.Event)
+			key, _ := row.Event.StateKey()
+			state[authrules.StateKey{Type: row.Event.Type(), Key: key}] = row.Event
+		}
+	}
+	if !complete {
+		return nil
+	}
+	none := func(matrix.EventID) bool { return false } // looked at above
+	if err := authrules.CheckAuthEvents(a.event, auth, none); err != nil {
+		return err
+	}
+	if id, ok := createID(Ref{ID: a.event.RoomID(), Version: a.event.Version()}); ok && a.rows[id] != nil {
+		state[authrules.StateKey{Type: "m.room.create"}] = a.rows[id].Event
+	}
+	return authrules.Check(a.event, state)
+}
+
+// stateBefore is the state before an event: as it was given, or resolved over the states after its parents.
+func (r *Rooms) stateBefore(ctx context.Context, ref Ref, a *arrival) (store.State, error) {
+	var states []store.State
+	if a.before != nil {
+		states = append(states, *a.before)
+	}
+	for _, id := range a.event.PrevEvents() {
+		if row := a.rows[id]; row != nil && row.After != nil {
+			states = append(states, row.StateAfter())
+		}
+	}
+	return r.resolve(ctx, ref, states)
+}
+
+// refusedBy checks an event against a state.
+func (r *Rooms) refusedBy(ctx context.Context, ref Ref, s store.State, ev *matrix.Event) (refused error, err error) {
+	keys := append(authrules.Needed(ev), authrules.StateKey{Type: "m.room.create"})
+	found, err := r.StateEvents(ctx, ref.NID, s, keys)
+	if err != nil {
+		return nil, err
+	}
+	state := make(authrules.Map, len(found))
+	for key, row := range found {
+		state[key] = row.Event
+	}
+	return authrules.Check(ev, state), nil
+}
+
+// reject writes an event that is not allowed where it stands, for ever (threats F09). It changes no state. Without a
+// state it waits for its parents as all that follow it do.
+func (r *Rooms) reject(ctx context.Context, ref Ref, a *arrival, before *store.State, why error) error {
+	r.log.Debug("event rejected", "room", ref.ID, "event", a.event.ID(), "why", why)
+	sender, err := r.User(ctx, a.event.Sender())
+	if err != nil {
+		return err
+	}
+	row := &store.EventRow{Room: ref.NID, Sender: sender.NID, Event: a.event, Flags: store.FlagRejected, After: before}
+	if a.event.IsState() {
+		row.Flags |= store.FlagState
+	}
+	var replaced []store.EventNID
+	if held := a.rows[a.event.ID()]; held != nil {
+		row.NID, replaced = held.NID, []store.EventNID{held.NID}
+		r.cache.events.Invalidate(held.NID)
+	} else {
+		nid, err := r.db.NextNID(store.KindEvent)
+		if err != nil {
+			return err
+		}
+		row.NID = store.EventNID(nid)
+	}
+	return r.db.Write(ctx, func(tx *store.Tx) error {
+		if err := tx.Evidence([]*store.EventRow{row}, replaced); err != nil {
+			return err
+		}
+		return tx.CloseGaps(ref.NID, []matrix.EventID{a.event.ID()})
+	})
+}
+
+// pass takes an event that nothing speaks against through the door.
+func (r *Rooms) pass(ctx context.Context, ref Ref, a *arrival, before store.State) error {
+	sender, err := r.User(ctx, a.event.Sender())
+	if err != nil {
+		return err
+	}
+	in := &incoming{event: a.event, before: before, late: a.late, missing: a.missing}
+	if in.follows, err = r.follows(ctx, ref, a); err != nil {
+		return err
+	}
+	err = r.enter(ctx, ref, &entry{incoming: in, sender: sender.NID})
+	if errors.Is(err, errHeld) {
+		return nil
+	}
+	return err
+}
+
+// maxAside bounds how far the ends of a room are looked for behind events that are not part of its present.
+const maxAside = 20
+
+// follows finds what an event follows in the room's present: its parents and, where one of them was rejected or
+// soft-failed, what that follows. Otherwise whoever follows such an event would leave an end of the room behind for good.
+func (r *Rooms) follows(ctx context.Context, ref Ref, a *arrival) ([]matrix.EventID, error) {
+	aside := func(rows map[matrix.EventID]*store.EventRow, ids []matrix.EventID) (next []matrix.EventID) {
+		for _, id := range ids {
+			if row := rows[id]; row != nil && row.Flags&(store.FlagRejected|store.FlagSoftFailed) != 0 {
+				next = append(next, row.Event.PrevEvents()...)
+			}
+		}
+		return next
+	}
+	all := a.event.PrevEvents()
+	next := aside(a.rows, all)
+	for range maxAside {
+		if len(next) == 0 || len(all) > 10*maxExtremities {
+			break
+		}
+		all = append(all[:len(all):len(all)], next...)
+		rows := map[matrix.EventID]*store.EventRow{}
+		err := r.db.Read(ctx, func(tx *store.Tx) error {
+			return tx.EventsByID(ref.NID, next, func(row *store.EventRow) { rows[row.Event.ID()] = row })
+		})
+		if err != nil {
+			return nil, err
+		}
+		next = aside(rows, next)
+	}
+	return all, nil
+}

@@ -1,0 +1,338 @@
+package rooms
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"conclave/internal/matrix"
+	"conclave/internal/store"
+)
+
+// Stage writes events that Admit found good into the caller's transaction, to be durable before they are acknowledged.
+// After the commit each room's own drain takes them to their places, one after the other, whatever happens in other
+// rooms. origin is the server that Admit was given.
+func (r *Rooms) Stage(tx *store.Tx, origin matrix.ServerName, admitted []Admitted) error {
+	var rows []store.Staged
+	rooms := map[store.RoomNID]Ref{}
+	now := r.now().UnixMilli()
+	for _, a := range admitted {
+		if a.Err != nil || a.Event == nil {
+			continue
+		}
+		rooms[a.Ref.NID] = a.Ref
+		rows = append(rows, store.Staged{
+			NID: a.staged, Room: a.Ref.NID, Origin: a.origin, ID: a.ID, Received: now, JSON: a.Event.JSON(),
+		})
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	if err := tx.Stage(rows); err != nil {
+		return err
+	}
+	tx.AfterCommit(func() {
+		for _, ref := range rooms {
+			r.wake(ref)
+		}
+	})
+	return nil
+}
+
+// Resume goes on with the events that waited when the server stopped.
+func (r *Rooms) Resume(ctx context.Context) error {
+	var rooms []store.RoomNID
+	err := r.db.Read(ctx, func(tx *store.Tx) error {
+		rooms = nil
+		return tx.RoomsWaiting(func(nid store.RoomNID) { rooms = append(rooms, nid) })
+	})
+	if err != nil {
+		return err
+	}
+	for _, nid := range rooms {
+		ref, err := r.LookupNID(ctx, nid)
+		if err != nil {
+			return err
+		}
+		r.wake(ref)
+	}
+	return nil
+}
+
+// inbound knows which rooms' drains are at work.
+type inbound struct {
+	mu     sync.Mutex
+	active map[store.RoomNID]bool // true: something came since the drain began its round
+	timers map[store.RoomNID]*time.Timer
+}
+
+// wake sees to it that a room's drain looks at what waits.
+func (r *Rooms) wake(ref Ref) {
+	in := &r.inbound
+	in.mu.Lock()
+	_, running := in.active[ref.NID]
+	in.active[ref.NID] = true
+	in.mu.Unlock()
+	if !running {
+		r.work.Go("inbound", func(ctx context.Context) error { return r.drainStaged(ctx, ref) })
+	}
+}
+
+// begin starts a round; what comes from now on asks for another.
+func (in *inbound) begin(room store.RoomNID) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.active[room] = false
+}
+
+// end ends a drain unless something came since its round began. again is when to look at what had to be put off.
+func (in *inbound) end(room store.RoomNID, again time.Duration, look func()) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.active[room] {
+		return false
+	}
+	delete(in.active, room)
+	if old := in.timers[room]; old != nil {
+		old.Stop()
+		delete(in.timers, room)
+	}
+	if again > 0 {
+		in.timers[room] = time.AfterFunc(again, look)
+	}
+	return true
+}
+
+// drainStaged takes the events that wait in a room to their places until none waits that can be helped now.
+func (r *Rooms) drainStaged(ctx context.Context, ref Ref) error {
+	for {
+		r.inbound.begin(ref.NID)
+		again, err := r.round(ctx, ref)
+		if err != nil {
+			return err
+		}
+		if r.inbound.end(ref.NID, again, func() {
+			if ctx.Err() == nil {
+				r.wake(ref)
+			}
+		}) {
+			return nil
+		}
+	}
+}
+
+const (
+	stagedBatch = 100 // events looked at together: those among them that follow one another come in their order
+	maxWait     = 7 * 24 * time.Hour
+)
+
+// round goes once through what waits in a room. again is when the first event that was put off is due, 0 for none.
+func (r *Rooms) round(ctx context.Context, ref Ref) (again time.Duration, err error) {
+	if r.joining.has(ref.NID) {
+		return 0, nil // the join looks itself, once the room has a state
+	}
+	for after := int64(0); ; {
+		var rows []store.Staged
+		from := map[matrix.EventID]matrix.ServerName{}
+		err := r.db.Read(ctx, func(tx *store.Tx) error {
+			rows = nil
+			return tx.Waiting(ref.NID, after, stagedBatch, func(row store.Staged, origin matrix.ServerName) {
+				rows = append(rows, row)
+				from[row.ID] = origin
+			})
+		})
+		if err != nil || len(rows) == 0 {
+			return again, err
+		}
+		after = rows[len(rows)-1].NID
+		done, wait, err := r.takeBatch(ctx, ref, rows, from)
+		if err != nil {
+			return again, err
+		}
+		if wait > 0 && (again == 0 || wait < again) {
+			again = wait
+		}
+		if err := r.db.Write(ctx, func(tx *store.Tx) error { return tx.Unstage(done) }); err != nil {
+			return again, err
+		}
+	}
+}
+
+// takeBatch takes waiting events to their places, parents first, and says which of them are done with.
+func (r *Rooms) takeBatch(ctx context.Context, ref Ref, rows []store.Staged, from map[matrix.EventID]matrix.ServerName) (done []int64, again time.Duration, err error) {
+	resident, err := r.resident(ctx, ref.NID)
+	if err != nil {
+		return nil, 0, err
+	}
+	numbers := map[matrix.EventID]int64{}
+	received := map[matrix.EventID]int64{}
+	var events []*matrix.Event
+	for _, row := range rows {
+		ev, err := matrix.TrustedEvent(row.JSON, row.ID, ref.Version)
+		if err != nil || !resident {
+			done = append(done, row.NID) // nobody of ours is in the room any more, or the row is damaged
+			continue
+		}
+		numbers[row.ID], received[row.ID] = row.NID, row.Received
+		events = append(events, ev)
+	}
+	for _, ev := range inOrder(events, (*matrix.Event).PrevEvents) {
+		err := r.arriveContained(ctx, ref, from[ev.ID()], ev)
+		if ctx.Err() != nil {
+			return done, 0, ctx.Err()
+		}
+		if err == nil {
+			r.delays.forget(ev.ID())
+			done = append(done, numbers[ev.ID()])
+			continue
+		}
+		wait := r.putOff(ref, ev.ID(), err)
+		if r.now().Sub(time.UnixMilli(received[ev.ID()])) > maxWait {
+			done = append(done, numbers[ev.ID()])
+			continue
+		}
+		if again == 0 || wait < again {
+			again = wait
+		}
+	}
+	return done, again, nil
+}
+
+// putOff decides when an event that could not be taken to its place is tried again.
+func (r *Rooms) putOff(ref Ref, id matrix.EventID, err error) time.Duration {
+	var later *putOffError
+	if errors.As(err, &later) {
+		return later.wait
+	}
+	wait := r.delays.failed(id, firstRetry, r.now())
+	r.log.Warn("event put off", "room", ref.ID, "event", id, "again_in", wait, "err", err)
+	return wait
+}
+
+var errPanic = errors.New("rooms: a panic, see the log")
+
+// arriveContained is arrive for an event that must not take the rest of its room with it, whatever is wrong with it.
+func (r *Rooms) arriveContained(ctx context.Context, ref Ref, from matrix.ServerName, ev *matrix.Event) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.log.Error("panic over an event", "room", ref.ID, "event", ev.ID(), "stack", string(debug.Stack()))
+			err = errPanic
+		}
+	}()
+	return r.arrive(ctx, ref, from, ev)
+}
+
+// inOrder sorts events so that each comes behind those of its parents that are among them; events of a circle, which
+// only ill will can make, are left out.
+func inOrder(events []*matrix.Event, parents func(*matrix.Event) []matrix.EventID) []*matrix.Event {
+	byID := make(map[matrix.EventID]*matrix.Event, len(events))
+	for _, ev := range events {
+		byID[ev.ID()] = ev
+	}
+	waiting := map[matrix.EventID]int{}
+	children := map[matrix.EventID][]*matrix.Event{}
+	var ready []*matrix.Event
+	for _, ev := range events {
+		seen := map[matrix.EventID]bool{}
+		for _, id := range parents(ev) {
+			if byID[id] != nil && !seen[id] {
+				seen[id] = true
+				children[id] = append(children[id], ev)
+			}
+		}
+		if waiting[ev.ID()] = len(seen); len(seen) == 0 {
+			ready = append(ready, ev)
+		}
+	}
+	sorted := make([]*matrix.Event, 0, len(events))
+	for len(ready) > 0 {
+		ev := ready[0]
+		ready = ready[1:]
+		sorted = append(sorted, ev)
+		for _, child := range children[ev.ID()] {
+			if waiting[child.ID()]--; waiting[child.ID()] == 0 {
+				ready = append(ready, child)
+			}
+		}
+	}
+	return sorted
+}
+
+// delays remember what could not be done for an event, so that nobody makes us ask again and again.
+type delays struct {
+	known *otter.Cache[matrix.EventID, delay]
+}
+
+type delay struct {
+	until time.Time
+	fails int
+}
+
+const (
+	firstRetry = time.Second      // after trouble of our own
+	firstAsk   = 10 * time.Minute // after others could not help (threats F14)
+	lastRetry  = 24 * time.Hour
+)
+
+func newDelays() *delays {
+	return &delays{otter.Must(&otter.Options[matrix.EventID, delay]{MaximumSize: 20_000})}
+}
+
+// wait is how long an event is still to be left alone.
+func (d *delays) wait(id matrix.EventID, now time.Time) time.Duration {
+	known, ok := d.known.GetIfPresent(id)
+	if !ok {
+		return 0
+	}
+	return max(0, known.until.Sub(now))
+}
+
+// failed notes one more failure and returns how long to wait, doubling each time.
+func (d *delays) failed(id matrix.EventID, first time.Duration, now time.Time) time.Duration {
+	known, _ := d.known.GetIfPresent(id)
+	wait := min(first<<min(known.fails, 20), lastRetry)
+	d.known.Set(id, delay{now.Add(wait), known.fails + 1})
+	return wait
+}
+
+func (d *delays) forget(id matrix.EventID) { d.known.Invalidate(id) }
+
+// putOffError is the error of an event that waits for the end of a delay.
+type putOffError struct {
+	wait  time.Duration
+	cause error
+}
+
+func (e *putOffError) Error() string { return "rooms: put off: " + e.cause.Error() }
+
+func (e *putOffError) Unwrap() error { return e.cause }
+
+// roomSet is a set of rooms, safe for concurrent use. A room can be in it several times.
+type roomSet struct {
+	mu  sync.Mutex
+	set map[store.RoomNID]int
+}
+
+func (s *roomSet) add(room store.RoomNID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set[room]++
+}
+
+func (s *roomSet) remove(room store.RoomNID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.set[room]--; s.set[room] <= 0 {
+		delete(s.set, room)
+	}
+}
+
+func (s *roomSet) has(room store.RoomNID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.set[room] > 0
+}
