@@ -3,6 +3,8 @@ package clientapi
 import (
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 
 	"conclave/internal/accounts"
 	"conclave/internal/matrix"
@@ -22,8 +24,7 @@ var accountRoutes = []Route{
 	op(put, "/devices/:deviceId", "updateDevice", Token, LimitChange, (*Server).updateDevice),
 	op(del, "/devices/:deviceId", "deleteDevice", Token, LimitChange, (*Server).deleteDevice),
 	op(post, "/delete_devices", "deleteDevices", Token, LimitChange, (*Server).deleteDevices),
-	{Method: get, Path: "/_synapse/admin/v1/register", OperationID: "im.conclave.sharedSecretNonce", Auth: NoAuth, Limit: LimitRegister, Handler: (*Server).sharedSecretNonce},
-	{Method: post, Path: "/_synapse/admin/v1/register", OperationID: "im.conclave.sharedSecretRegister", Auth: NoAuth, Limit: LimitRegister, Handler: (*Server).sharedSecretRegister},
+	op(post, "/account/deactivate", "deactivateAccount", Token, LimitLogin, (*Server).deactivateAccount),
 }
 
 // loginAnswer is what a client keeps of a login or registration.
@@ -62,6 +63,11 @@ func (s *Server) register(r *Request) (any, error) {
 	}
 	if body.Username != "" {
 		if err := s.Accounts.CheckUsername(r.Ctx(), body.Username); err != nil {
+			return nil, err
+		}
+	}
+	if body.Password != "" { // before the confirmation is used up
+		if err := accounts.CheckPassword(body.Password); err != nil {
 			return nil, err
 		}
 	}
@@ -152,13 +158,13 @@ func (s *Server) confirmed(r *Request, auth *accounts.AuthData) error {
 	if err != nil {
 		return err
 	}
-	var bound []byte
+	slices.SortFunc(members, func(a, b matrix.Member) int { return strings.Compare(a.Key, b.Key) })
+	bound := strconv.AppendQuote(nil, r.Request().URL.Path)
 	for _, m := range members {
 		if m.Key != "auth" {
-			bound = append(append(append(bound, m.Key...), 0), m.Value...)
+			bound = append(strconv.AppendQuote(bound, m.Key), m.Value...)
 		}
 	}
-	bound = append(append(bound, 0), r.Request().URL.Path...)
 	return s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
 		Session: r.Session, Operation: r.route.OperationID, Body: bound, Stages: []string{"m.login.password"}, Auth: auth,
 	})
@@ -172,6 +178,9 @@ func (s *Server) changePassword(r *Request) (any, error) {
 		LogoutOthers *bool              `json:"logout_devices"`
 	}
 	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	if err := accounts.CheckPassword(body.Password); err != nil {
 		return nil, err
 	}
 	if err := s.confirmed(r, body.Auth); err != nil {
@@ -260,25 +269,19 @@ func (s *Server) deleteDevices(r *Request) (any, error) {
 	return nil, s.Accounts.DeleteDevices(r.Ctx(), r.Session.User, ids)
 }
 
-// sharedSecretNonce is GET /_synapse/admin/v1/register.
-func (s *Server) sharedSecretNonce(*Request) (any, error) {
-	nonce, err := s.Accounts.Nonce()
-	return map[string]string{"nonce": nonce}, err
-}
-
-// sharedSecretRegister is POST /_synapse/admin/v1/register.
-func (s *Server) sharedSecretRegister(r *Request) (any, error) {
+// deactivateAccount is POST /account/deactivate. There are no third-party identifiers to unbind.
+func (s *Server) deactivateAccount(r *Request) (any, error) {
 	var body struct {
-		Nonce    string `json:"nonce"`
-		Username string `json:"username"`
-		Password string `json:"password"`
-		Admin    bool   `json:"admin"`
-		MAC      string `json:"mac"`
+		Auth *accounts.AuthData `json:"auth"`
 	}
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
-	q := accounts.Registration{Username: body.Username, Password: body.Password, Admin: body.Admin,
-		Device: &accounts.NewDevice{Address: s.address(r.Request())}}
-	return s.loggedIn(s.Accounts.RegisterShared(r.Ctx(), body.Nonce, body.MAC, q))
+	if err := s.confirmed(r, body.Auth); err != nil {
+		return nil, err
+	}
+	if err := s.Accounts.Deactivate(r.Ctx(), r.Session.User); err != nil {
+		return nil, err
+	}
+	return map[string]string{"id_server_unbind_result": "success"}, nil
 }

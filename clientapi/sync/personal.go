@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"conclave/internal/matrix"
+	"conclave/internal/matrix/pushrules"
 	"conclave/internal/store"
 )
 
@@ -125,6 +126,11 @@ func (a *assembly) movedRooms() bool {
 
 func (a *assembly) globalData() error {
 	events, err := a.accountData(0, a.from, &a.q.Filter.AccountData)
+	if err == nil && a.q.Since == nil && a.q.Filter.AccountData.KeepsType("m.push_rules") {
+		var rules []byte
+		rules, err = json.Marshal(map[string]*pushrules.Ruleset{"global": pushrules.Complete(nil, string(a.q.User.ID))})
+		events = append(events, typedEvent("m.push_rules", string(rules)))
+	}
 	if err == nil && len(events) > 0 {
 		a.res.AccountData = &eventList{events}
 	}

@@ -33,9 +33,11 @@ type Accounts struct {
 	hashes  chan struct{} // one place for each password hash under way
 	waiting atomic.Int64  // for a place
 	nonces  nonces
+	guesses attempts
 
 	mu       sync.Mutex
 	sessions map[[32]byte]cached // what Authenticate found lately
+	endings  uint64              // counts ended: what was read before one must not be remembered after it
 }
 
 // Options are what Accounts needs from the process that it lives in.
@@ -57,6 +59,7 @@ func New(o Options) *Accounts {
 		db: o.DB, server: o.Server, config: o.Config, bus: o.Bus, log: o.Log, now: o.Clock,
 		hashes:   make(chan struct{}, hashPlaces),
 		sessions: map[[32]byte]cached{},
+		guesses:  attempts{on: o.Config.RateLimits.Enabled, now: o.Clock},
 	}
 }
 
@@ -92,6 +95,7 @@ func (a *Accounts) Authenticate(ctx context.Context, token, address string) (*Se
 // Stands finds out whether a session has not ended since it was found. If the database cannot be asked it is taken to
 // stand: the next request will ask again.
 func (a *Accounts) Stands(ctx context.Context, s *Session) bool {
+	a.forget(s.hash) // another node may have ended it
 	_, err := a.session(ctx, s.hash, "")
 	var known *matrix.Error
 	return !errors.As(err, &known)
@@ -102,6 +106,7 @@ func (a *Accounts) session(ctx context.Context, hash [32]byte, address string) (
 	now := a.now()
 	a.mu.Lock()
 	hit, ok := a.sessions[hash]
+	endings := a.endings
 	a.mu.Unlock()
 	if ok && now.Before(hit.until) {
 		return hit.session, nil
@@ -122,16 +127,19 @@ func (a *Accounts) session(ctx context.Context, hash [32]byte, address string) (
 		User: owner.User, UserID: owner.ID, Device: owner.Device.NID, DeviceID: owner.Device.ID,
 		Admin: owner.Admin, Since: time.UnixMilli(owner.Created), hash: hash,
 	}
-	a.remember(hash, cached{s, now.Add(sessionTime)})
+	a.remember(hash, cached{s, now.Add(sessionTime)}, endings)
 	if address != "" && now.Sub(time.UnixMilli(owner.Device.Seen)) > seenEvery {
 		a.touch(ctx, owner.Device.NID, now, address)
 	}
 	return s, nil
 }
 
-func (a *Accounts) remember(hash [32]byte, c cached) {
+func (a *Accounts) remember(hash [32]byte, c cached, endings uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.endings != endings {
+		return
+	}
 	if len(a.sessions) >= sessionCache {
 		clear(a.sessions) // each comes back with one read
 	}
@@ -156,6 +164,7 @@ func (a *Accounts) touch(ctx context.Context, device int64, now time.Time, addre
 // user looks again whether its session still stands.
 func (a *Accounts) ended(user store.UserNID) {
 	a.mu.Lock()
+	a.endings++
 	for hash, c := range a.sessions {
 		if c.session.User == user {
 			delete(a.sessions, hash)

@@ -31,8 +31,8 @@ func (a *Accounts) Device(ctx context.Context, user store.UserNID, id matrix.Dev
 
 // RenameDevice changes what a device is called. Others who see the device's keys learn it, hence the device-list change.
 func (a *Accounts) RenameDevice(ctx context.Context, user store.UserNID, id matrix.DeviceID, name string) error {
-	if len(name) > maxName {
-		return matrix.InvalidParam("A device's name has at most %d bytes.", maxName)
+	if err := checkDevice("", name); err != nil {
+		return err
 	}
 	return a.db.Write(ctx, func(tx *store.Tx) error {
 		found, err := tx.RenameDevice(user, id, name)

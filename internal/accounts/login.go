@@ -2,7 +2,10 @@ package accounts
 
 import (
 	"context"
+	"encoding/base64"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
@@ -28,8 +31,8 @@ const maxName = 255
 // open makes a session for an account: its device, and a token that replaces earlier ones of that device. It returns
 // the part that belongs into a transaction.
 func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice) (*Login, func(*store.Tx) error, error) {
-	if len(d.ID) > 255 || len(d.Name) > maxName {
-		return nil, nil, matrix.InvalidParam("A device's ID and name have at most 255 bytes.")
+	if err := checkDevice(d.ID, d.Name); err != nil {
+		return nil, nil, err
 	}
 	fresh := d.ID == ""
 	if fresh {
@@ -68,13 +71,51 @@ func (a *Accounts) LoginPassword(ctx context.Context, name, password string, d N
 	if err != nil {
 		return nil, err
 	}
-	return login, a.db.Write(ctx, write)
+	err = a.db.Write(ctx, func(tx *store.Tx) error {
+		// The account may have got another password, or its end, while this one was compared.
+		now, err := tx.LockAccount(account.User)
+		if err != nil {
+			return err
+		}
+		if now == nil || now.Deactivated || now.Password != account.Password {
+			return errWrongPassword()
+		}
+		return write(tx)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return login, nil
+}
+
+func errWrongPassword() error { return matrix.Forbidden("The name or the password is not right.") }
+
+// checkDevice refuses IDs and names that cannot be a device's. An ID that has the form of a public key could be taken
+// for a cross-signing key (threats E08).
+func checkDevice(id matrix.DeviceID, name string) error {
+	if len(id) > maxName || len(name) > maxName || !plain(string(id)) || !plain(name) {
+		return matrix.InvalidParam("A device's ID and name have at most %d bytes, and no control characters.", maxName)
+	}
+	if key, err := base64.RawStdEncoding.DecodeString(string(id)); err == nil && len(key) == 32 {
+		return matrix.InvalidParam("A device's ID must not look like a public key.")
+	}
+	return nil
+}
+
+// plain reports whether a text is one that people can read and every database can keep.
+func plain(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
 }
 
 // checkPasswordOf finds the account that a name and password belong to.
 func (a *Accounts) checkPasswordOf(ctx context.Context, name, password string) (*store.Account, error) {
+	localpart := a.localpart(name)
+	if err := a.guesses.take(localpart); err != nil {
+		return nil, err
+	}
 	account, err := a.find(ctx, name)
 	if err != nil {
+		a.guesses.giveBack(localpart)
 		return nil, err
 	}
 	phc := ""
@@ -82,24 +123,38 @@ func (a *Accounts) checkPasswordOf(ctx context.Context, name, password string) (
 		phc = account.Password
 	}
 	ok, err := a.verify(ctx, password, phc)
+	if ok || err != nil {
+		a.guesses.giveBack(localpart)
+	}
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
-		return nil, matrix.Forbidden("The name or the password is not right.")
+		return nil, errWrongPassword()
 	}
 	return account, nil
 }
 
-// find reads the account of a name: a localpart, or a user ID of ours. Upper case is forgiven.
-func (a *Accounts) find(ctx context.Context, name string) (account *store.Account, err error) {
-	localpart := strings.ToLower(name)
+// localpart is what a name means as the localpart of a user of ours, "" if it can be none's. Upper case is forgiven.
+func (a *Accounts) localpart(name string) string {
 	if strings.HasPrefix(name, "@") {
 		id, err := matrix.ParseUserID(name)
 		if err != nil || id.Server() != a.server {
-			return nil, nil
+			return ""
 		}
-		localpart = strings.ToLower(id.Localpart())
+		name = id.Localpart()
+	}
+	if name = strings.ToLower(name); !matrix.ValidLocalpart(name) || len(name) > maxName {
+		return ""
+	}
+	return name
+}
+
+// find reads the account of a name: a localpart, or a user ID of ours; nil if there is none.
+func (a *Accounts) find(ctx context.Context, name string) (account *store.Account, err error) {
+	localpart := a.localpart(name)
+	if localpart == "" {
+		return nil, nil
 	}
 	err = a.db.Read(ctx, func(tx *store.Tx) (err error) {
 		account, err = tx.Account(localpart)
@@ -120,15 +175,12 @@ func (a *Accounts) LogoutAll(ctx context.Context, user store.UserNID) error {
 
 // ChangePassword sets a new password and, if so asked, ends all sessions but one.
 func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password string, logoutOthers bool) error {
-	if err := checkPassword(password); err != nil {
-		return err
-	}
-	phc, err := a.hash(ctx, password)
+	phc, err := a.newHash(ctx, password)
 	if err != nil {
 		return err
 	}
 	return a.db.Write(ctx, func(tx *store.Tx) error {
-		if err := tx.SetPassword(s.User, phc); err != nil || !logoutOthers {
+		if set, err := tx.SetPassword(s.User, phc); err != nil || !set || !logoutOthers {
 			return err
 		}
 		var others []matrix.DeviceID
@@ -141,5 +193,34 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password stri
 			return err
 		}
 		return a.deleteDevices(tx, s.User, others)
+	})
+}
+
+// ResetPassword sets a new password for whoever has lost the old one, and ends all sessions: somebody else may have had
+// it. It is for administrators.
+func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, password string) error {
+	phc, err := a.newHash(ctx, password)
+	if err != nil {
+		return err
+	}
+	return a.db.Write(ctx, func(tx *store.Tx) error {
+		set, err := tx.SetPassword(user, phc)
+		if err == nil && !set {
+			err = matrix.NotFound("The account is deactivated.")
+		}
+		if err != nil {
+			return err
+		}
+		return a.deleteDevices(tx, user, nil)
+	})
+}
+
+// Deactivate closes an account for good: nobody can log in any more, all sessions end at once, and the name stays taken.
+func (a *Accounts) Deactivate(ctx context.Context, user store.UserNID) error {
+	return a.db.Write(ctx, func(tx *store.Tx) error {
+		if err := tx.Deactivate(user); err != nil {
+			return err
+		}
+		return a.deleteDevices(tx, user, nil)
 	})
 }

@@ -22,8 +22,8 @@ const (
 	hashQueue   = 100
 )
 
-// checkPassword refuses passwords that are too short or absurdly long.
-func checkPassword(password string) error {
+// CheckPassword refuses passwords that are too short (M_WEAK_PASSWORD) or absurdly long.
+func CheckPassword(password string) error {
 	switch {
 	case len(password) < minPassword:
 		return matrix.Errorf(400, "M_WEAK_PASSWORD", "A password has at least %d characters.", minPassword)
@@ -31,6 +31,14 @@ func checkPassword(password string) error {
 		return matrix.InvalidParam("A password has at most %d bytes.", maxPassword)
 	}
 	return nil
+}
+
+// newHash makes the hash of a password that somebody is to have from now on.
+func (a *Accounts) newHash(ctx context.Context, password string) (string, error) {
+	if err := CheckPassword(password); err != nil {
+		return "", err
+	}
+	return a.hash(ctx, password)
 }
 
 // hash makes the PHC form of a password's argon2id hash, waiting for a free place.

@@ -46,10 +46,7 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 	if err := a.CheckUsername(ctx, name); err != nil {
 		return nil, err
 	}
-	if err := checkPassword(q.Password); err != nil {
-		return nil, err
-	}
-	phc, err := a.hash(ctx, q.Password)
+	phc, err := a.newHash(ctx, q.Password)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +71,10 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 		}
 		return open(tx)
 	})
-	return login, err
+	if err != nil {
+		return nil, err
+	}
+	return login, nil
 }
 
 // nonces are the challenges of shared-secret registration, good for a minute and one use.
@@ -129,6 +129,9 @@ func (a *Accounts) RegisterShared(ctx context.Context, nonce, mac string, q Regi
 	}
 	if !a.nonces.take(nonce, a.now()) {
 		return nil, matrix.Forbidden("The nonce is not known, or is used or too old. Ask for a new one.")
+	}
+	if strings.Contains(q.Username+q.Password, "\x00") { // it separates what the HMAC is over
+		return nil, matrix.InvalidParam("Names and passwords must not hold NUL.")
 	}
 	role := "notadmin"
 	if q.Admin {

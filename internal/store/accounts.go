@@ -37,6 +37,12 @@ func (tx *Tx) AccountOf(user UserNID) (found *Account, err error) {
 	return found, err
 }
 
+// LockAccount is AccountOf, with the account as it stays until the end of the transaction.
+func (tx *Tx) LockAccount(user UserNID) (found *Account, err error) {
+	err = tx.accounts(selectAccounts+`WHERE a.member = $1 {lock}`, func(a Account) { found = &a }, user)
+	return found, err
+}
+
 // Accounts reads accounts in the order of their names, after one and at most limit of them.
 func (tx *Tx) Accounts(after string, limit int, each func(Account)) error {
 	return tx.accounts(selectAccounts+`WHERE a.localpart > $1 ORDER BY a.localpart LIMIT $2`, each, after, limit)
@@ -49,10 +55,10 @@ func (tx *Tx) CreateAccount(a Account) (bool, error) {
 	return n == 1, err
 }
 
-// SetPassword replaces an account's password hash.
-func (tx *Tx) SetPassword(user UserNID, hash string) error {
-	_, err := tx.Exec(`UPDATE accounts SET password = $2 WHERE member = $1`, user, hash)
-	return err
+// SetPassword replaces an account's password hash; it reports false for one that is deactivated.
+func (tx *Tx) SetPassword(user UserNID, hash string) (bool, error) {
+	n, err := tx.Exec(`UPDATE accounts SET password = $2 WHERE member = $1 AND NOT deactivated`, user, hash)
+	return n == 1, err
 }
 
 // SetAdmin gives or takes an administrator's rights.
@@ -61,12 +67,10 @@ func (tx *Tx) SetAdmin(user UserNID, admin bool) error {
 	return err
 }
 
-// Deactivate closes an account for good: no password, no devices, no tokens.
+// Deactivate closes an account for good: no password, and no rights. Its devices are for the caller to delete.
 func (tx *Tx) Deactivate(user UserNID) error {
-	if _, err := tx.Exec(`UPDATE accounts SET deactivated = TRUE, password = '' WHERE member = $1`, user); err != nil {
-		return err
-	}
-	return tx.DeleteDevices(user, nil)
+	_, err := tx.Exec(`UPDATE accounts SET deactivated = TRUE, admin = FALSE, password = '' WHERE member = $1`, user)
+	return err
 }
 
 // Device is a session of an account as its owner sees it.

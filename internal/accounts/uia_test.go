@@ -1,0 +1,109 @@
+package accounts
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// challenged wants an answer that asks for more, and returns its session.
+func challenged(t *testing.T, err error) *Challenge {
+	t.Helper()
+	var c *Challenge
+	if !errors.As(err, &c) {
+		t.Fatalf("error %v, want a challenge", err)
+	}
+	return c
+}
+
+func TestAConfirmationIsForOneThing(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		alice, bob := w.session(w.register("alice")), w.session(w.register("bob"))
+		ask := Confirm{Session: alice, Operation: "deleteDevice", Body: []byte("A"), Stages: []string{"m.login.password"}}
+		c := challenged(t, w.Confirm(t.Context(), ask))
+		if len(c.Flows) != 1 || c.Flows[0].Stages[0] != "m.login.password" || c.Session == "" || c.Code != "" {
+			t.Errorf("challenge %+v", c)
+		}
+		with := func(q Confirm, session, password string) Confirm {
+			q.Auth = &AuthData{Type: "m.login.password", Session: session, Password: password}
+			return q
+		}
+		// Another body, operation or user cannot use the session, even with the right password: it begins anew.
+		for name, change := range map[string]func(*Confirm){
+			"body":      func(q *Confirm) { q.Body = []byte("B") },
+			"operation": func(q *Confirm) { q.Operation = "deleteDevices" },
+			"user":      func(q *Confirm) { q.Session = bob },
+			"nobody":    func(q *Confirm) { q.Session = nil },
+		} {
+			q := with(ask, c.Session, password)
+			change(&q)
+			if again := challenged(t, w.Confirm(t.Context(), q)); again.Session == c.Session || len(again.Completed) != 0 {
+				t.Errorf("another %s got %+v", name, again)
+			}
+		}
+		unknown := challenged(t, w.Confirm(t.Context(), with(ask, "made up", password)))
+		if unknown.Session == "made up" {
+			t.Error("a session was made under the client's name for it")
+		}
+		// Wrong passwords, another's name, stages that were not asked for.
+		for _, wrong := range []string{"", "wrong", "\x00", password + " "} {
+			if no := challenged(t, w.Confirm(t.Context(), with(ask, c.Session, wrong))); no.Code != "M_FORBIDDEN" || no.Session != c.Session || len(no.Completed) != 0 {
+				t.Errorf("password %q got %+v", wrong, no)
+			}
+		}
+		q := with(ask, c.Session, password)
+		q.Auth.Identifier.User = "bob"
+		if no := challenged(t, w.Confirm(t.Context(), q)); no.Code != "M_FORBIDDEN" {
+			t.Errorf("another's name got %+v", no)
+		}
+		q = with(ask, c.Session, password)
+		q.Auth.Type = "m.login.dummy"
+		if no := challenged(t, w.Confirm(t.Context(), q)); no.Code != "M_INVALID_PARAM" || len(no.Completed) != 0 {
+			t.Errorf("a stage that was not asked for got %+v", no)
+		}
+		// The session alone confirms nothing.
+		q = with(ask, c.Session, "")
+		q.Auth.Type = ""
+		challenged(t, w.Confirm(t.Context(), q))
+
+		must(t, w.Confirm(t.Context(), with(ask, c.Session, password)))
+		if again := challenged(t, w.Confirm(t.Context(), q)); again.Session == c.Session {
+			t.Error("a session was used twice")
+		}
+	})
+}
+
+func TestAConfirmationEnds(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		ask := Confirm{Session: w.session(w.register("alice")), Operation: "o", Stages: []string{"m.login.password"}}
+		c := challenged(t, w.Confirm(t.Context(), ask))
+		w.pass(uiaTime + time.Second)
+		ask.Auth = &AuthData{Type: "m.login.password", Session: c.Session, Password: password}
+		if late := challenged(t, w.Confirm(t.Context(), ask)); late.Session == c.Session {
+			t.Error("a session outlived its time")
+		}
+	})
+}
+
+func TestAConfirmationIsUsedOnce(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		ask := Confirm{Session: w.session(w.register("alice")), Operation: "o", Stages: []string{"m.login.password"}}
+		c := challenged(t, w.Confirm(t.Context(), ask))
+		ask.Auth = &AuthData{Type: "m.login.password", Session: c.Session, Password: password}
+		var group sync.WaitGroup
+		var confirmed atomic.Int64
+		for range 6 {
+			group.Go(func() {
+				if w.Confirm(t.Context(), ask) == nil {
+					confirmed.Add(1)
+				}
+			})
+		}
+		group.Wait()
+		if confirmed.Load() != 1 {
+			t.Errorf("one session confirmed %d requests", confirmed.Load())
+		}
+	})
+}
