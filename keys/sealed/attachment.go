@@ -41,8 +41,7 @@ func (f *EncryptedFile) encrypt(dst io.Writer, src io.Reader) error {
 		return err
 	}
 	sum := sha256.New()
-	out := cipher.StreamWriter{S: stream, W: io.MultiWriter(dst, sum)}
-	if _, err := io.Copy(out, src); err != nil {
+	if _, err := io.Copy(io.MultiWriter(dst, sum), cipher.StreamReader{S: stream, R: src}); err != nil {
 		return fmt.Errorf("encrypt an attachment: %w", err)
 	}
 	f.hash = [sha256.Size]byte(sum.Sum(nil))

@@ -75,6 +75,9 @@ func (o *Outbound) Encrypt(eventType string, content []byte, record func(index u
 	if err != nil {
 		return nil, err
 	}
+	if err := inner.mayTravel(); err != nil {
+		return nil, err
+	}
 	relation, err := inner.clearRelation()
 	if err != nil {
 		return nil, err

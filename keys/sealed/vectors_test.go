@@ -43,6 +43,9 @@ func TestVectors(t *testing.T) {
 	openVectors(t, ourVectors)
 }
 
+// TestVectorsOfTheClient opens the cases that the client's TypeScript wrote.
+func TestVectorsOfTheClient(t *testing.T) { openVectors(t, "../../web/src/crypto/testdata/ts.json") }
+
 // openVectors runs every case of a file.
 func openVectors(t *testing.T, path string) {
 	text, err := os.ReadFile(path)
@@ -67,7 +70,7 @@ func openVectors(t *testing.T, path string) {
 		}
 		t.Run(c.Name, func(t *testing.T) { c.check(t) })
 	}
-	if failures < 25 || len(cases) < failures+15 {
+	if failures < 25 || len(names) != len(cases) || len(cases) < failures+15 {
 		t.Errorf("only %d cases, %d of them failures", len(cases), failures)
 	}
 }
