@@ -11,8 +11,8 @@ export class ApiError extends Error {
   /** The body as it came: user-interactive authentication puts its stages there. */
   readonly body: Record<string, unknown>;
 
-  constructor(status: number, body: Record<string, unknown>) {
-    super(typeof body.error === "string" ? body.error.slice(0, 1000) : `The server answered ${status}.`);
+  constructor(status: number, body: Record<string, unknown>, cause?: unknown) {
+    super(typeof body.error === "string" ? body.error.slice(0, 1000) : `The server answered ${status}.`, { cause });
     this.name = "ApiError";
     this.status = status;
     this.errcode = typeof body.errcode === "string" ? body.errcode.slice(0, 255) : "M_UNKNOWN";
@@ -31,7 +31,7 @@ export interface RequestOptions {
   signal?: AbortSignal;
 }
 
-/** Sends JSON and gives back the object that came; anything but a 2xx is an ApiError, no answer at all a TypeError. */
+/** Sends JSON and gives back the object that came; anything but a 2xx is an ApiError, with status 0 where no answer came. */
 export async function request(
   baseUrl: string,
   method: "GET" | "POST" | "PUT" | "DELETE",
@@ -49,6 +49,9 @@ export async function request(
     signal: options.signal ? AbortSignal.any([options.signal, deadline]) : deadline,
     credentials: "omit",
     referrerPolicy: "no-referrer",
+  }).catch((error: unknown) => {
+    options.signal?.throwIfAborted();
+    throw new ApiError(0, { error: "The server cannot be reached." }, error);
   });
   const body = await readObject(response);
   if (!response.ok) throw new ApiError(response.status, body);

@@ -2,8 +2,17 @@
  * The protocol side of the client: Matrix, and Sealed Rooms on top of it. `stores` and what lies above import this file and nothing
  * else below `sdk` and `crypto`. matrix-js-sdk itself comes with a dynamic import in `openSession`, not with the first load.
  */
+import type { Credentials, Session } from "./types";
+
+/** Opens the keys of this device and a Matrix client over them. Nothing goes over the network before `start`. */
+export async function openSession(credentials: Credentials): Promise<Session> {
+  const { createSession } = await import("./session");
+  return createSession(credentials);
+}
+
 export { ApiError } from "./http";
 export { isNameFree, logIn, register, registrationInfo } from "./accounts";
+export { savedSession } from "./saved";
 export type {
   Connection,
   Credentials,

@@ -1,0 +1,63 @@
+/** The calls of one signed-in device that belong to keys and messages between devices. Matrix client and tests stand outside of it. */
+import { toJson, type JsonObject, isJsonObject } from "../crypto";
+import { ApiError, request, type RequestOptions } from "./http";
+import type { Credentials } from "./types";
+
+/** How long the server may wait for other servers with a query of keys. */
+const queryTimeoutMs = 10_000;
+
+export class Api {
+  constructor(
+    readonly credentials: Credentials,
+    private readonly onUnknownToken: () => void = () => undefined,
+  ) {}
+
+  async call(
+    method: "GET" | "POST" | "PUT" | "DELETE",
+    path: string,
+    options: RequestOptions = {},
+  ): Promise<JsonObject> {
+    const { baseUrl, accessToken } = this.credentials;
+    try {
+      const answer = toJson(
+        await request(baseUrl, method, `/_matrix/client/v3${path}`, { ...options, token: accessToken }),
+      );
+      return isJsonObject(answer) ? answer : {};
+    } catch (error) {
+      if (error instanceof ApiError && error.errcode === "M_UNKNOWN_TOKEN") this.onUnknownToken();
+      throw error;
+    }
+  }
+
+  queryKeys(users: string[]): Promise<JsonObject> {
+    const device_keys = Object.fromEntries(users.map((user) => [user, []]));
+    return this.call("POST", "/keys/query", { body: { device_keys, timeout: queryTimeoutMs } });
+  }
+
+  /** Messages by user and device, in one request, repeated under one transaction ID if it is repeated. */
+  async sendToDevice(
+    type: string,
+    messages: Record<string, JsonObject>,
+    txnId: string = crypto.randomUUID(),
+  ): Promise<void> {
+    await this.call("PUT", `/sendToDevice/${encodeURIComponent(type)}/${txnId}`, { body: { messages } });
+  }
+
+  /** Account data; null where there is none. */
+  async accountData(type: string): Promise<JsonObject | null> {
+    try {
+      return await this.call("GET", `${this.accountDataPath}/${encodeURIComponent(type)}`);
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) return null;
+      throw error;
+    }
+  }
+
+  async setAccountData(type: string, content: JsonObject): Promise<void> {
+    await this.call("PUT", `${this.accountDataPath}/${encodeURIComponent(type)}`, { body: content });
+  }
+
+  private get accountDataPath(): string {
+    return `/user/${encodeURIComponent(this.credentials.userId)}/account_data`;
+  }
+}

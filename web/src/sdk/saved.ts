@@ -1,0 +1,38 @@
+/** Which session this browser has, kept encrypted, so that a reload needs no password. */
+import { KeyStore } from "./keystore";
+import type { Credentials } from "./types";
+
+const database = "conclave-session";
+const record = "session";
+
+export function deviceDatabase(credentials: Credentials): string {
+  return `conclave-device/${encodeURIComponent(credentials.userId)}/${encodeURIComponent(credentials.deviceId)}`;
+}
+
+export async function savedSession(): Promise<Credentials | null> {
+  const store = await KeyStore.open(database);
+  try {
+    const saved = await store.get(record);
+    const { baseUrl, userId, deviceId, accessToken } = saved ?? {};
+    if (typeof baseUrl !== "string" || typeof userId !== "string") return null;
+    if (typeof deviceId !== "string" || typeof accessToken !== "string") return null;
+    return { baseUrl, userId, deviceId, accessToken };
+  } finally {
+    store.close();
+  }
+}
+
+export async function saveSession(credentials: Credentials): Promise<void> {
+  const store = await KeyStore.open(database);
+  try {
+    await store.put(record, { ...credentials });
+  } finally {
+    store.close();
+  }
+}
+
+/** Deletes the session and everything that its device kept. */
+export async function forgetSession(credentials: Credentials): Promise<void> {
+  await KeyStore.destroy(database);
+  await KeyStore.destroy(deviceDatabase(credentials));
+}
