@@ -12,7 +12,6 @@ export default defineConfig({
     hookTimeout: 300_000,
     fileParallelism: false,
     allowOnly: false,
-    bail: 1,
     reporters: report === undefined ? ["verbose"] : ["verbose", "json"],
     ...(report === undefined ? {} : { outputFile: { json: report } }),
   },

@@ -1,12 +1,41 @@
-import { StrictMode } from "react";
+import { lazy, StrictMode, Suspense } from "react";
 import { createRoot } from "react-dom/client";
+import * as z from "zod/mini";
+import * as sdk from "../sdk";
+import { createApp, describeDevice } from "../stores/app";
+import { restoreTheme } from "../stores/appearance";
 import "../ui/theme.css";
-import { App } from "./App";
+import { AppView } from "./AppView";
+
+// Compiled validators need `eval`, which our Content-Security-Policy refuses.
+z.config({ jitless: true });
+restoreTheme();
 
 const root = document.getElementById("root");
 if (root === null) throw new Error("the page has no #root");
-createRoot(root).render(
-  <StrictMode>
-    <App />
-  </StrictMode>,
-);
+
+// Every component in each of its states: for developers, and for the pictures that tests take. Not in a build.
+const Gallery = import.meta.env.DEV
+  ? lazy(() => import("../gallery/Gallery").then((m) => ({ default: m.Gallery })))
+  : null;
+
+if (Gallery !== null && location.pathname.startsWith("/gallery")) {
+  createRoot(root).render(
+    <Suspense>
+      <Gallery />
+    </Suspense>,
+  );
+} else {
+  const app = createApp({
+    sdk,
+    baseUrl: location.origin,
+    deviceName: describeDevice(navigator.userAgent),
+    openChat: async (session, onSignOut) => (await import("../stores/chat")).openChat(session, onSignOut),
+  });
+  void app.start();
+  createRoot(root).render(
+    <StrictMode>
+      <AppView app={app} />
+    </StrictMode>,
+  );
+}

@@ -1,0 +1,37 @@
+import { ShieldCheck } from "lucide-react";
+import type { ReactNode } from "react";
+import { t } from "../../i18n";
+import { Mark } from "../../ui/core";
+
+/** The card in which one signs in, in the middle of an otherwise empty page. */
+export function Frame({
+  title,
+  text,
+  server,
+  children,
+}: {
+  title: string;
+  text: string;
+  server: string;
+  children: ReactNode;
+}) {
+  return (
+    <div className="h-full overflow-y-auto bg-side">
+      <main className="mx-auto flex min-h-full w-full max-w-[27rem] flex-col justify-center px-4 py-10">
+        <div className="mb-7 flex items-center gap-2.5 self-center">
+          <Mark size={30} />
+          <span className="text-lg font-semibold tracking-tight">Conclave</span>
+        </div>
+        <section className="rounded-2xl border border-line bg-raised p-6 shadow-card sm:p-8">
+          <h1 className="text-xl font-semibold tracking-tight">{title}</h1>
+          <p className="mt-1.5 mb-6 text-sm leading-relaxed text-ink-2">{text}</p>
+          {children}
+        </section>
+        <p className="mx-auto mt-6 flex max-w-xs items-center justify-center gap-2 text-left text-[13px] text-ink-2">
+          <ShieldCheck className="size-4 shrink-0 text-good" aria-hidden />
+          {t("auth.promise", { server })}
+        </p>
+      </main>
+    </div>
+  );
+}

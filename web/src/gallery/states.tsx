@@ -1,0 +1,137 @@
+/** Every screen and component of the client in each of its states, by name. */
+import type { ReactNode } from "react";
+import { ChatView } from "../app/ChatView";
+import { Opening } from "../app/Opening";
+import { SignIn } from "../features/auth/SignIn";
+import { SignUp } from "../features/auth/SignUp";
+import { RecoveryKey } from "../features/identity/RecoveryKey";
+import { Unlock } from "../features/identity/Unlock";
+import { t } from "../i18n";
+import type { RoomSafety } from "../stores/model";
+import * as f from "./fixtures";
+import { Components } from "./Components";
+import { paint } from "./picture";
+
+interface State {
+  /** The address that the client shows in this state. */
+  path: string;
+  render(): ReactNode;
+}
+
+const server = "northwind.org";
+const never = <T,>(): Promise<T> => new Promise<T>(() => {});
+const nothing = (): void => {};
+const done = async (): Promise<void> => {};
+const key = "EsTB kRqP 4mhc VZ9y D2nW uKf7 Gx3L aQtJ pE5s 8wYb NcUv H6dM";
+
+const harbour = (): f.RoomStateInput => ({
+  summary: f.rooms()[1] ?? null,
+  items: f.conversation(),
+  picture: () => paint(),
+});
+const inRoom = (id: string): string => `/room/${encodeURIComponent(id)}`;
+const harbourPath = inRoom("!harbour:northwind.org");
+
+function chat(
+  rest: Parameters<typeof f.fakeChat>[0] = {},
+  view: { members?: boolean; open?: "jump" | "direct" | "group" | "signOut" } = {},
+): ReactNode {
+  return <ChatView chat={f.fakeChat(rest)} membersOpen={view.members === true} initiallyOpen={view.open ?? null} />;
+}
+
+function room(state: Partial<f.RoomStateInput>, view: { members?: boolean } = {}): ReactNode {
+  return chat({ room: f.fakeRoom({ ...harbour(), ...state }) }, view);
+}
+
+const changed: RoomSafety = { sealed: true, withoutKeys: [f.erin.userId], changed: [f.carla.userId] };
+const plain: RoomSafety = { sealed: false, withoutKeys: [], changed: [] };
+
+const signUp = (props: Partial<Parameters<typeof SignUp>[0]>): ReactNode => (
+  <SignUp
+    server={server}
+    info={async () => ({ open: true, stages: ["m.login.dummy"] })}
+    isNameFree={async (name) => name !== "alice"}
+    onSubmit={done}
+    onSignIn={nothing}
+    {...props}
+  />
+);
+
+const recovery = (props: Partial<Parameters<typeof RecoveryKey>[0]>): ReactNode => (
+  <RecoveryKey userId={f.alice.userId} recoveryKey={key} onRetry={nothing} onConfirmed={done} {...props} />
+);
+
+export const states: Record<string, State> = {
+  components: { path: "/", render: () => <Components /> },
+  "sign-in": { path: "/", render: () => <SignIn server={server} onSubmit={done} onSignUp={nothing} /> },
+  "sign-in-ended": {
+    path: "/",
+    render: () => <SignIn server={server} note={t("boot.endedText")} onSubmit={done} onSignUp={nothing} />,
+  },
+  "sign-up": { path: "/", render: () => signUp({}) },
+  "sign-up-token": {
+    path: "/",
+    render: () => signUp({ info: async () => ({ open: true, stages: ["m.login.registration_token"] }) }),
+  },
+  "sign-up-closed": { path: "/", render: () => signUp({ info: async () => ({ open: false, stages: [] }) }) },
+  "sign-up-asking": { path: "/", render: () => signUp({ info: never }) },
+  "sign-up-offline": {
+    path: "/",
+    render: () => signUp({ info: () => Promise.reject(new TypeError("Failed to fetch")) }),
+  },
+  recovery: { path: "/", render: () => recovery({}) },
+  "recovery-making": { path: "/", render: () => recovery({ recoveryKey: null }) },
+  "recovery-confirm": { path: "/", render: () => recovery({ initialStep: "confirm" }) },
+  "recovery-failed": { path: "/", render: () => recovery({ recoveryKey: null, failure: t("failed.offline") }) },
+  unlock: {
+    path: "/",
+    render: () => (
+      <Unlock userId={f.alice.userId} onUnlock={() => Promise.reject(new Error("wrong_key"))} onSignOut={nothing} />
+    ),
+  },
+  opening: { path: "/", render: () => <Opening /> },
+  rooms: { path: "/", render: () => chat() },
+  "rooms-loading": { path: "/", render: () => chat({ rooms: [], loaded: false, connection: "connecting" }) },
+  "rooms-none": { path: "/", render: () => chat({ rooms: [] }) },
+  "rooms-offline": { path: "/", render: () => chat({ connection: "offline" }) },
+  group: { path: harbourPath, render: () => room({ typing: [f.bob] }) },
+  direct: {
+    path: inRoom("!bob:northwind.org"),
+    render: () =>
+      chat({
+        room: f.fakeRoom({
+          summary: f.rooms()[2] ?? null,
+          items: f.direct(),
+          picture: () => paint(),
+          members: f.members().slice(0, 2),
+        }),
+      }),
+  },
+  troubled: { path: harbourPath, render: () => room({ items: f.troubled(), safety: changed }) },
+  happenings: { path: harbourPath, render: () => room({ items: f.happenings() }) },
+  "room-loading": { path: harbourPath, render: () => room({ items: [], timeline: { loading: true, more: true } }) },
+  "room-older": { path: harbourPath, render: () => room({ timeline: { failed: true, more: true } }) },
+  "room-read-only": { path: harbourPath, render: () => room({ maySend: false, safety: plain }) },
+  composing: {
+    path: harbourPath,
+    render: () =>
+      room({
+        draft: {
+          text: "The crane is confirmed.\nI will be at the gate at quarter to nine, with the drawings and with biscuits.",
+          replyTo: { id: "$x", sender: f.dmitri, body: "Done: crane on site Wednesday 7:00, paid until Friday noon." },
+        },
+        uploads: [
+          { id: "1", name: "east-quay-drawings.pdf", done: 6_400_000, total: 9_800_000, failed: false },
+          { id: "2", name: "site-plan.dwg", done: 0, total: 120_000, failed: true },
+        ],
+      }),
+  },
+  members: { path: harbourPath, render: () => room({}, { members: true }) },
+  invitation: { path: inRoom("!inv:harbour.example"), render: () => chat() },
+  "not-found": { path: inRoom("!gone:northwind.org"), render: () => chat() },
+  settings: { path: "/settings", render: () => chat() },
+  "sign-out": { path: "/settings", render: () => chat({}, { open: "signOut" }) },
+  jump: { path: "/", render: () => chat({}, { open: "jump" }) },
+  "new-chat": { path: "/", render: () => chat({}, { open: "direct" }) },
+  "new-group": { path: "/", render: () => chat({}, { open: "group" }) },
+};

@@ -1,0 +1,79 @@
+import { clsx } from "clsx";
+import { Eye, EyeOff } from "lucide-react";
+import { type InputHTMLAttributes, type ReactNode, type Ref, useId, useState } from "react";
+import { t } from "../i18n";
+
+interface FieldProps extends InputHTMLAttributes<HTMLInputElement> {
+  label: string;
+  hint?: ReactNode;
+  error?: string | undefined;
+  good?: string | undefined;
+  prefix?: string;
+  suffix?: ReactNode;
+  ref?: Ref<HTMLInputElement>;
+}
+
+/** A labelled input with its hint; an error takes the place of the hint and is read out. */
+export function TextField({ label, hint, error, good, prefix, suffix, className, ...rest }: FieldProps) {
+  const id = useId();
+  const note = error ?? good ?? hint;
+  return (
+    <div className={clsx("flex flex-col gap-1.5", className)}>
+      <label htmlFor={id} className="text-[13px] font-medium text-ink">
+        {label}
+      </label>
+      <div
+        className={clsx(
+          "flex h-11 items-center rounded-lg border bg-canvas transition-shadow focus-within:ring-2 focus-within:ring-accent/40",
+          error !== undefined ? "border-bad" : "border-line-strong focus-within:border-accent-ink",
+        )}
+      >
+        {prefix !== undefined ? <span className="pl-3 text-[15px] text-ink-3 select-none">{prefix}</span> : null}
+        <input
+          {...rest}
+          id={id}
+          aria-invalid={error !== undefined}
+          aria-describedby={note !== undefined ? `${id}-note` : undefined}
+          className={clsx(
+            "h-full min-w-0 flex-1 rounded-lg bg-transparent px-3 text-[15px] outline-none placeholder:text-ink-3",
+            prefix !== undefined && "pl-0.5",
+          )}
+        />
+        {suffix}
+      </div>
+      {note !== undefined ? (
+        <p
+          id={`${id}-note`}
+          role={error !== undefined ? "alert" : undefined}
+          className={clsx(
+            "text-[13px] leading-snug wrap-anywhere",
+            error !== undefined ? "text-bad" : good !== undefined ? "text-good" : "text-ink-2",
+          )}
+        >
+          {note}
+        </p>
+      ) : null}
+    </div>
+  );
+}
+
+export function PasswordField(props: Omit<FieldProps, "type" | "suffix">) {
+  const [shown, show] = useState(false);
+  return (
+    <TextField
+      {...props}
+      type={shown ? "text" : "password"}
+      suffix={
+        <button
+          type="button"
+          aria-label={shown ? t("form.hidePassword") : t("form.showPassword")}
+          aria-pressed={shown}
+          onClick={() => show(!shown)}
+          className="mr-1 flex size-9 items-center justify-center rounded-md text-ink-3 hover:text-ink [&_svg]:size-[18px]"
+        >
+          {shown ? <EyeOff /> : <Eye />}
+        </button>
+      }
+    />
+  );
+}
