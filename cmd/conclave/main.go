@@ -41,6 +41,7 @@ func commands() []command {
 		serveCommand(),
 		initCommand(),
 		configCommand(),
+		userCommand(),
 		verifyCommand(),
 		versionCommand(),
 	}

@@ -153,6 +153,7 @@ func (s *server) run(ctx context.Context, p ports) error {
 		go serve(s.adminHTTP, p.admin)
 	}
 	s.log.Info("serving", "server_name", s.conf.ServerName, "client", address(p.client), "federation", address(p.federation), "admin", address(p.admin))
+	defer s.operate()()
 	var err error
 	select {
 	case <-ctx.Done():
