@@ -12,6 +12,8 @@ import (
 const maxEventBody = 128 << 10
 
 var roomRoutes = []Route{
+	// Transactions
+	{Method: "PUT", Path: v1 + "/send/{txnId}", OperationID: "sendTransaction", Auth: AuthServer, MaxBody: maxTransaction, PerOrigin: 4, Handler: (*Server).sendTransaction},
 	// Joining, leaving, inviting
 	{Method: "GET", Path: v1 + "/make_join/{roomId}/{userId}", OperationID: "makeJoin", Auth: AuthServer, Handler: propose("join")},
 	{Method: "PUT", Path: v2 + "/send_join/{roomId}/{eventId}", OperationID: "sendJoinV2", Auth: AuthServer, MaxBody: maxEventBody, PerOrigin: 4, Handler: (*Server).sendJoinV2},

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -18,6 +19,7 @@ import (
 	"conclave/internal/cluster"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
+	"conclave/internal/work"
 	"conclave/keys"
 	"conclave/media"
 	"conclave/rooms"
@@ -104,6 +106,9 @@ type ServerOptions struct {
 	// WellKnown is the m.server of the delegation document, "" if there is none to serve.
 	WellKnown string
 
+	// Typing, if it is not nil, is told that a user of another server types in a room, for a while or (0) no more.
+	Typing func(room store.RoomNID, user matrix.UserID, lasts time.Duration)
+
 	// Alive, if it is not nil, hears of every server that has authenticated itself.
 	Alive func(matrix.ServerName)
 }
@@ -118,6 +123,8 @@ type Server struct {
 	options ServerOptions
 	echo    *echo.Echo
 	busy    originLimits
+	txns    work.Flights[txnKey, json.RawMessage] // transactions that are being taken in
+	swept   atomic.Int64                          // when old ones were last forgotten, ms
 }
 
 // NewServer makes a server of all routes. A route that does not declare all it must is an error.

@@ -1,8 +1,14 @@
 package federation
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 
 	"conclave/internal/matrix"
@@ -163,6 +169,9 @@ func signedRequest(method, uri string, origin, destination matrix.ServerName, co
 	if content != nil {
 		canonical, err := matrix.CanonicalJSON(content)
 		if err != nil {
+			canonical, err = loosely(content)
+		}
+		if err != nil {
 			return nil, err
 		}
 		b = append(b, `"content":`...)
@@ -178,4 +187,51 @@ func signedRequest(method, uri string, origin, destination matrix.ServerName, co
 		b = matrix.AppendString(b, m[1])
 	}
 	return append(b, '}'), nil
+}
+
+// loosely makes text canonical that the strict reader refuses, as most servers would: of members with one name the last
+// counts. It is for signatures of transactions alone, of which one broken item must not spoil the others (threats F16);
+// whoever reads a body afterwards reads it strictly.
+func loosely(content []byte) ([]byte, error) {
+	d := json.NewDecoder(bytes.NewReader(content))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("something follows the JSON")
+	}
+	return appendLoosely(make([]byte, 0, len(content)), v), nil
+}
+
+func appendLoosely(out []byte, v any) []byte {
+	switch v := v.(type) {
+	case map[string]any:
+		out = append(out, '{')
+		for i, name := range slices.Sorted(maps.Keys(v)) {
+			if i > 0 {
+				out = append(out, ',')
+			}
+			out = append(matrix.AppendString(out, name), ':')
+			out = appendLoosely(out, v[name])
+		}
+		return append(out, '}')
+	case []any:
+		out = append(out, '[')
+		for i, item := range v {
+			if i > 0 {
+				out = append(out, ',')
+			}
+			out = appendLoosely(out, item)
+		}
+		return append(out, ']')
+	case string:
+		return matrix.AppendString(out, v)
+	case json.Number:
+		return append(out, v...)
+	case bool:
+		return strconv.AppendBool(out, v)
+	}
+	return append(out, "null"...)
 }

@@ -113,10 +113,22 @@ func (r *Rooms) newRoom(ctx context.Context, req *CreateRequest, create *matrix.
 	return ref, nil
 }
 
+// creationTime is now, and later than any other room's: from version 12 two rooms that one user makes alike at the same
+// time would be one.
+func (r *Rooms) creationTime() int64 {
+	for {
+		last := r.created.Load()
+		at := max(r.now().UnixMilli(), last+1)
+		if r.created.CompareAndSwap(last, at) {
+			return at
+		}
+	}
+}
+
 // firstEvents are the events of a new room, in the order of the spec: create, the creator's join, power levels, alias,
 // preset, initial state, name and topic.
 func (r *Rooms) firstEvents(req *CreateRequest) ([]*matrix.Template, error) {
-	b := &firstState{at: r.now().UnixMilli(), creator: req.Creator.ID}
+	b := &firstState{at: r.creationTime(), creator: req.Creator.ID}
 	preset := presets[req.Preset]
 	create, err := createContent(req)
 	if err != nil {

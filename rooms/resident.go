@@ -1,6 +1,7 @@
 package rooms
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"slices"
@@ -203,6 +204,9 @@ func (r *Rooms) Accept(ctx context.Context, origin matrix.ServerName, room matri
 	held, err := r.held(ctx, ref, ev.ID())
 	if err != nil {
 		return nil, err
+	}
+	if held != nil && !bytes.Equal(held.Event.SigningBytes(), ev.SigningBytes()) { // servers choose the IDs in versions 1 and 2
+		return nil, matrix.InvalidParam("There is another event with this ID.")
 	}
 	if held != nil {
 		return &Accepted{ref, held.Event, held.StateBefore()}, nil

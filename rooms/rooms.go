@@ -13,6 +13,7 @@ import (
 	"crypto/ed25519"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"conclave/internal/cluster"
@@ -59,6 +60,8 @@ type Rooms struct {
 
 	inbound inbound
 	joining *roomSet // rooms that a join is under way to: what comes for them waits
+
+	created atomic.Int64 // when the last room was made, ms
 
 	mu       sync.Mutex
 	rooms    map[store.RoomNID]*room

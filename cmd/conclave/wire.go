@@ -201,6 +201,7 @@ func (s *server) apis(ctx context.Context) (err error) {
 		Identity: s.identity, Keyring: s.remote.keyring, Policy: s.remote.policy, Log: s.log,
 		DB: s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Bus: s.bus,
 		Software: "Conclave", Version: thisBuild().Version, Alive: s.remote.sender.Alive,
+		Typing: func(room store.RoomNID, user matrix.UserID, lasts time.Duration) { s.sync.SetTyping(room, user, lasts) },
 	})
 	if err != nil {
 		return err

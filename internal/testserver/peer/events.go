@@ -90,6 +90,11 @@ func DuplicateMember(text string) Knob {
 	}}
 }
 
+// Seal makes an event of members that somebody else proposed: hashed, signed, named.
+func (p *Peer) Seal(v matrix.RoomVersion, members map[string]any, knobs ...Knob) *Event {
+	return p.seal(v, members, knobs)
+}
+
 // seal hashes and signs an event's members and names it.
 func (p *Peer) seal(v matrix.RoomVersion, members map[string]any, knobs []Knob) *Event {
 	apply := func(stage Stage) {

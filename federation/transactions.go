@@ -1,0 +1,203 @@
+package federation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"conclave/internal/matrix"
+	"conclave/internal/store"
+)
+
+// Bounds of a transaction that comes in (server-server API, "Transactions").
+const (
+	maxTransaction = 10 << 20 // bytes
+	maxTxnID       = 255
+	txnLife        = 8 * 24 * time.Hour // how long what was answered is known
+	txnSweep       = time.Hour
+	txnSweepRows   = 1000
+)
+
+// txnKey names a transaction: two servers may use the same ID.
+type txnKey struct {
+	origin matrix.ServerName
+	id     string
+}
+
+// sendTransaction takes in what another server sends. It answers once all that has to last is durable; the events find
+// their places after that, each room at its own pace. The same transaction is answered the same, however often it comes,
+// and has its effects once (threats F26).
+func (s *Server) sendTransaction(r *Request) (any, error) {
+	id := r.Param("txnId")
+	if id == "" || len(id) > maxTxnID {
+		return nil, matrix.InvalidParam("A transaction ID has 1 to %d bytes.", maxTxnID)
+	}
+	// A server that hangs up will come again: what was begun is finished for then.
+	answer, err := s.txns.Do(r.Context(), txnKey{r.Origin, id}, func(ctx context.Context) (json.RawMessage, error) {
+		ctx, cancel := context.WithTimeout(ctx, inRequestTimeout)
+		defer cancel()
+		return s.takeTransaction(ctx, r.Origin, id, r.Body)
+	})
+	return answer, err
+}
+
+// takeTransaction answers a transaction from memory or takes it in.
+func (s *Server) takeTransaction(ctx context.Context, origin matrix.ServerName, id string, body []byte) (answer json.RawMessage, err error) {
+	from, err := s.options.DB.Server(ctx, origin)
+	if err != nil {
+		return nil, err
+	}
+	found := false
+	err = s.options.DB.Read(ctx, func(tx *store.Tx) (err error) {
+		answer, found, err = tx.InboundTxn(from, id)
+		return err
+	})
+	if err != nil || found {
+		return answer, err
+	}
+	t, err := readTransaction(body)
+	if err != nil {
+		return nil, err
+	}
+	lasting, err := s.takeEDUs(ctx, origin, t.edus)
+	if err != nil {
+		return nil, err
+	}
+	admitted := s.options.Rooms.Admit(ctx, origin, t.pdus)
+	verdicts := map[matrix.EventID]any{}
+	for _, a := range admitted {
+		if a.ID != "" {
+			verdicts[a.ID] = verdict(a.Err)
+		}
+	}
+	if answer, err = json.Marshal(map[string]any{"pdus": verdicts}); err != nil {
+		return nil, err
+	}
+	err = s.options.DB.Write(ctx, func(tx *store.Tx) error {
+		first, err := tx.AddInboundTxn(from, id, answer, s.now().UnixMilli())
+		if err != nil {
+			return err
+		}
+		if !first { // another node had it at the same time
+			answer, _, err = tx.InboundTxn(from, id)
+			return err
+		}
+		for _, effect := range lasting {
+			if err := effect(tx); err != nil {
+				return err
+			}
+		}
+		return s.options.Rooms.Stage(tx, origin, admitted)
+	})
+	if err == nil {
+		s.sweepTxns(ctx)
+	}
+	return answer, err
+}
+
+// verdict is what is answered about one event.
+func verdict(err error) any {
+	var refused *matrix.Error
+	switch {
+	case err == nil:
+		return struct{}{}
+	case errors.As(err, &refused):
+		return map[string]string{"error": refused.Text}
+	}
+	return map[string]string{"error": "The event could not be checked."}
+}
+
+// transaction is a transaction taken apart. Its items are raw: each is judged on its own.
+type transaction struct {
+	pdus []json.RawMessage
+	edus []json.RawMessage
+}
+
+// readTransaction takes a transaction apart without judging its items: encoding/json, which overlooks much, finds where
+// each begins and ends, and the strict readers behind it decide about one after the other (threats F16).
+func readTransaction(body []byte) (t transaction, err error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(body, &members); err != nil {
+		return t, matrix.NotJSON("The body is not a JSON object.").With(err)
+	}
+	lists := []struct {
+		name  string
+		into  *[]json.RawMessage
+		limit int
+	}{{"pdus", &t.pdus, maxPDUs}, {"edus", &t.edus, maxEDUs}}
+	for _, l := range lists {
+		raw, ok := members[l.name]
+		if !ok {
+			continue
+		}
+		if err := json.Unmarshal(raw, l.into); err != nil {
+			return t, matrix.BadJSON("%s is not a list.", l.name).With(err)
+		}
+		if len(*l.into) > l.limit {
+			return t, matrix.InvalidParam("A transaction has at most %d %s.", l.limit, l.name)
+		}
+	}
+	return t, nil
+}
+
+// takeEDUs takes in EDUs and returns what of them is to be written together with the transaction. An EDU that is not
+// usable has no effect, and none on others; only trouble of our own makes the transaction come again.
+func (s *Server) takeEDUs(ctx context.Context, origin matrix.ServerName, raws []json.RawMessage) ([]effect, error) {
+	var lasting []effect
+	for _, raw := range raws {
+		more, err := s.takeEDU(ctx, origin, raw)
+		var unusable *matrix.Error
+		switch {
+		case errors.As(err, &unusable):
+			s.log.Debug("an EDU has no effect", "origin", origin, "err", err)
+		case err != nil:
+			return nil, err
+		}
+		lasting = append(lasting, more...)
+	}
+	return lasting, nil
+}
+
+// takeEDU takes in one EDU. A panic over it is contained.
+func (s *Server) takeEDU(ctx context.Context, origin matrix.ServerName, raw json.RawMessage) (lasting []effect, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.log.Error("panic over an EDU", "origin", origin, "panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+			lasting, err = nil, nil
+		}
+	}()
+	var edu struct {
+		Type    string          `json:"edu_type"`
+		Content json.RawMessage `json:"content"`
+	}
+	if err := matrix.Decode(raw, &edu); err != nil {
+		return nil, err
+	}
+	receive, known := eduReceivers[edu.Type]
+	if !known || len(edu.Content) == 0 {
+		return nil, nil
+	}
+	return receive(s, ctx, origin, edu.Content)
+}
+
+// sweepTxns forgets old transactions now and then.
+func (s *Server) sweepTxns(ctx context.Context) {
+	now := s.now()
+	last := s.swept.Load()
+	if now.UnixMilli()-last < txnSweep.Milliseconds() || !s.swept.CompareAndSwap(last, now.UnixMilli()) {
+		return
+	}
+	err := s.options.DB.Write(ctx, func(tx *store.Tx) error {
+		n, err := tx.ForgetInboundTxns(now.Add(-txnLife).UnixMilli(), txnSweepRows)
+		if n == txnSweepRows {
+			tx.AfterCommit(func() { s.swept.Store(last) }) // there is more for the next time
+		}
+		return err
+	})
+	if err != nil {
+		s.log.Warn("old transactions were not forgotten", "err", err)
+	}
+}
