@@ -45,7 +45,7 @@ func (s *Server) member(ctx context.Context, origin matrix.ServerName, room matr
 	if err != nil {
 		return ref, rooms.Sender{}, err
 	}
-	allowed, err := r.AllowsServer(ctx, ref, origin)
+	allowed, err := r.ServerAllowed(ctx, ref, origin)
 	if err != nil {
 		return ref, rooms.Sender{}, err
 	}

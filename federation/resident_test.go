@@ -7,7 +7,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"conclave/internal/accounts"
 	"conclave/internal/cluster"
@@ -28,6 +30,16 @@ type houseWorld struct {
 	p      *peer.Peer
 	users  map[string]rooms.Sender
 	serial int
+
+	mu      sync.Mutex
+	typists []string
+}
+
+// typed are the users of other servers of whom it was said that they type.
+func (w *houseWorld) typed() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.typists)
 }
 
 // verifier is as much of an EventSource as a resident server needs.
@@ -59,6 +71,11 @@ func newHouse(t *testing.T, db *store.DB) *houseWorld {
 	people := accounts.New(accounts.Options{DB: db, Server: ourName, Config: &config.Config{}, Bus: bus})
 	_, w.us = w.startServer(func(o *ServerOptions) {
 		o.DB, o.Rooms, o.Accounts, o.Bus = db, w.rooms, people, bus
+		o.Typing = func(_ store.RoomNID, user matrix.UserID, _ time.Duration) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.typists = append(w.typists, string(user))
+		}
 	})
 	w.rows = NewRows(RowsOptions{DB: db, Identity: w.c.own})
 	w.p = peer.New(t, w.ca, peer.Options{})

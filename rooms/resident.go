@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 
 	"conclave/internal/matrix"
@@ -211,7 +212,7 @@ func (r *Rooms) Accept(ctx context.Context, origin matrix.ServerName, room matri
 	if held != nil {
 		return &Accepted{ref, held.Event, held.StateBefore()}, nil
 	}
-	before, err := r.placed(ctx, ref, ev)
+	in, err := r.admissible(ctx, ref, ev)
 	if err != nil {
 		return nil, err
 	}
@@ -219,17 +220,17 @@ func (r *Rooms) Accept(ctx context.Context, origin matrix.ServerName, room matri
 	if err != nil {
 		return nil, err
 	}
-	e := &entry{incoming: &incoming{event: ev, before: before, send: true}, sender: sender.NID}
-	if err := r.enter(ctx, ref, e); err != nil {
-		if held, again := r.held(ctx, ref, ev.ID()); again == nil && held != nil { // it came twice at the same time
-			return &Accepted{ref, held.Event, held.StateBefore()}, nil
-		}
+	err = r.enter(ctx, ref, &entry{incoming: in, sender: sender.NID})
+	if err != nil && !errors.Is(err, errHeld) { // it may have come twice at the same time
 		return nil, err
 	}
-	if e.row.Flags.Has(store.FlagSoftFailed) {
+	if held, err = r.held(ctx, ref, ev.ID()); err != nil {
+		return nil, err
+	}
+	if held == nil {
 		return nil, matrix.Forbidden("The room does not allow this any more.")
 	}
-	return &Accepted{ref, ev, before}, nil
+	return &Accepted{ref, held.Event, held.StateBefore()}, nil
 }
 
 // readMember reads a membership event that another server sends of one of its users about itself, and checks that path,
@@ -298,64 +299,42 @@ func (r *Rooms) held(ctx context.Context, ref Ref, id matrix.EventID) (row *stor
 	return row, err
 }
 
-// placed finds the state before an event whose parents and auth events we all hold, and checks the event against its
-// auth events and that state. Others are refused: who makes an event from our proposal cites what we have.
-func (r *Rooms) placed(ctx context.Context, ref Ref, ev *matrix.Event) (before store.State, err error) {
-	parents, err := r.eventsByID(ctx, ref, ev.PrevEvents())
+// admissible finds the place of an event whose parents and auth events we all hold, checked against its auth events and
+// the state before it. Others are refused: who makes an event from our proposal cites what we have.
+func (r *Rooms) admissible(ctx context.Context, ref Ref, ev *matrix.Event) (*incoming, error) {
+	a := &arrival{event: ev}
+	if err := r.look(ctx, ref, a); err != nil {
+		return nil, err
+	}
+	if lacks := a.lacks(); len(lacks.parents) > 0 || len(lacks.auth) > 0 || len(ev.PrevEvents()) == 0 {
+		return nil, matrix.InvalidParam("The event follows or cites events that this server does not have.")
+	}
+	if refused := a.refusedByAuth(); refused != nil {
+		return nil, forbidden(refused)
+	}
+	before, err := r.stateBefore(ctx, ref, a)
 	if err != nil {
-		return before, err
+		return nil, err
 	}
-	states := make([]store.State, 0, len(parents))
-	for _, id := range ev.PrevEvents() {
-		row := parents[id]
-		if row == nil || row.After == nil || row.Flags&(store.FlagRejected|store.FlagOutlier) != 0 {
-			return before, matrix.InvalidParam("The event follows events that this server does not have.")
-		}
-		states = append(states, row.StateAfter())
+	refused, err := r.refusedBy(ctx, ref, before, ev)
+	if err != nil {
+		return nil, err
 	}
-	if len(states) == 0 {
-		return before, matrix.InvalidParam("The event follows nothing.")
+	if refused != nil {
+		return nil, forbidden(refused)
 	}
-	if before, err = r.resolve(ctx, ref, states); err != nil {
-		return before, err
-	}
-	return before, r.judged(ctx, ref, ev, before)
+	in := &incoming{event: ev, before: before, late: a.late, send: true}
+	in.follows, err = r.follows(ctx, ref, a)
+	return in, err
 }
 
-// judged applies the rules to an event by its own auth events and by the state before it.
-func (r *Rooms) judged(ctx context.Context, ref Ref, ev *matrix.Event, before store.State) error {
-	found, err := r.eventsByID(ctx, ref, ev.AuthEvents())
-	if err != nil {
+// forbidden is a refusal as another server is told it, whatever found it.
+func forbidden(why error) error {
+	var known *matrix.Error
+	if err := refusal(why); errors.As(err, &known) {
 		return err
 	}
-	auth, cited := make([]*matrix.Event, 0, len(found)), authrules.Map{}
-	for _, id := range ev.AuthEvents() {
-		row := found[id]
-		if row == nil {
-			return matrix.InvalidParam("The event cites auth events that this server does not have.")
-		}
-		auth = append(auth, row.Event)
-		key, _ := row.Event.StateKey()
-		cited[authrules.StateKey{Type: row.Event.Type(), Key: key}] = row.Event
-	}
-	create := authrules.StateKey{Type: "m.room.create"}
-	now, err := r.StateEvents(ctx, ref.NID, before, append(authrules.Needed(ev), create))
-	if err != nil {
-		return err
-	}
-	state := authrules.Map{}
-	for key, row := range now {
-		state[key] = row.Event
-	}
-	cited[create] = state[create]
-	rejected := func(id matrix.EventID) bool { return found[id].Flags.Has(store.FlagRejected) }
-	if err := authrules.CheckAuthEvents(ev, auth, rejected); err != nil {
-		return refusal(err)
-	}
-	if err := authrules.Check(ev, cited); err != nil {
-		return refusal(err)
-	}
-	return refusal(authrules.Check(ev, state))
+	return matrix.Forbidden("The room does not allow this.").With(why)
 }
 
 // eventsByID reads those of some events that a room has.
