@@ -2,16 +2,361 @@ package rooms
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
 
 	"conclave/internal/matrix"
+	"conclave/internal/store"
 )
 
-// fill asks other servers for what an event lacks: here nobody is asked, and the event waits.
+// Bounds of the work that one event can cause (threats F14). Together they keep it to about twenty requests.
+const (
+	maxRounds   = 8    // requests for missing events
+	maxGathered = 200  // events fetched by them
+	maxSingle   = 5    // events fetched one by one; more come as a whole state
+	maxMissing  = 5000 // state events and their auth chain that we do not hold
+	maxServers  = 3    // asked
+	fillTime    = 3 * time.Minute
+)
+
+var errStillMissing = errors.New("rooms: no server has what this event follows")
+
+// fill finds what an event lacks at other servers and takes it, with what was found, to its place. What cannot be had is
+// remembered: nobody is asked again before the end of a delay.
 func (r *Rooms) fill(ctx context.Context, ref Ref, from matrix.ServerName, ev *matrix.Event) error {
-	return errNoFederation()
+	if r.source == nil {
+		return errNoFederation()
+	}
+	if wait := r.delays.wait(ev.ID(), r.now()); wait > 0 {
+		return &putOffError{wait, errStillMissing}
+	}
+	inTime, cancel := context.WithTimeout(ctx, fillTime)
+	defer cancel()
+	err := r.fillNow(inTime, ref, from, ev)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	wait := r.delays.failed(ev.ID(), firstAsk, r.now())
+	r.log.Info("gap not filled", "room", ref.ID, "event", ev.ID(), "again_in", wait, "err", err)
+	return &putOffError{wait, err}
 }
 
-// backfill asks other servers for the history before a place, and reports whether there is more now.
-func (r *Rooms) backfill(ctx context.Context, ref Ref, at Place) (bool, error) {
-	return false, nil
+func (r *Rooms) fillNow(ctx context.Context, ref Ref, from matrix.ServerName, ev *matrix.Event) error {
+	servers, err := r.askable(ctx, ref, from)
+	if err != nil {
+		return err
+	}
+	found, err := r.gather(ctx, ref, servers, ev)
+	if err != nil {
+		return err
+	}
+	entries := 1
+	for _, e := range found {
+		err = r.settleGathered(ctx, ref, servers, e, &entries)
+		if err != nil && e.ID() != ev.ID() {
+			r.log.Debug("fetched event not placed", "room", ref.ID, "event", e.ID(), "err", err)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return err // of the last, which is the event itself: all others are behind it
+}
+
+// askable are the servers to ask about a room, at most maxServers: the one that brought something first, if it is in the
+// room, then those that have been there longest.
+func (r *Rooms) askable(ctx context.Context, ref Ref, first matrix.ServerName) ([]matrix.ServerName, error) {
+	all, err := r.Servers(ctx, ref.NID)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, r.own.IsOurs)
+	if at := slices.Index(all, first); at > 0 {
+		all = slices.Insert(slices.Delete(all, at, at+1), 0, first)
+	}
+	if len(all) == 0 {
+		return nil, errors.New("rooms: no other server is in the room")
+	}
+	return all[:min(len(all), maxServers)], nil
+}
+
+// gather fetches what lies between the room's present and an event, in rounds, and returns it in order, the event last.
+// What does not connect to anything held is left for backfill: it would come into the present as if it were new.
+func (r *Rooms) gather(ctx context.Context, ref Ref, servers []matrix.ServerName, ev *matrix.Event) ([]*matrix.Event, error) {
+	found := map[matrix.EventID]*matrix.Event{ev.ID(): ev}
+	have, err := r.endIDs(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	at := 0
+	for round := 0; round < maxRounds && at < len(servers) && len(found) <= maxGathered; round++ {
+		want, err := r.unconnected(ctx, ref, found)
+		if err != nil {
+			return nil, err
+		}
+		if len(want) == 0 {
+			break
+		}
+		limit := min(100, maxGathered+1-len(found))
+		raws, err := r.source.MissingEvents(ctx, servers[at], ref.ID, have, want, limit)
+		if err != nil {
+			r.log.Debug("asking for missing events failed", "room", ref.ID, "server", servers[at], "err", err)
+		}
+		added, err := r.connect(ctx, ref, found, r.vet(ctx, ref, raws[:min(len(raws), limit)]))
+		if err != nil {
+			return nil, err
+		}
+		if added == 0 {
+			at++ // it has nothing more to say
+		}
+	}
+	return r.connected(ctx, ref, found, ev)
+}
+
+// connect adds events to those found that something found follows, and says how many: nobody is asked for others. The
+// walk ends at events that are held: what is behind those is of another place in the timeline.
+func (r *Rooms) connect(ctx context.Context, ref Ref, found map[matrix.EventID]*matrix.Event, events []*matrix.Event) (added int, err error) {
+	byID := map[matrix.EventID]*matrix.Event{}
+	ids := make([]matrix.EventID, len(events))
+	for i, ev := range events {
+		byID[ev.ID()], ids[i] = ev, ev.ID()
+	}
+	held, err := r.stated(ctx, ref, ids)
+	if err != nil {
+		return 0, err
+	}
+	var next []*matrix.Event
+	for _, ev := range found {
+		next = append(next, ev)
+	}
+	for len(next) > 0 {
+		ev := next[len(next)-1]
+		next = next[:len(next)-1]
+		for _, id := range ev.PrevEvents() {
+			if parent := byID[id]; parent != nil && found[id] == nil && !held[id] {
+				found[id] = parent
+				next = append(next, parent)
+				added++
+			}
+		}
+	}
+	return added, nil
+}
+
+// stated are those of the events at which the state is known.
+func (r *Rooms) stated(ctx context.Context, ref Ref, ids []matrix.EventID) (map[matrix.EventID]bool, error) {
+	held := map[matrix.EventID]bool{}
+	err := r.db.Read(ctx, func(tx *store.Tx) error {
+		return tx.Stated(ref.NID, ids, func(id matrix.EventID) { held[id] = true })
+	})
+	return held, err
+}
+
+// endIDs are the room's ends.
+func (r *Rooms) endIDs(ctx context.Context, ref Ref) ([]matrix.EventID, error) {
+	h, err := r.loadHead(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]matrix.EventID, len(h.extremities))
+	for i, x := range h.extremities {
+		ids[i] = x.id
+	}
+	return ids, nil
+}
+
+// outside are the parents of the events that are not among them.
+func outside(found map[matrix.EventID]*matrix.Event) (parents []matrix.EventID) {
+	for _, ev := range found {
+		for _, id := range ev.PrevEvents() {
+			if found[id] == nil {
+				parents = append(parents, id)
+			}
+		}
+	}
+	return parents
+}
+
+// unconnected are those of the events, at most as many as an event has parents, that follow something neither found nor
+// held with its state.
+func (r *Rooms) unconnected(ctx context.Context, ref Ref, found map[matrix.EventID]*matrix.Event) ([]matrix.EventID, error) {
+	held, err := r.stated(ctx, ref, outside(found))
+	if err != nil {
+		return nil, err
+	}
+	var want []matrix.EventID
+	for _, ev := range found {
+		open := func(id matrix.EventID) bool { return found[id] == nil && !held[id] }
+		if slices.ContainsFunc(ev.PrevEvents(), open) && len(want) < maxExtremities {
+			want = append(want, ev.ID())
+		}
+	}
+	slices.Sort(want)
+	return want, nil
+}
+
+// connected are those of the events, in order, all of whose ancestors lead to held ones, and the event itself.
+func (r *Rooms) connected(ctx context.Context, ref Ref, found map[matrix.EventID]*matrix.Event, ev *matrix.Event) ([]*matrix.Event, error) {
+	good, err := r.stated(ctx, ref, outside(found))
+	if err != nil {
+		return nil, err
+	}
+	all := make([]*matrix.Event, 0, len(found))
+	for _, e := range found {
+		all = append(all, e)
+	}
+	var out []*matrix.Event
+	for _, e := range inOrder(all, (*matrix.Event).PrevEvents) {
+		lost := slices.ContainsFunc(e.PrevEvents(), func(id matrix.EventID) bool { return !good[id] })
+		if e != ev && !lost {
+			good[e.ID()] = true
+			out = append(out, e)
+		}
+	}
+	return append(out, ev), nil
+}
+
+// settleGathered is settle for an event of a gap: what it still lacks is asked for, as evidence.
+func (r *Rooms) settleGathered(ctx context.Context, ref Ref, servers []matrix.ServerName, ev *matrix.Event, entries *int) error {
+	a := &arrival{event: ev}
+	err := r.settle(ctx, ref, a)
+	var lacks *lacking
+	if !errors.As(err, &lacks) {
+		return err
+	}
+	if a, err = r.supply(ctx, ref, servers, ev, lacks, entries); err != nil {
+		return err
+	}
+	return r.settle(ctx, ref, a)
+}
+
+// supply asks for what an event lacks: its auth events, and the state before it where parents are not to be had.
+func (r *Rooms) supply(ctx context.Context, ref Ref, servers []matrix.ServerName, ev *matrix.Event, lacks *lacking, entries *int) (*arrival, error) {
+	a := &arrival{event: ev}
+	err := errStillMissing
+	for _, server := range servers {
+		err = nil
+		if len(lacks.auth) > 0 {
+			err = r.fetchAuth(ctx, ref, server, ev.ID())
+		}
+		if err == nil && len(lacks.parents) > 0 {
+			if *entries == 0 {
+				return nil, errStillMissing
+			}
+			*entries--
+			var before store.State
+			before, err = r.stateAt(ctx, ref, server, ev.ID())
+			a.before, a.missing = &before, lacks.parents
+		}
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return a, err
+}
+
+// fetchAuth fetches the auth chain of an event.
+func (r *Rooms) fetchAuth(ctx context.Context, ref Ref, server matrix.ServerName, id matrix.EventID) error {
+	raws, err := r.source.EventAuth(ctx, server, ref.ID, id)
+	if err != nil {
+		return err
+	}
+	if len(raws) > maxMissing {
+		return fmt.Errorf("rooms: %s answers with an auth chain of %d events", server, len(raws))
+	}
+	create, err := r.createOf(ctx, ref)
+	if err != nil {
+		return err
+	}
+	_, err = r.weigh(ctx, ref, create, r.vet(ctx, ref, raws))
+	return err
+}
+
+// stateAt asks a server for the state before an event, fetches what we do not hold of it and builds it.
+func (r *Rooms) stateAt(ctx context.Context, ref Ref, server matrix.ServerName, at matrix.EventID) (store.State, error) {
+	var none store.State
+	state, auth, err := r.source.StateIDs(ctx, server, ref.ID, at)
+	if err != nil {
+		return none, err
+	}
+	lacking := map[matrix.EventID]bool{}
+	for _, id := range append(state[:len(state):len(state)], auth...) {
+		lacking[id] = true
+	}
+	err = r.db.Read(ctx, func(tx *store.Tx) error {
+		ids := make([]matrix.EventID, 0, len(lacking))
+		for id := range lacking {
+			ids = append(ids, id)
+		}
+		return tx.Known(ref.NID, ids, func(id matrix.EventID, _ store.EventNID, _ store.EventFlags, _ bool) { delete(lacking, id) })
+	})
+	if err != nil {
+		return none, err
+	}
+	if len(lacking) > maxMissing {
+		return none, fmt.Errorf("rooms: the state at %s has %d events that are not held", server, len(lacking))
+	}
+	events, err := r.fetchEvidence(ctx, ref, server, at, lacking)
+	if err != nil {
+		return none, err
+	}
+	create, err := r.createOf(ctx, ref)
+	if err != nil {
+		return none, err
+	}
+	held, err := r.heldByID(ctx, ref, state)
+	if err != nil {
+		return none, err
+	}
+	w, err := r.weigh(ctx, ref, create, append(events, held...))
+	if err != nil {
+		return none, err
+	}
+	return w.state(ctx, state)
+}
+
+// heldByID reads those of the events that we hold.
+func (r *Rooms) heldByID(ctx context.Context, ref Ref, ids []matrix.EventID) (events []*matrix.Event, err error) {
+	err = r.db.Read(ctx, func(tx *store.Tx) error {
+		events = nil
+		return tx.EventsByID(ref.NID, ids, func(row *store.EventRow) { events = append(events, row.Event) })
+	})
+	return events, err
+}
+
+// fetchEvidence fetches events of a state: a few one by one, many with the whole of it.
+func (r *Rooms) fetchEvidence(ctx context.Context, ref Ref, server matrix.ServerName, at matrix.EventID, ids map[matrix.EventID]bool) ([]*matrix.Event, error) {
+	var raws []json.RawMessage
+	if len(ids) <= maxSingle {
+		for id := range ids {
+			raw, err := r.source.Event(ctx, server, id)
+			if err != nil {
+				return nil, err
+			}
+			raws = append(raws, raw)
+		}
+		return r.vet(ctx, ref, raws), nil
+	}
+	var events []*matrix.Event
+	flush := func() {
+		events = append(events, r.vet(ctx, ref, raws)...)
+		raws = raws[:0]
+	}
+	wanted := len(ids)
+	err := r.source.State(ctx, server, ref.ID, at, func(raw json.RawMessage) error {
+		a := Admitted{Ref: ref}
+		if a.parse(raw); a.Err != nil || !ids[a.ID] || wanted == 0 {
+			return nil
+		}
+		wanted--
+		if raws = append(raws, raw); len(raws) == evidenceChunk {
+			flush()
+		}
+		return ctx.Err()
+	})
+	flush()
+	return events, err
 }

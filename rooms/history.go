@@ -135,3 +135,38 @@ func (r *Rooms) Visible(ctx context.Context, ref Ref, viewer Viewer, id matrix.E
 	}
 	return row, err
 }
+
+// History is Page that first asks other servers for what is missing in the stretch that it reads.
+func (r *Rooms) History(ctx context.Context, q PageRequest) (*Page, error) {
+	page, err := r.Page(ctx, q)
+	if err != nil || !q.Backward || r.source == nil {
+		return page, err
+	}
+	filled, err := r.backfill(ctx, q.Ref, page.End, q.From)
+	if err != nil {
+		r.log.Info("history not fetched", "room", q.Ref.ID, "err", err) // what is here is an answer too
+	}
+	if filled {
+		if page, err = r.Page(ctx, q); err != nil {
+			return nil, err
+		}
+	}
+	if page.Done && len(page.Events) > 0 {
+		gap, _, err := r.newestGap(ctx, q.Ref, page.End, q.From)
+		if err != nil {
+			return nil, err
+		}
+		page.Done = gap == nil // there is more, which may be had later
+	}
+	return page, nil
+}
+
+// newestGap finds the latest gap in a stretch of a timeline. History stands before the event that it is missing before,
+// and a client that has read that event comes with a place just before it: such a gap counts.
+func (r *Rooms) newestGap(ctx context.Context, ref Ref, lo, hi Place) (row *store.EventRow, missing []matrix.EventID, err error) {
+	err = r.db.Read(ctx, func(tx *store.Tx) (err error) {
+		row, missing, err = tx.NewestGap(ref.NID, store.Place{Pos: lo.Pos, Sub: lo.Sub}, store.Place{Pos: hi.Pos, Sub: hi.Sub + 1})
+		return err
+	})
+	return row, missing, err
+}

@@ -68,16 +68,3 @@ func (r *Rooms) Rename(ctx context.Context, ref Ref, user Sender, p Profile) err
 	_, err = r.change(ctx, MemberRequest{Room: ref, Sender: user, Target: user.ID, Profile: p}, "join")
 	return err
 }
-
-// History is Page that first asks other servers for what is missing before the page, where there is a gap.
-func (r *Rooms) History(ctx context.Context, q PageRequest) (*Page, error) {
-	page, err := r.Page(ctx, q)
-	if err != nil || !q.Backward || !page.Done || len(page.Events) >= q.Limit || r.source == nil {
-		return page, err
-	}
-	filled, err := r.backfill(ctx, q.Ref, page.End)
-	if err != nil || !filled {
-		return page, nil //nolint:nilerr // what is here is an answer; the gap stays for the next request
-	}
-	return r.Page(ctx, q)
-}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"conclave/internal/matrix"
 	"conclave/internal/matrix/authrules"
@@ -213,6 +214,9 @@ func (r *Rooms) settle(ctx context.Context, ref Ref, a *arrival) error {
 		return err
 	}
 	held := a.rows[a.event.ID()]
+	if held != nil && a.event.Type() == "m.room.create" {
+		return nil // of another, or the room's own, which is no news
+	}
 	lacks := a.lacks()
 	placeless := a.before == nil && len(lacks.parents) > 0
 	if held != nil && settled(held) && (held.Pos != 0 || held.After != nil || placeless) {
@@ -412,13 +416,13 @@ func (r *Rooms) follows(ctx context.Context, ref Ref, a *arrival) ([]matrix.Even
 		}
 		return next
 	}
-	all := a.event.PrevEvents()
+	all := slices.Clone(a.event.PrevEvents())
 	next := aside(a.rows, all)
 	for range maxAside {
 		if len(next) == 0 || len(all) > 10*maxExtremities {
 			break
 		}
-		all = append(all[:len(all):len(all)], next...)
+		all = append(all, next...)
 		rows := map[matrix.EventID]*store.EventRow{}
 		err := r.db.Read(ctx, func(tx *store.Tx) error {
 			return tx.EventsByID(ref.NID, next, func(row *store.EventRow) { rows[row.Event.ID()] = row })

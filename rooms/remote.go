@@ -8,7 +8,6 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/matrix/authrules"
-	"conclave/internal/matrix/statetree"
 	"conclave/internal/store"
 )
 
@@ -115,14 +114,7 @@ func (r *Rooms) keep(ctx context.Context, ref Ref, e *entry) error {
 			return err
 		}
 	}
-	key, _ := ev.StateKey()
-	change := []statetree.Entry{{Key: r.hasher.KeyOf(ev.Type(), key), Event: int64(held.NID)}}
-	var err error
-	if ev.Type() == "m.room.member" {
-		_, err = r.writeState(ctx, ref, e.incoming.before, change, nil)
-	} else {
-		_, err = r.writeState(ctx, ref, e.incoming.before, nil, change)
-	}
+	_, err := r.stateWith(ctx, ref, e.incoming.before, ev, held.NID)
 	return err
 }
 

@@ -2,19 +2,478 @@ package rooms
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"time"
 
+	"conclave/internal/cluster"
 	"conclave/internal/matrix"
+	"conclave/internal/matrix/authrules"
+	"conclave/internal/store"
 )
 
-// joinRemote brings a user into a room through another server.
+const (
+	maxCandidates = 5 // servers through which a join is tried
+	joinTime      = 10 * time.Minute
+	leaveTime     = 30 * time.Second
+
+	// Bounds of a join's answer.
+	maxJoinEvents = 500_000
+	maxJoinBytes  = 512 << 20
+)
+
+// joinRemote brings a user into a room through another server. It goes on without its caller: the other server may have
+// let the user in already.
 func (r *Rooms) joinRemote(ctx context.Context, q JoinRequest, ref *Ref) error {
 	if r.source == nil {
 		return matrix.NotFound("There is no room %s on this server.", q.Room)
 	}
-	return errNoFederation()
+	if len(q.Reason) > maxReason {
+		return matrix.InvalidParam("A reason has at most %d bytes.", maxReason)
+	}
+	servers, err := r.candidates(ctx, q.Room, ref, q.User, q.Via)
+	if err != nil {
+		return err
+	}
+	if len(servers) == 0 {
+		return matrix.NotFound("No server is known through which %s could be joined.", q.Room)
+	}
+	done := make(chan error, 1)
+	r.work.Go("join", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, joinTime)
+		defer cancel()
+		done <- r.joinThroughAny(ctx, servers, q, ref)
+		return nil
+	})
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
-// leaveRemote leaves a room that only other servers are in: an invitation declined.
+// candidates are the servers that may know a room: those that were named, the one that invited the user, those that were
+// in the room when we left it, and the one that the room's ID names.
+func (r *Rooms) candidates(ctx context.Context, room matrix.RoomID, ref *Ref, user Sender, via []matrix.ServerName) ([]matrix.ServerName, error) {
+	var all []matrix.ServerName
+	add := func(name matrix.ServerName) {
+		if _, err := matrix.ParseServerName(string(name)); err == nil && !r.own.IsOurs(name) && !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	for _, name := range via {
+		add(name)
+	}
+	if ref != nil {
+		inviter, err := r.inviter(ctx, *ref, user)
+		if err != nil {
+			return nil, err
+		}
+		add(inviter)
+		known, err := r.Servers(ctx, ref.NID)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range known {
+			add(name)
+		}
+	}
+	if name, ok := room.Server(); ok {
+		add(name)
+	}
+	return all[:min(len(all), maxCandidates)], nil
+}
+
+// inviter is the server of who invited a user, "" if nobody did.
+func (r *Rooms) inviter(ctx context.Context, ref Ref, user Sender) (matrix.ServerName, error) {
+	row, err := r.Membership(ctx, ref.NID, user.NID)
+	if err != nil || row == nil || row.Membership != store.Invite {
+		return "", err
+	}
+	rows, err := r.eventsByNID(ctx, ref.NID, []store.EventNID{row.Event})
+	if err != nil {
+		return "", err
+	}
+	return rows[0].Event.Sender().Server(), nil
+}
+
+// joinThroughAny tries one server after the other. Of several failures a refusal says more than a server that could not
+// be reached.
+func (r *Rooms) joinThroughAny(ctx context.Context, servers []matrix.ServerName, q JoinRequest, ref *Ref) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.log.Error("panic over a join", "room", q.Room, "stack", string(debug.Stack()))
+			err = errPanic
+		}
+	}()
+	var failed *matrix.Error
+	for _, server := range servers {
+		err := r.joinThrough(ctx, server, q, ref)
+		if err == nil {
+			return nil
+		}
+		r.log.Info("join through a server failed", "room", q.Room, "server", server, "err", err)
+		told := toClient(err, server)
+		if failed == nil || failed.Status >= 500 && told.Status < 500 {
+			failed = told
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return failed
+}
+
+// toClient is what a client is told of a failure at another server.
+func toClient(err error, server matrix.ServerName) *matrix.Error {
+	var own *matrix.Error
+	if errors.As(err, &own) {
+		return own
+	}
+	var theirs interface{ ForClient() *matrix.Error }
+	if errors.As(err, &theirs) {
+		return theirs.ForClient()
+	}
+	return matrix.Errorf(http.StatusBadGateway, "M_UNKNOWN", "The room cannot be joined through %s.", server).With(err)
+}
+
+// join is a join under way through one server.
+type join struct {
+	r      *Rooms
+	ref    Ref // its NID is 0 until the room's creation is verified
+	server matrix.ServerName
+	event  *matrix.Event
+
+	state  []matrix.EventID
+	events map[matrix.EventID]*matrix.Event
+	bytes  int
+}
+
+// joinThrough joins a room through a server: the join is made here from the few facts of a template, and what the server
+// answers to it is checked whole before any of it counts.
+func (r *Rooms) joinThrough(ctx context.Context, server matrix.ServerName, q JoinRequest, ref *Ref) error {
+	draft, err := r.source.MakeMembership(ctx, server, "join", q.Room, q.User.ID)
+	if err != nil {
+		return err
+	}
+	if ref != nil && draft.Version != ref.Version {
+		return fmt.Errorf("rooms: %s says that room %s has version %s, not %s", server, q.Room, draft.Version, ref.Version)
+	}
+	more := map[string]any{}
+	if q.Reason != "" {
+		more["reason"] = q.Reason
+	}
+	if draft.AuthorisedVia != "" && draft.Version.RestrictedJoins() {
+		more["join_authorised_via_users_server"] = draft.AuthorisedVia
+	}
+	j := &join{r: r, ref: Ref{ID: q.Room, Version: draft.Version}, server: server, events: map[matrix.EventID]*matrix.Event{}}
+	if j.event, err = r.fromDraft(draft, q.Room, q.User.ID, memberContent("join", q.Profile, more)); err != nil {
+		return err
+	}
+	if ref != nil {
+		r.joining.add(ref.NID)
+		defer r.endJoin(*ref)
+	}
+	answer, err := r.source.SendJoin(ctx, server, j.event, j.take)
+	if err != nil {
+		return err
+	}
+	if answer.MembersOmitted {
+		return errors.New("rooms: the answer to a join leaves out members, which we did not ask for")
+	}
+	if err := j.authorised(ctx, answer.Event); err != nil {
+		return err
+	}
+	j.verify(ctx)
+	return j.enter(ctx, q.User)
+}
+
+func (r *Rooms) endJoin(ref Ref) {
+	r.joining.remove(ref.NID)
+	r.wake(ref)
+}
+
+// fromDraft builds a membership event of a user of ours at the place in the room that another server named.
+func (r *Rooms) fromDraft(d *Draft, room matrix.RoomID, user matrix.UserID, content map[string]any) (*matrix.Event, error) {
+	raw, err := matrix.Encode(content)
+	if err != nil {
+		return nil, err
+	}
+	key := string(user)
+	t := matrix.Template{
+		RoomID: room, Sender: user, Type: "m.room.member", StateKey: &key, Content: raw, PrevEvents: d.PrevEvents,
+		AuthEvents: d.AuthEvents, Depth: d.Depth, OriginServerTS: r.now().UnixMilli(),
+	}
+	return t.Build(d.Version, r.own.Name, r.own.KeyID, r.own.Key)
+}
+
+// take takes one event of the answer. What is malformed is left out.
+func (j *join) take(raw json.RawMessage, auth bool) error {
+	if j.bytes += len(raw); j.bytes > maxJoinBytes || len(j.events) >= maxJoinEvents {
+		return errors.New("rooms: the answer to a join is too large")
+	}
+	a := Admitted{Ref: j.ref}
+	if a.parse(raw); a.Err != nil || !a.Event.IsState() {
+		return nil
+	}
+	if !auth {
+		j.state = append(j.state, a.ID)
+	}
+	j.events[a.ID] = a.Event
+	return nil
+}
+
+// authorised takes the join as the other server signed it, which is needed where a user of that server lets ours in
+// (threats F22).
+func (j *join) authorised(ctx context.Context, raw json.RawMessage) error {
+	if _, ok := matrix.GetString(j.event.Content(), "join_authorised_via_users_server"); !ok {
+		return nil
+	}
+	a := Admitted{Ref: j.ref}
+	if a.parse(raw); a.Err != nil {
+		return a.Err
+	}
+	if a.ID != j.event.ID() || string(a.Event.Content()) != string(j.event.Content()) {
+		return errors.New("rooms: the other server signed another join than ours")
+	}
+	list := []Admitted{a}
+	if j.r.verify(ctx, list); list[0].Err != nil {
+		return list[0].Err
+	}
+	j.event = list[0].Event
+	return nil
+}
+
+// verify drops the events whose signatures are wrong.
+func (j *join) verify(ctx context.Context) {
+	list := make([]Admitted, 0, evidenceChunk)
+	flush := func() {
+		j.r.verify(ctx, list)
+		for _, a := range list {
+			if a.Err != nil {
+				delete(j.events, a.ID)
+			}
+		}
+		list = list[:0]
+	}
+	ids := make([]matrix.EventID, 0, len(j.events))
+	for id := range j.events {
+		ids = append(ids, id)
+	}
+	for _, id := range ids {
+		if list = append(list, Admitted{Ref: j.ref, ID: id, Event: j.events[id]}); len(list) == evidenceChunk {
+			flush()
+		}
+	}
+	flush()
+}
+
+// creation finds the room's create event in the answer and checks that it makes this room, in this version.
+func (j *join) creation() (matrix.EventID, error) {
+	var create *matrix.Event
+	for _, id := range j.state {
+		ev := j.events[id]
+		if ev == nil || ev.Type() != "m.room.create" || !ev.StateKeyEquals("") {
+			continue
+		}
+		if create != nil && create.ID() != id {
+			return "", errors.New("rooms: the state of a room has two creations")
+		}
+		create = ev
+	}
+	if create == nil {
+		return "", errors.New("rooms: the state of a room lacks its creation")
+	}
+	if err := authrules.Check(create, authrules.Map{}); err != nil {
+		return "", fmt.Errorf("rooms: the creation of a room: %w", err)
+	}
+	name, ok := matrix.GetString(create.Content(), "room_version")
+	if !ok {
+		name = "1" // rooms v1, m.room.create
+	}
+	if v, known := matrix.ParseRoomVersion(name); !known || v != j.ref.Version {
+		return "", fmt.Errorf("rooms: a room of version %.20q was said to be of version %s", name, j.ref.Version)
+	}
+	return create.ID(), nil
+}
+
+// enter checks the answer as a whole, stores it, and makes the room visible in one last short step.
+func (j *join) enter(ctx context.Context, user Sender) error {
+	r := j.r
+	create, err := j.creation()
+	if err != nil {
+		return err
+	}
+	nid, err := r.db.AddRoom(ctx, j.ref.ID, j.ref.Version)
+	if err != nil {
+		return err
+	}
+	j.ref.NID = nid
+	r.joining.add(nid)
+	defer r.endJoin(j.ref)
+	if known, err := r.createOf(ctx, j.ref); err != nil || known != "" && known != create {
+		return errors.Join(errors.New("rooms: the room was made by another event than this server knows"), err)
+	}
+	events := make([]*matrix.Event, 0, len(j.events))
+	users := make([]matrix.UserID, 0, len(j.events))
+	for _, ev := range j.events {
+		events = append(events, ev)
+		if key, _ := ev.StateKey(); ev.Type() == "m.room.member" {
+			if id, err := matrix.ParseUserID(key); err == nil {
+				users = append(users, id)
+			}
+		}
+	}
+	w, err := r.weigh(ctx, j.ref, create, events)
+	if err != nil {
+		return err
+	}
+	state, err := w.state(ctx, j.state)
+	if err != nil {
+		return err
+	}
+	if err := j.allowed(ctx, w, state); err != nil {
+		return err
+	}
+	if _, err := r.Users(ctx, users); err != nil { // so that the last step need not
+		return err
+	}
+	return j.appear(ctx, user, state)
+}
+
+// allowed checks that the join may be: by its own auth events and by the state that it was answered with.
+func (j *join) allowed(ctx context.Context, w *weighing, state store.State) error {
+	var auth []*matrix.Event
+	for _, id := range j.event.AuthEvents() {
+		if w.good[id] == nil {
+			held, err := j.r.heldByID(ctx, j.ref, []matrix.EventID{id})
+			if err != nil {
+				return err
+			}
+			if len(held) == 0 {
+				return errors.New("rooms: the join rests on something that is not in the answer")
+			}
+			w.good[id] = held[0]
+		}
+		auth = append(auth, w.good[id])
+	}
+	rejected := func(id matrix.EventID) bool { return w.rejected[id] }
+	if err := authrules.CheckAuthEvents(j.event, auth, rejected); err != nil {
+		return refusal(err)
+	}
+	refused, err := j.r.refusedBy(ctx, j.ref, state, j.event)
+	if err != nil {
+		return err
+	}
+	return refusal(refused)
+}
+
+// appear takes the join through the door as the beginning of the room's present. What lies before it is history that
+// can be asked for.
+func (j *join) appear(ctx context.Context, user Sender, state store.State) error {
+	r := j.r
+	a := &arrival{event: j.event}
+	if err := r.look(ctx, j.ref, a); err != nil {
+		return err
+	}
+	in := &incoming{event: j.event, before: state, anew: true, missing: a.lacks().parents}
+	err := r.enter(ctx, j.ref, &entry{incoming: in, sender: user.NID})
+	if err != nil && !errors.Is(err, errHeld) {
+		return err
+	}
+	r.cache.refs.Set(j.ref.ID, j.ref)
+	return r.db.Write(ctx, func(tx *store.Tx) error { return tx.ClearStripped(j.ref.NID, user.NID) })
+}
+
+// leaveRemote leaves a room that only other servers are in: an invitation declined, a knock withdrawn. If none of those
+// servers can be reached the user is out of the room all the same, as far as this server is concerned.
 func (r *Rooms) leaveRemote(ctx context.Context, q MemberRequest) error {
-	return errNoFederation()
+	content, err := q.content("leave")
+	if err != nil {
+		return err
+	}
+	servers, err := r.candidates(ctx, q.Room.ID, &q.Room, q.Sender, nil)
+	if err != nil {
+		return err
+	}
+	var members map[string]any
+	if err := matrix.Decode(content, &members); err != nil {
+		return err
+	}
+	leave := r.tellLeave(ctx, servers, q, members)
+	if leave == nil {
+		if leave, err = r.fromDraft(&Draft{Version: q.Room.Version}, q.Room.ID, q.Sender.ID, members); err != nil {
+			return err
+		}
+	}
+	return r.PutOutside(ctx, q.Room, leave, "")
+}
+
+// tellLeave hands a leave to the first server that takes it; nil if none does.
+func (r *Rooms) tellLeave(ctx context.Context, servers []matrix.ServerName, q MemberRequest, content map[string]any) *matrix.Event {
+	if r.source == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	for _, server := range servers[:min(len(servers), maxServers)] {
+		draft, err := r.source.MakeMembership(ctx, server, "leave", q.Room.ID, q.Sender.ID)
+		if err == nil && draft.Version != q.Room.Version {
+			err = errors.New("rooms: a template for a room of another version")
+		}
+		var leave *matrix.Event
+		if err == nil {
+			leave, err = r.fromDraft(draft, q.Room.ID, q.Sender.ID, content)
+		}
+		if err == nil {
+			err = r.source.SendLeave(ctx, server, leave)
+		}
+		if err == nil {
+			return leave
+		}
+		r.log.Info("leave through a server failed", "room", q.Room.ID, "server", server, "err", err)
+	}
+	return nil
+}
+
+// PutOutside notes the membership of a user of ours in a room that we are not in, by the event that made it so: an
+// invitation that came, or its end. stripped is what came with it, a JSON array, or "".
+func (r *Rooms) PutOutside(ctx context.Context, ref Ref, ev *matrix.Event, stripped string) error {
+	key, _ := ev.StateKey()
+	ids := []matrix.UserID{ev.Sender(), matrix.UserID(key)}
+	users, err := r.Users(ctx, ids)
+	if err != nil {
+		return err
+	}
+	nid, err := r.db.NextNID(store.KindEvent)
+	if err != nil {
+		return err
+	}
+	row := &store.EventRow{
+		NID: store.EventNID(nid), Room: ref.NID, Sender: users[ev.Sender()].NID, Event: ev, Flags: store.FlagState | store.FlagOutlier,
+	}
+	var pos store.Pos
+	err = r.db.Write(ctx, func(tx *store.Tx) error {
+		if err := tx.Evidence([]*store.EventRow{row}, nil); err != nil {
+			return err
+		}
+		held, err := tx.EventInRoom(ref.NID, ev.ID())
+		if err != nil {
+			return err
+		}
+		if held == nil {
+			return corrupt("event %s of room %d is one of another room", ev.ID(), ref.NID)
+		}
+		pos, err = tx.PutMember(ref.NID, users[matrix.UserID(key)], store.MembershipOf(ev.Membership()), held.NID, stripped)
+		return err
+	})
+	if err == nil {
+		r.bus.Publish(cluster.Stream, int64(pos))
+	}
+	return err
 }

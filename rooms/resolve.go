@@ -204,6 +204,16 @@ func (r *Rooms) writeState(ctx context.Context, ref Ref, base store.State, membe
 	return base, err
 }
 
+// stateWith is a state with one event in its place, stored.
+func (r *Rooms) stateWith(ctx context.Context, ref Ref, before store.State, ev *matrix.Event, nid store.EventNID) (store.State, error) {
+	key, _ := ev.StateKey()
+	change := []statetree.Entry{{Key: r.hasher.KeyOf(ev.Type(), key), Event: int64(nid)}}
+	if ev.Type() == "m.room.member" {
+		return r.writeState(ctx, ref, before, change, nil)
+	}
+	return r.writeState(ctx, ref, before, nil, change)
+}
+
 // stateDiffers brings the checks' memory and the projection of members up to date when the current state changed by
 // more than one event, as it does when ends of the room are joined or fork.
 func (d *draft) stateDiffers(ctx context.Context, row *store.EventRow, was store.State, index int) error {

@@ -58,6 +58,7 @@ type Rooms struct {
 	memo   *resolutions
 	delays *delays
 
+	filling roomLocks // history being fetched
 	inbound inbound
 	joining *roomSet // rooms that a join is under way to: what comes for them waits
 
@@ -90,6 +91,7 @@ func New(ctx context.Context, o Options) (*Rooms, error) {
 		cache:    newCaches(),
 		memo:     newResolutions(),
 		delays:   newDelays(),
+		filling:  roomLocks{held: map[store.RoomNID]chan struct{}{}},
 		inbound:  inbound{active: map[store.RoomNID]bool{}, timers: map[store.RoomNID]*time.Timer{}},
 		joining:  &roomSet{set: map[store.RoomNID]int{}},
 		rooms:    map[store.RoomNID]*room{},

@@ -20,6 +20,16 @@ func (tx *Tx) Evidence(rows []*EventRow, held []EventNID) error {
 	return tx.InsertRows(in)
 }
 
+// Stated finds those of the events at which the state is known.
+func (tx *Tx) Stated(room RoomNID, ids []matrix.EventID, each func(matrix.EventID)) error {
+	return chunks(ids, func(part []matrix.EventID) error {
+		return tx.Query(`SELECT event_id FROM events WHERE event_id IN ({texts $1}) AND room = $2 AND state_after IS NOT NULL`, func(r *Row) error {
+			each(matrix.EventID(r.Text(0)))
+			return nil
+		}, texts(part), room)
+	})
+}
+
 // Elsewhere finds which of the events are held in another room than the one given. It is only good for refusing them.
 func (tx *Tx) Elsewhere(room RoomNID, ids []matrix.EventID, each func(matrix.EventID)) error {
 	return chunks(ids, func(part []matrix.EventID) error {
@@ -95,22 +105,46 @@ func (tx *Tx) Relate(room RoomNID, relations []Relation) error {
 	return tx.InsertRows(relationInsert(relations, func(int) RoomNID { return room }))
 }
 
+// Redact notes redactions and puts the redacted text in the place of their targets' own, for good.
+func (tx *Tx) Redact(room RoomNID, redactions []Redaction) error {
+	for _, r := range redactions {
+		if _, err := tx.Exec(`INSERT INTO redactions (room, target, redaction) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+			room, string(r.Target), r.By); err != nil {
+			return err
+		}
+		if r.TargetNID == 0 {
+			continue
+		}
+		if _, err := tx.Exec(`UPDATE events SET json = $3, flags = flags | $4 WHERE nid = $1 AND room = $2`,
+			r.TargetNID, room, string(r.JSON), int64(FlagRedacted)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ClearStripped forgets what an invitation came with, once the room itself is here.
+func (tx *Tx) ClearStripped(room RoomNID, user UserNID) error {
+	_, err := tx.Exec(`DELETE FROM stripped_states WHERE room = $1 AND member = $2`, room, user)
+	return err
+}
+
 // PutMember notes where a user stands in a room that we are not in: invited, or gone again. stripped is what the
 // invitation came with, "" for nothing. The event must be held.
-func (tx *Tx) PutMember(room RoomNID, who User, membership Membership, event EventNID, stripped string) error {
+func (tx *Tx) PutMember(room RoomNID, who User, membership Membership, event EventNID, stripped string) (Pos, error) {
 	pos, err := tx.AddChange(ChangeMembership, room, who.NID)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	change := MemberChange{Member: who, Membership: membership, Event: event}
 	if err := tx.InsertRows(memberInsert([]placedMember{{change, room, pos}})); err != nil {
-		return err
+		return 0, err
 	}
-	if _, err := tx.Exec(`DELETE FROM stripped_states WHERE room = $1 AND member = $2`, room, who.NID); err != nil || stripped == "" {
-		return err
+	if err := tx.ClearStripped(room, who.NID); err != nil || stripped == "" {
+		return pos, err
 	}
 	_, err = tx.Exec(`INSERT INTO stripped_states (room, member, events) VALUES ($1, $2, $3)`, room, who.NID, stripped)
-	return err
+	return pos, err
 }
 
 // Users finds the numbers of many users and gives them out at first sight.

@@ -1,0 +1,366 @@
+package rooms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"conclave/internal/matrix"
+	"conclave/internal/store"
+)
+
+const (
+	backfillSize    = 100 // events asked for at a time
+	backfillEntries = 3   // points of one answer at which the state is asked for
+)
+
+// backfill asks other servers for the history that is missing in a stretch of a room's timeline, at the gap that lies
+// latest, and reports whether there is more of it now.
+func (r *Rooms) backfill(ctx context.Context, ref Ref, lo, hi Place) (bool, error) {
+	unlock, err := r.filling.lock(ctx, ref.NID)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	gap, missing, err := r.newestGap(ctx, ref, lo, hi)
+	if err != nil || gap == nil {
+		return false, err
+	}
+	name := "before " + gap.Event.ID()
+	if r.delays.wait(name, r.now()) > 0 {
+		return false, nil
+	}
+	inTime, cancel := context.WithTimeout(ctx, fillTime)
+	defer cancel()
+	filled, err := r.backfillGap(inTime, ref, gap, missing)
+	if (err != nil || !filled) && ctx.Err() == nil {
+		r.delays.failed(name, firstAsk, r.now())
+	}
+	return filled, err
+}
+
+func (r *Rooms) backfillGap(ctx context.Context, ref Ref, gap *store.EventRow, missing []matrix.EventID) (bool, error) {
+	servers, err := r.askable(ctx, ref, gap.Event.Sender().Server())
+	if err != nil {
+		return false, err
+	}
+	have, err := r.stated(ctx, ref, missing)
+	if err != nil {
+		return false, err
+	}
+	if len(have) == len(missing) { // they came some other way
+		return true, r.db.Write(ctx, func(tx *store.Tx) error { return tx.CloseGaps(ref.NID, missing) })
+	}
+	last := errStillMissing
+	for _, server := range servers {
+		raws, err := r.source.Backfill(ctx, server, ref.ID, missing, backfillSize)
+		if err != nil {
+			last = err
+			continue
+		}
+		found := map[matrix.EventID]*matrix.Event{gap.Event.ID(): gap.Event}
+		added, err := r.connect(ctx, ref, found, r.vet(ctx, ref, raws[:min(len(raws), 2*backfillSize)]))
+		if err != nil {
+			return false, err
+		}
+		if added == 0 {
+			continue
+		}
+		delete(found, gap.Event.ID())
+		events := make([]*matrix.Event, 0, len(found))
+		for _, ev := range found {
+			events = append(events, ev)
+		}
+		h := &history{r: r, ref: ref, gap: gap, servers: servers, entries: backfillEntries, rows: map[matrix.EventID]*store.EventRow{}}
+		for id := range have {
+			h.closed = append(h.closed, id)
+		}
+		for _, ev := range inOrder(events, (*matrix.Event).PrevEvents) {
+			if err := h.add(ctx, ev); err != nil && ctx.Err() == nil {
+				r.log.Debug("history left out", "room", ref.ID, "event", ev.ID(), "err", err)
+			}
+		}
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if len(h.rows) == 0 {
+			continue
+		}
+		return true, h.write(ctx)
+	}
+	return false, last
+}
+
+// history is a piece of a room's past on its way into the database: in order, with the states around each event, without
+// any effect on the present.
+type history struct {
+	r       *Rooms
+	ref     Ref
+	gap     *store.EventRow // what it stands before
+	servers []matrix.ServerName
+	entries int
+
+	rows     map[matrix.EventID]*store.EventRow // of this piece, not written yet
+	placed   []*store.EventRow                  // of these, those that have a place in the timeline, oldest first
+	replaced []store.EventNID                   // outliers that become history
+	closed   []matrix.EventID                   // what is no longer missing
+	open     map[store.EventNID][]matrix.EventID
+}
+
+// add judges an event of the past, and gives it its place if it was allowed where it stands.
+func (h *history) add(ctx context.Context, ev *matrix.Event) error {
+	a, err := h.look(ctx, ev)
+	if err != nil {
+		return err
+	}
+	held := a.rows[ev.ID()]
+	if held != nil && settled(held) && held.After != nil {
+		h.closed = append(h.closed, ev.ID())
+		return nil
+	}
+	lacks := a.lacks()
+	if len(lacks.auth) > 0 || len(lacks.parents) > 0 {
+		given, err := h.r.supply(ctx, h.ref, h.servers, ev, lacks, &h.entries)
+		if err != nil {
+			return err
+		}
+		if a, err = h.look(ctx, ev); err != nil {
+			return err
+		}
+		a.before, a.missing = given.before, given.missing
+		if len(a.lacks().auth) > 0 {
+			return errStillMissing
+		}
+	}
+	before, err := h.r.stateBefore(ctx, h.ref, a)
+	if err != nil {
+		return err
+	}
+	refused, err := h.refused(ctx, a, before)
+	if err != nil {
+		return err
+	}
+	return h.place(ctx, a, before, refused)
+}
+
+// look is Rooms.look that knows what is not written yet.
+func (h *history) look(ctx context.Context, ev *matrix.Event) (*arrival, error) {
+	a := &arrival{event: ev}
+	if err := h.r.look(ctx, h.ref, a); err != nil {
+		return nil, err
+	}
+	for id := range h.rows {
+		if row := h.rows[id]; a.rows[id] == nil || a.rows[id].After == nil {
+			a.rows[id] = row
+		}
+	}
+	return a, nil
+}
+
+// refused says why an event was not allowed where it stands. The room's creation is its own reason.
+func (h *history) refused(ctx context.Context, a *arrival, before store.State) (refused, err error) {
+	if a.event.Type() == "m.room.create" {
+		create, err := h.r.createOf(ctx, h.ref)
+		if err == nil && a.event.ID() != create {
+			refused = errors.New("a room is created once")
+		}
+		return refused, err
+	}
+	if held := a.rows[a.event.ID()]; held != nil && held.Flags.Has(store.FlagRejected) {
+		return errors.New("it was rejected before"), nil
+	}
+	if refused := a.refusedByAuth(); refused != nil {
+		return refused, nil
+	}
+	return h.r.refusedBy(ctx, h.ref, before, a.event)
+}
+
+// place makes an event's row.
+func (h *history) place(ctx context.Context, a *arrival, before store.State, refused error) error {
+	ev := a.event
+	sender, err := h.r.User(ctx, ev.Sender())
+	if err != nil {
+		return err
+	}
+	after := before
+	row := &store.EventRow{Room: h.ref.NID, Sender: sender.NID, Event: ev, After: &after}
+	if held := a.rows[ev.ID()]; held != nil {
+		row.NID = held.NID
+		h.replaced = append(h.replaced, held.NID)
+	} else {
+		nid, err := h.r.db.NextNID(store.KindEvent)
+		if err != nil {
+			return err
+		}
+		row.NID = store.EventNID(nid)
+	}
+	if ev.IsState() {
+		row.Flags |= store.FlagState
+	}
+	switch {
+	case refused != nil:
+		row.Flags |= store.FlagRejected
+	case ev.IsState():
+		if after, err = h.r.stateWith(ctx, h.ref, before, ev, row.NID); err != nil {
+			return err
+		}
+		row.Before = &before
+	}
+	h.rows[ev.ID()] = row
+	h.closed = append(h.closed, ev.ID())
+	if refused == nil {
+		row.Pos = h.gap.Pos
+		h.placed = append(h.placed, row)
+	}
+	if len(a.missing) > 0 {
+		at := row.NID
+		if refused != nil {
+			at = h.gap.NID // a gap has to stand at an event that has a place
+		}
+		if h.open == nil {
+			h.open = map[store.EventNID][]matrix.EventID{}
+		}
+		h.open[at] = append(h.open[at], a.missing...)
+	}
+	return nil
+}
+
+// write writes the piece at once, before all that stands at the gap's position already.
+func (h *history) write(ctx context.Context) error {
+	rows := make([]*store.EventRow, 0, len(h.rows))
+	for _, row := range h.rows {
+		rows = append(rows, row)
+	}
+	mayRedact, err := h.redactors(ctx)
+	if err != nil {
+		return err
+	}
+	err = h.r.db.Write(ctx, func(tx *store.Tx) error {
+		oldest, err := tx.OldestSub(h.ref.NID, h.gap.Pos)
+		if err != nil {
+			return err
+		}
+		for i, row := range h.placed {
+			row.Sub = oldest - int64(len(h.placed)-i)
+		}
+		if err := tx.Evidence(rows, h.replaced); err != nil {
+			return err
+		}
+		if err := h.effects(tx, mayRedact); err != nil {
+			return err
+		}
+		if err := tx.CloseGaps(h.ref.NID, h.closed); err != nil {
+			return err
+		}
+		return tx.AddGaps(h.gaps())
+	})
+	if err != nil {
+		return fmt.Errorf("writing history of room %s: %w", h.ref.ID, err)
+	}
+	for _, nid := range h.replaced {
+		h.r.cache.events.Invalidate(nid)
+	}
+	return nil
+}
+
+// redactors says which redactions count: those by the target's own server, and those by who has the power now.
+func (h *history) redactors(ctx context.Context) (func(by, target *matrix.Event) bool, error) {
+	state, err := h.r.CurrentState(ctx, h.ref.NID)
+	if err != nil {
+		return nil, err
+	}
+	levels, err := h.r.levelsAt(ctx, h.ref, state)
+	return func(by, target *matrix.Event) bool {
+		return target.Type() != "m.room.create" &&
+			(by.Sender().Server() == target.Sender().Server() || levels.UserLevel(by.Sender()) >= levels.Redact)
+	}, err
+}
+
+func (h *history) gaps() (gaps []store.Gap) {
+	for nid, ids := range h.open {
+		for _, id := range ids {
+			gaps = append(gaps, store.Gap{Room: h.ref.NID, Event: nid, Missing: id})
+		}
+	}
+	return gaps
+}
+
+// effects notes the relations of the piece and lets redactions take effect in both directions: those of the piece, and
+// those that came before their targets.
+func (h *history) effects(tx *store.Tx, may func(by, target *matrix.Event) bool) error {
+	var relations []store.Relation
+	var redactions []store.Redaction
+	redact := func(by *store.EventRow, target *store.EventRow) error {
+		if !may(by.Event, target.Event) {
+			return nil
+		}
+		text, err := redactedText(target)
+		if err == nil {
+			redactions = append(redactions, store.Redaction{Target: target.Event.ID(), TargetNID: target.NID, By: by.NID, JSON: text})
+		}
+		return err
+	}
+	for _, row := range h.placed {
+		if relType, target, ok := relation(row.Event); ok {
+			relations = append(relations, store.Relation{Target: target, RelType: relType, Event: row.NID})
+		}
+		by, err := tx.RedactionOf(h.ref.NID, row.Event.ID())
+		if err != nil {
+			return err
+		}
+		if by != nil {
+			if err := redact(by, row); err != nil {
+				return err
+			}
+		}
+		id, ok := row.Event.Redacts()
+		if !ok {
+			continue
+		}
+		target, err := tx.EventInRoom(h.ref.NID, id)
+		if err != nil {
+			return err
+		}
+		if target == nil {
+			redactions = append(redactions, store.Redaction{Target: id, By: row.NID})
+		} else if err := redact(row, target); err != nil {
+			return err
+		}
+	}
+	if err := tx.Relate(h.ref.NID, relations); err != nil {
+		return err
+	}
+	return tx.Redact(h.ref.NID, redactions)
+}
+
+// roomLocks let one at a time do something in a room.
+type roomLocks struct {
+	mu   sync.Mutex
+	held map[store.RoomNID]chan struct{}
+}
+
+// lock waits until nobody else holds the room's lock, or ctx ends.
+func (l *roomLocks) lock(ctx context.Context, room store.RoomNID) (unlock func(), err error) {
+	for {
+		l.mu.Lock()
+		busy := l.held[room]
+		if busy == nil {
+			mine := make(chan struct{})
+			l.held[room] = mine
+			l.mu.Unlock()
+			return func() {
+				l.mu.Lock()
+				delete(l.held, room)
+				l.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}

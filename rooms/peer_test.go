@@ -1,0 +1,717 @@
+package rooms
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"conclave/internal/cluster"
+	"conclave/internal/matrix"
+	"conclave/internal/matrix/authrules"
+	"conclave/internal/matrix/stateres"
+	"conclave/internal/store"
+)
+
+// world is what other servers know of a room: an event graph with the state at each event, kept in memory and worked out
+// by state resolution alone. It answers for all of them as an EventSource.
+type world struct {
+	t       testing.TB
+	room    matrix.RoomID
+	version matrix.RoomVersion
+	create  *matrix.Event
+	keys    map[matrix.ServerName]ed25519.PrivateKey
+
+	mu    sync.Mutex
+	clock int64
+	all   map[matrix.EventID]*matrix.Event
+	after map[matrix.EventID]worldState
+	tip   matrix.EventID
+	calls map[string]int
+
+	// How the servers misbehave.
+	spoil       func(call string, raw json.RawMessage) json.RawMessage // nil: leave the event out
+	down        map[matrix.ServerName]bool
+	drafts      func(*Draft)
+	wrongSigner matrix.ServerName
+	extra       *matrix.Event // comes with every list, although it does not belong there
+}
+
+type worldState map[stateres.StateKey]matrix.EventID
+
+const (
+	ours  matrix.ServerName = "ours.test"
+	near  matrix.ServerName = "near.test"
+	other matrix.ServerName = "other.test"
+	keyID matrix.KeyID      = "ed25519:1"
+
+	alice matrix.UserID = "@alice:near.test" // made the room
+	bob   matrix.UserID = "@bob:near.test"
+	eve   matrix.UserID = "@eve:other.test"
+	me    matrix.UserID = "@me:ours.test"
+)
+
+func newKey(name matrix.ServerName) ed25519.PrivateKey {
+	seed := make([]byte, ed25519.SeedSize)
+	copy(seed, name)
+	return ed25519.NewKeyFromSeed(seed)
+}
+
+// worldRoom is the ID of the next world's room, in versions that do not derive it.
+var worldRoom matrix.RoomID = "!room:near.test"
+
+// worldClock sees to it that no two worlds make the same events.
+var worldClock atomic.Int64
+
+func init() { worldClock.Store(1_700_000_000_000) }
+
+// newWorldNamed is newWorld with another room ID.
+func newWorldNamed(t testing.TB, v matrix.RoomVersion, room matrix.RoomID) *world {
+	worldRoom = room
+	defer func() { worldRoom = "!room:near.test" }()
+	return newWorld(t, v)
+}
+
+// newWorld makes a public room of alice's that bob and eve are in.
+func newWorld(t testing.TB, v matrix.RoomVersion) *world {
+	w := &world{
+		t: t, version: v, clock: worldClock.Add(1_000_000), all: map[matrix.EventID]*matrix.Event{}, after: map[matrix.EventID]worldState{},
+		keys: map[matrix.ServerName]ed25519.PrivateKey{}, calls: map[string]int{}, down: map[matrix.ServerName]bool{},
+	}
+	for _, name := range []matrix.ServerName{ours, near, other} {
+		w.keys[name] = newKey(name)
+	}
+	content := map[string]any{"room_version": v.String()}
+	if !v.CreatorInSender() {
+		content["creator"] = alice
+	}
+	if !v.RoomIDIsCreateHash() {
+		w.room = worldRoom
+	}
+	w.create = w.send(alice, "m.room.create", key(""), content)
+	w.room = w.create.RoomID()
+	w.member(alice, alice, "join")
+	users := map[string]any{}
+	if !v.CreatorsPrivileged() {
+		users[string(alice)] = 100
+	}
+	w.send(alice, "m.room.power_levels", key(""), map[string]any{"users": users, "users_default": 0, "events_default": 0, "state_default": 50, "ban": 50, "kick": 50, "redact": 50, "invite": 0})
+	w.send(alice, "m.room.join_rules", key(""), map[string]any{"join_rule": "public"})
+	w.send(alice, "m.room.history_visibility", key(""), map[string]any{"history_visibility": "shared"})
+	w.member(bob, bob, "join")
+	w.member(eve, eve, "join")
+	return w
+}
+
+func key(s string) *string { return &s }
+
+// event is one to be made; what is not set follows from the graph.
+type event struct {
+	sender  matrix.UserID
+	typ     string
+	key     *string
+	content any
+	prev    []matrix.EventID
+	auth    []matrix.EventID  // nil: as the rules select them
+	by      matrix.ServerName // who signs; the sender's server if ""
+	depth   int64
+	redacts matrix.EventID
+}
+
+// build makes an event and keeps it out of the graph.
+func (w *world) build(e event) *matrix.Event {
+	w.t.Helper()
+	raw, err := json.Marshal(e.content)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	before := w.before(e.prev)
+	if e.auth == nil {
+		for _, k := range authrules.NeededFor(w.version, e.typ, e.key, e.sender, raw) {
+			if id, ok := before[k]; ok {
+				e.auth = append(e.auth, id)
+			}
+		}
+	}
+	if e.by == "" {
+		e.by = e.sender.Server()
+	}
+	if e.depth == 0 {
+		e.depth = 1
+		for _, id := range e.prev {
+			e.depth = max(e.depth, w.all[id].Depth()+1)
+		}
+	}
+	w.clock++
+	room := w.room
+	t := matrix.Template{
+		RoomID: room, Sender: e.sender, Type: e.typ, StateKey: e.key, Content: raw, PrevEvents: e.prev, AuthEvents: e.auth,
+		Depth: e.depth, OriginServerTS: w.clock, Redacts: e.redacts,
+	}
+	ev, err := t.Build(w.version, e.by, keyID, w.keys[e.by])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return ev
+}
+
+// before is the state after events, resolved.
+func (w *world) before(prev []matrix.EventID) worldState {
+	w.t.Helper()
+	var sets []map[stateres.StateKey]matrix.EventID
+	for _, id := range prev {
+		if w.after[id] == nil {
+			w.t.Fatalf("%s is not in the graph", id)
+		}
+		sets = append(sets, w.after[id])
+	}
+	if len(sets) == 1 {
+		return sets[0]
+	}
+	get := func(ids []matrix.EventID) (map[matrix.EventID]*matrix.Event, error) {
+		found := map[matrix.EventID]*matrix.Event{}
+		for _, id := range ids {
+			if ev := w.all[id]; ev != nil {
+				found[id] = ev
+			}
+		}
+		return found, nil
+	}
+	state, err := stateres.Resolve(w.version, sets, get, func(matrix.EventID) bool { return false })
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return state
+}
+
+// add puts an event into the graph.
+func (w *world) add(ev *matrix.Event) *matrix.Event {
+	w.t.Helper()
+	state := worldState{}
+	for k, id := range w.before(ev.PrevEvents()) {
+		state[k] = id
+	}
+	if k, ok := ev.StateKey(); ok {
+		state[stateres.StateKey{Type: ev.Type(), Key: k}] = ev.ID()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.all[ev.ID()], w.after[ev.ID()], w.tip = ev, state, ev.ID()
+	return ev
+}
+
+// on makes an event behind others and puts it into the graph.
+func (w *world) on(e event) *matrix.Event {
+	w.t.Helper()
+	return w.add(w.build(e))
+}
+
+// send makes an event behind the newest one.
+func (w *world) send(sender matrix.UserID, typ string, key *string, content any) *matrix.Event {
+	w.t.Helper()
+	var prev []matrix.EventID
+	if w.tip != "" {
+		prev = []matrix.EventID{w.tip}
+	}
+	return w.on(event{sender: sender, typ: typ, key: key, content: content, prev: prev})
+}
+
+func (w *world) member(sender, target matrix.UserID, membership string) *matrix.Event {
+	w.t.Helper()
+	return w.send(sender, "m.room.member", key(string(target)), map[string]any{"membership": membership})
+}
+
+func (w *world) say(sender matrix.UserID, text string) *matrix.Event {
+	w.t.Helper()
+	return w.send(sender, "m.room.message", nil, map[string]any{"msgtype": "m.text", "body": text})
+}
+
+func (w *world) sayAfter(sender matrix.UserID, text string, prev ...matrix.EventID) *matrix.Event {
+	w.t.Helper()
+	return w.on(event{sender: sender, typ: "m.room.message", content: map[string]any{"msgtype": "m.text", "body": text}, prev: prev})
+}
+
+// enter counts a call and says whether the server answers.
+func (w *world) enter(call string, server matrix.ServerName) error {
+	w.calls[call]++
+	if w.down[server] {
+		return fmt.Errorf("%s cannot be reached", server)
+	}
+	return nil
+}
+
+func (w *world) count(call string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.calls[call]
+}
+
+func (w *world) raw(call string, ev *matrix.Event) json.RawMessage {
+	raw := json.RawMessage(ev.JSON())
+	if w.spoil != nil {
+		raw = w.spoil(call, raw)
+	}
+	return raw
+}
+
+func (w *world) raws(call string, events []*matrix.Event) []json.RawMessage {
+	var out []json.RawMessage
+	for _, ev := range events {
+		if raw := w.raw(call, ev); raw != nil {
+			out = append(out, raw)
+		}
+	}
+	if w.extra != nil {
+		out = append(out, json.RawMessage(w.extra.JSON()))
+	}
+	return out
+}
+
+// behind walks the graph from events to what they follow, breadth first.
+func (w *world) behind(from, stop []matrix.EventID, limit int) []*matrix.Event {
+	var out []*matrix.Event
+	seen := map[matrix.EventID]bool{}
+	for _, id := range stop {
+		seen[id] = true
+	}
+	for next := from; len(next) > 0; {
+		id := next[0]
+		next = next[1:]
+		ev := w.all[id]
+		if seen[id] || ev == nil {
+			continue
+		}
+		if len(out) == limit {
+			break
+		}
+		seen[id] = true
+		out = append(out, ev)
+		next = append(next, ev.PrevEvents()...)
+	}
+	return out
+}
+
+func (w *world) MissingEvents(_ context.Context, server matrix.ServerName, _ matrix.RoomID, have, want []matrix.EventID, limit int) ([]json.RawMessage, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.enter("missing", server); err != nil {
+		return nil, err
+	}
+	var from []matrix.EventID
+	for _, id := range want {
+		if ev := w.all[id]; ev != nil {
+			from = append(from, ev.PrevEvents()...)
+		}
+	}
+	found := w.behind(from, have, limit)
+	slices.Reverse(found)
+	return w.raws("missing", found), nil
+}
+
+func (w *world) stateAt(at matrix.EventID) (state, auth []*matrix.Event, err error) {
+	ev := w.all[at]
+	if ev == nil {
+		return nil, nil, errors.New("no such event")
+	}
+	seen := map[matrix.EventID]bool{}
+	var chain func(ev *matrix.Event)
+	chain = func(ev *matrix.Event) {
+		for _, id := range ev.AuthEvents() {
+			if !seen[id] && w.all[id] != nil {
+				seen[id] = true
+				auth = append(auth, w.all[id])
+				chain(w.all[id])
+			}
+		}
+	}
+	for _, id := range w.before(ev.PrevEvents()) {
+		state = append(state, w.all[id])
+		chain(w.all[id])
+	}
+	return state, auth, nil
+}
+
+func (w *world) StateIDs(_ context.Context, server matrix.ServerName, _ matrix.RoomID, at matrix.EventID) (state, auth []matrix.EventID, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.enter("state_ids", server); err != nil {
+		return nil, nil, err
+	}
+	s, a, err := w.stateAt(at)
+	for _, ev := range s {
+		state = append(state, ev.ID())
+	}
+	for _, ev := range a {
+		auth = append(auth, ev.ID())
+	}
+	return state, auth, err
+}
+
+func (w *world) State(_ context.Context, server matrix.ServerName, _ matrix.RoomID, at matrix.EventID, each func(json.RawMessage) error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.enter("state", server); err != nil {
+		return err
+	}
+	s, a, err := w.stateAt(at)
+	if err != nil {
+		return err
+	}
+	for _, raw := range w.raws("state", append(s, a...)) {
+		if err := each(raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *world) Event(_ context.Context, server matrix.ServerName, id matrix.EventID) (json.RawMessage, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.enter("event", server); err != nil {
+		return nil, err
+	}
+	if ev := w.all[id]; ev != nil {
+		if raw := w.raw("event", ev); raw != nil {
+			return raw, nil
+		}
+	}
+	return nil, errors.New("no such event")
+}
+
+func (w *world) EventAuth(_ context.Context, server matrix.ServerName, _ matrix.RoomID, id matrix.EventID) ([]json.RawMessage, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.enter("event_auth", server); err != nil {
+		return nil, err
+	}
+	ev := w.all[id]
+	if ev == nil {
+		return nil, errors.New("no such event")
+	}
+	var chain []*matrix.Event
+	seen := map[matrix.EventID]bool{}
+	for next := ev.AuthEvents(); len(next) > 0; next = next[1:] {
+		if a := w.all[next[0]]; a != nil && !seen[a.ID()] {
+			seen[a.ID()] = true
+			chain = append(chain, a)
+			next = append(next, a.AuthEvents()...)
+		}
+	}
+	return w.raws("event_auth", chain), nil
+}
+
+func (w *world) Backfill(_ context.Context, server matrix.ServerName, _ matrix.RoomID, from []matrix.EventID, limit int) ([]json.RawMessage, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.enter("backfill", server); err != nil {
+		return nil, err
+	}
+	return w.raws("backfill", w.behind(from, nil, limit)), nil
+}
+
+func (w *world) VerifyEvents(_ context.Context, events []*matrix.Event) []error {
+	errs := make([]error, len(events))
+	for i, ev := range events {
+		for _, server := range ev.RequiredSigners() {
+			sig, ok := ev.Signature(server, keyID)
+			private := w.keys[server]
+			if !ok || private == nil || matrix.VerifyBytes(private.Public().(ed25519.PublicKey), ev.SigningBytes(), sig) != nil {
+				errs[i] = fmt.Errorf("%s has not signed it", server)
+			}
+		}
+	}
+	return errs
+}
+
+// node is a server of ours in the test.
+type node struct {
+	*Rooms
+	t  *testing.T
+	db *store.DB
+	w  *world
+}
+
+func newNode(t *testing.T, db *store.DB, w *world) *node {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	r, err := New(ctx, Options{
+		DB: db, Identity: Identity{Name: ours, KeyID: keyID, Key: newKey(ours)}, Source: w, Bus: cluster.NewLocal(),
+		Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stop()
+		if err := r.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return &node{Rooms: r, t: t, db: db, w: w}
+}
+
+func (w *world) MakeMembership(_ context.Context, server matrix.ServerName, membership string, room matrix.RoomID, user matrix.UserID) (*Draft, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.enter("make_"+membership, server); err != nil {
+		return nil, err
+	}
+	content := fmt.Sprintf(`{"membership":%q}`, membership)
+	d := &Draft{Version: w.version, PrevEvents: []matrix.EventID{w.tip}, Depth: w.all[w.tip].Depth() + 1}
+	for _, k := range authrules.NeededFor(w.version, "m.room.member", key(string(user)), user, []byte(content)) {
+		if id, ok := w.after[w.tip][k]; ok {
+			d.AuthEvents = append(d.AuthEvents, id)
+		}
+	}
+	if w.drafts != nil {
+		w.drafts(d)
+	}
+	return d, nil
+}
+
+func (w *world) SendJoin(_ context.Context, server matrix.ServerName, join *matrix.Event, each func(raw json.RawMessage, auth bool) error) (*JoinAnswer, error) {
+	w.mu.Lock()
+	if err := w.enter("send_join", server); err != nil {
+		w.mu.Unlock()
+		return nil, err
+	}
+	w.mu.Unlock()
+	answer := &JoinAnswer{}
+	if via, ok := matrix.GetString(join.Content(), "join_authorised_via_users_server"); ok {
+		by := matrix.UserID(via).Server()
+		if w.wrongSigner != "" {
+			by = w.wrongSigner
+		}
+		signed, err := join.WithSignature(by, keyID, w.keys[by])
+		if err != nil {
+			return nil, err
+		}
+		join, answer.Event = signed, signed.JSON()
+	}
+	w.add(join)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	state, auth, err := w.stateAt(join.ID())
+	if err != nil {
+		return nil, err
+	}
+	for i, list := range [][]*matrix.Event{state, auth} {
+		for _, raw := range w.raws("send_join", list) {
+			if err := each(raw, i == 1); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return answer, nil
+}
+
+func (w *world) SendLeave(_ context.Context, server matrix.ServerName, leave *matrix.Event) error {
+	w.mu.Lock()
+	if err := w.enter("send_leave", server); err != nil {
+		w.mu.Unlock()
+		return err
+	}
+	w.mu.Unlock()
+	w.add(leave)
+	return nil
+}
+
+func (w *world) Invite(context.Context, *matrix.Event, []json.RawMessage) (json.RawMessage, error) {
+	return nil, errors.New("nobody is invited in these tests")
+}
+
+var _ EventSource = (*world)(nil)
+
+// sender is a user of ours.
+func (n *node) sender(id matrix.UserID) Sender {
+	n.t.Helper()
+	u, err := n.User(n.t.Context(), id)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return Sender{NID: u.NID, ID: id}
+}
+
+// join joins the world's room and returns it.
+func (n *node) join() Ref {
+	n.t.Helper()
+	if err := n.tryJoin(near); err != nil {
+		n.t.Fatal(err)
+	}
+	return n.ref()
+}
+
+func (n *node) tryJoin(via ...matrix.ServerName) error {
+	return n.Join(n.t.Context(), JoinRequest{Room: n.w.room, User: n.sender(me), Via: via})
+}
+
+func (n *node) ref() Ref {
+	n.t.Helper()
+	ref, err := n.Lookup(n.t.Context(), n.w.room)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return ref
+}
+
+// deliver brings events as a transaction of a server does, and returns the verdicts.
+func (n *node) deliver(from matrix.ServerName, raws ...json.RawMessage) []Admitted {
+	n.t.Helper()
+	verdicts := n.Admit(n.t.Context(), from, raws)
+	if err := n.db.Write(n.t.Context(), func(tx *store.Tx) error { return n.Stage(tx, from, verdicts) }); err != nil {
+		n.t.Fatal(err)
+	}
+	return verdicts
+}
+
+func raws(events ...*matrix.Event) []json.RawMessage {
+	out := make([]json.RawMessage, len(events))
+	for i, ev := range events {
+		out[i] = ev.JSON()
+	}
+	return out
+}
+
+// bring is deliver for events that pass Admit; it returns once none of them waits.
+func (n *node) bring(events ...*matrix.Event) {
+	n.t.Helper()
+	for _, v := range n.deliver(near, raws(events...)...) {
+		if v.Err != nil {
+			n.t.Fatalf("%s: %v", v.ID, v.Err)
+		}
+	}
+	n.settled()
+}
+
+// settled waits until no drain is at work.
+func (n *node) settled() {
+	n.t.Helper()
+	if err := n.work.Wait(n.t.Context()); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// row is what is held of an event, nil if nothing.
+func (n *node) row(ref Ref, id matrix.EventID) *store.EventRow {
+	n.t.Helper()
+	var row *store.EventRow
+	err := n.db.Read(n.t.Context(), func(tx *store.Tx) (err error) {
+		row, err = tx.EventInRoom(ref.NID, id)
+		return err
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return row
+}
+
+// state is the room's current state.
+func (n *node) state(ref Ref) worldState {
+	n.t.Helper()
+	now, err := n.CurrentState(n.t.Context(), ref.NID)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	rows, err := n.AllState(n.t.Context(), ref.NID, now, true)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	out := worldState{}
+	for _, row := range rows {
+		k, _ := row.Event.StateKey()
+		out[stateres.StateKey{Type: row.Event.Type(), Key: k}] = row.Event.ID()
+	}
+	return out
+}
+
+// bodies are the texts of the room's messages in the order of its timeline, as a user sees them.
+func (n *node) bodies(ref Ref, user matrix.UserID) []string {
+	n.t.Helper()
+	viewer, err := n.Viewer(n.t.Context(), ref.NID, n.sender(user))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	page, err := n.Page(n.t.Context(), PageRequest{Ref: ref, Viewer: viewer, Limit: 1000})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	var out []string
+	for _, row := range page.Events {
+		if body, ok := matrix.GetString(row.Event.Content(), "body"); ok {
+			out = append(out, body)
+		}
+	}
+	return out
+}
+
+// ends are the events that the next one of ours would follow.
+func (n *node) ends(ref Ref) []matrix.EventID {
+	n.t.Helper()
+	ids, err := n.endIDs(n.t.Context(), ref)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// say sends a message of ours and puts it into the world's graph.
+func (n *node) say(ref Ref, text string) *matrix.Event {
+	n.t.Helper()
+	id, err := n.Send(n.t.Context(), SendRequest{Room: ref, Sender: n.sender(me), Type: "m.room.message", Content: []byte(fmt.Sprintf(`{"body":%q}`, text))})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return n.w.add(n.row(ref, id).Event)
+}
+
+// sameState fails the test unless the room's state is the world's behind events.
+func (n *node) sameState(ref Ref, ends ...matrix.EventID) {
+	n.t.Helper()
+	if diff := n.stateDiff(ref, ends...); diff != "" {
+		n.t.Error(diff)
+	}
+}
+
+// stateDiff says where the room's state is not the world's behind events.
+func (n *node) stateDiff(ref Ref, ends ...matrix.EventID) (diff string) {
+	n.t.Helper()
+	want, have := n.w.before(ends), n.state(ref)
+	for k, id := range want {
+		if have[k] != id {
+			diff += fmt.Sprintf("state (%s, %q) is %s, want %s\n", k.Type, k.Key, have[k], id)
+		}
+	}
+	for k := range have {
+		if _, ok := want[k]; !ok {
+			diff += fmt.Sprintf("state (%s, %q) should not be\n", k.Type, k.Key)
+		}
+	}
+	n.sameMembers(ref, have)
+	return diff
+}
+
+// sameMembers fails the test unless the projection of members is what the state says.
+func (n *node) sameMembers(ref Ref, state worldState) {
+	n.t.Helper()
+	for k, id := range state {
+		if k.Type != "m.room.member" {
+			continue
+		}
+		want := n.row(ref, id).Event.Membership()
+		row, err := n.Membership(n.t.Context(), ref.NID, n.sender(matrix.UserID(k.Key)).NID)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if row == nil || row.Membership.String() != want {
+			n.t.Errorf("%s is %v in the projection, %s in the state", k.Key, row, want)
+		}
+	}
+}
