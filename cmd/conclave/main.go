@@ -40,6 +40,7 @@ func commands() []command {
 	return []command{
 		serveCommand(),
 		initCommand(),
+		devCommand(),
 		configCommand(),
 		userCommand(),
 		verifyCommand(),
