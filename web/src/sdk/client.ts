@@ -13,6 +13,7 @@ import {
   type SendToDeviceContentMap,
 } from "matrix-js-sdk";
 import type { EventMapper, MapperOpts } from "matrix-js-sdk/lib/event-mapper.js";
+import { logger, type Logger } from "matrix-js-sdk/lib/logger.js";
 import type { QueryDict } from "matrix-js-sdk/lib/utils.js";
 import { isJsonObject, SealedError, toJson, typeEncrypted, type JsonObject } from "../crypto";
 import type { SealedBackend } from "./backend";
@@ -22,6 +23,10 @@ import { isPassing, type Outbox } from "./outbox";
 import type { Receipts } from "./receipts";
 import type { Transport } from "./transport";
 import type { Credentials } from "./types";
+
+/** The SDK writes identifiers, and errors with whatever is in them, to the console. Nobody asked it to. */
+const quiet: Logger = { trace() {}, debug() {}, info() {}, warn() {}, error() {}, getChild: () => quiet };
+(logger as Logger & { setLevel(level: "silent", persist: boolean): void }).setLevel("silent", false);
 
 /** A request without an answer counts as lost after this; syncs and uploads have times of their own. */
 const requestMs = 60_000;
@@ -50,6 +55,7 @@ export class ConclaveClient extends MatrixClient {
       timelineSupport: true,
       localTimeoutMs: requestMs,
       useE2eForGroupCall: false,
+      logger: quiet,
     });
   }
 
@@ -66,16 +72,18 @@ export class ConclaveClient extends MatrixClient {
   /** Every event of the server passes here before anything is made of it. */
   override getEventMapper(options?: MapperOpts): EventMapper {
     const mapper = super.getEventMapper(options);
-    return (event) => mapper(this.checked(event));
+    return (event) => {
+      if (event.type !== "m.receipt" || !this.parts) return mapper(this.checked(event));
+      const { visible, all } = this.parts.receipts.split(event.content);
+      const mapped = mapper({ ...event, content: visible });
+      this.parts.receipts.hold(mapped, all);
+      return mapped;
+    };
   }
 
   private checked(event: Partial<IEvent>): Partial<IEvent> {
     const roomId = event.room_id;
     if (!roomId || !this.parts) return event;
-    if (event.type === "m.receipt") {
-      const content: unknown = event.content;
-      return { ...event, content: isObject(content) ? this.parts.receipts.absorb(roomId, content) : {} };
-    }
     if (event.type === "m.room.encryption" && event.state_key === "") {
       const algorithm: unknown = event.content?.algorithm;
       void this.engine.marks.mark(roomId, typeof algorithm === "string" ? algorithm : "").catch(() => undefined);

@@ -26,6 +26,7 @@ class Marks {
 
 export class Receipts {
   private readonly marks: Record<Kind, Marks> = { delivered: new Marks(), read: new Marks() };
+  private readonly held = new WeakMap<MatrixEvent, Record<string, unknown>>();
   private readonly timers = new Map<string, ReturnType<typeof setTimeout>>();
   private readonly told = new Map<string, string>();
 
@@ -35,20 +36,31 @@ export class Receipts {
     private readonly send: (roomId: string, eventId: string) => Promise<void>,
   ) {}
 
-  /**
-   * Takes the receipts of others out of an m.receipt event, and our own type out of what the SDK sees: it would count any receipt of ours as
-   * having read.
-   */
-  absorb(roomId: string, content: Record<string, unknown>): Record<string, unknown> {
-    const rest: Record<string, unknown> = {};
-    for (const [eventId, types] of Object.entries(content)) {
+  /** Takes our own type out of what the SDK sees of an m.receipt event: it would count any receipt of ours as having read. */
+  split(content: unknown): { visible: Record<string, unknown>; all: Record<string, unknown> } {
+    const all = isObject(content) ? content : {};
+    const visible: Record<string, unknown> = {};
+    for (const [eventId, types] of Object.entries(all)) {
+      if (!isObject(types)) continue;
+      const { [typeDelivered]: _ours, ...others } = types;
+      if (Object.keys(others).length > 0) visible[eventId] = others;
+    }
+    return { visible, all };
+  }
+
+  /** Keeps the whole content of an event until the SDK says which room it is of. */
+  hold(event: MatrixEvent, all: Record<string, unknown>): void {
+    this.held.set(event, all);
+  }
+
+  /** The SDK has given the event to its room. */
+  absorb(roomId: string, event: MatrixEvent): void {
+    for (const [eventId, types] of Object.entries(this.held.get(event) ?? {})) {
       if (!isObject(types)) continue;
       this.note("delivered", roomId, eventId, types[typeDelivered]);
       this.note("read", roomId, eventId, types["m.read"]);
-      const { [typeDelivered]: _ours, ...others } = types;
-      if (Object.keys(others).length > 0) rest[eventId] = others;
     }
-    return rest;
+    this.held.delete(event);
   }
 
   private note(kind: Kind, roomId: string, eventId: string, users: unknown): void {

@@ -102,6 +102,7 @@ class ConclaveSession implements Session {
     client.on(RoomEvent.Timeline, (event, room) => {
       if (room && !event.status) this.receipts.readable(room);
     });
+    client.on(RoomEvent.Receipt, (event, room) => this.receipts.absorb(room.roomId, event));
     client.on(MatrixEventEvent.Decrypted, (event) => {
       const room = client.getRoom(event.getRoomId());
       if (room && !event.isDecryptionFailure()) this.receipts.readable(room);
