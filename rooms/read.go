@@ -40,14 +40,6 @@ func (r *Rooms) StateAt(ctx context.Context, room store.RoomNID, at store.Pos) (
 	return state, err
 }
 
-// Fresh is the newest form of an event's row: its redacted form, if it was redacted since.
-func (r *Rooms) Fresh(row *store.EventRow) *store.EventRow {
-	if now, ok := r.cache.events.GetIfPresent(row.NID); ok {
-		return now
-	}
-	return row
-}
-
 // WorldReadable says whether a state lets anybody read the room.
 func (r *Rooms) WorldReadable(ctx context.Context, room store.RoomNID, state store.State) (bool, error) {
 	row, err := r.StateEvent(ctx, room, state, "m.room.history_visibility", "")

@@ -130,8 +130,11 @@ func (v *Visibility) Filter(ctx context.Context, rows []*store.EventRow) ([]*sto
 	return kept, nil
 }
 
-// Viewer reads what a user is in a room, for VisibleTo.
+// Viewer reads what a user is in a room, for VisibleTo. Whoever has forgotten a room never was in it.
 func (r *Rooms) Viewer(ctx context.Context, room store.RoomNID, user Sender) (Viewer, error) {
 	row, err := r.Membership(ctx, room, user.NID)
+	if row != nil && row.Forgotten {
+		row = nil
+	}
 	return Viewer{ID: user.ID, Member: row}, err
 }

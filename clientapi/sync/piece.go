@@ -73,7 +73,7 @@ func (a *assembly) pieceFromTail(ref rooms.Ref, m store.MemberRow, upTo store.Po
 		if it.pos > upTo {
 			break
 		}
-		row := a.e.rooms.Fresh(it.event)
+		row := it.event
 		p.atEnd = row.CurrentState()
 		if !keep.Keeps(row) {
 			continue

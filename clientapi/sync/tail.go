@@ -54,10 +54,22 @@ func (t *tail) reached() store.Pos {
 	return t.bound
 }
 
-// extend appends what is new. It never changes items that readers may hold: cutting makes a new slice.
-func (t *tail) extend(items []item, bound store.Pos) {
+// extend appends what is new and puts redacted events in their old form's place. It never changes items that readers
+// may hold: cutting and replacing make a new slice.
+func (t *tail) extend(items []item, bound store.Pos, redacted map[store.EventNID]*store.EventRow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if len(redacted) > 0 {
+		t.items = slices.Clone(t.items)
+		for i, it := range t.items {
+			if it.event == nil {
+				continue
+			}
+			if row := redacted[it.event.NID]; row != nil {
+				t.items[i].event = row
+			}
+		}
+	}
 	if len(t.items)+len(items) > tailMax {
 		cut := max(0, len(t.items)-tailKeep)
 		if cut > 0 {
@@ -106,8 +118,41 @@ func (e *Engine) follow(ctx context.Context) ([]item, error) {
 	if err := e.priors(ctx, fresh); err != nil {
 		return nil, err
 	}
-	e.tail.extend(fresh, bound)
+	redacted, err := e.redacted(ctx, fresh)
+	if err != nil {
+		return nil, err
+	}
+	e.tail.extend(fresh, bound, redacted)
 	return fresh, nil
+}
+
+// redacted reads the events anew that new redactions mean: the tail may hold them as they were.
+func (e *Engine) redacted(ctx context.Context, fresh []item) (map[store.EventNID]*store.EventRow, error) {
+	var rows map[store.EventNID]*store.EventRow
+	for _, it := range fresh {
+		if it.event == nil || it.event.Event.Type() != "m.room.redaction" {
+			continue
+		}
+		id, ok := it.event.Event.Redacts()
+		if !ok {
+			continue
+		}
+		var row *store.EventRow
+		err := e.db.Read(ctx, func(tx *store.Tx) (err error) {
+			row, err = tx.EventInRoom(it.event.Room, id)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if row != nil && row.Flags.Has(store.FlagRedacted) {
+			if rows == nil {
+				rows = map[store.EventNID]*store.EventRow{}
+			}
+			rows[row.NID] = row
+		}
+	}
+	return rows, nil
 }
 
 // priors notes for every event which state its room had just before it: that of the room's event before it.
