@@ -11,8 +11,6 @@ import (
 	"conclave/internal/testserver"
 )
 
-func TestMain(m *testing.M) { testserver.Main(m) }
-
 // kills is how often a server is killed in the short form and in the long one.
 func kills() int {
 	if os.Getenv("CONCLAVE_LONG") != "" {
