@@ -34,7 +34,6 @@ const maxWaitingEvents = 5000;
 
 const failures: Partial<Record<FailureClass, Failure>> = {
   unknown_algorithm: "unknown_algorithm",
-  unknown_index: "before_join",
   replayed_index: "replayed",
   forged_signature: "forged",
   wrong_sender: "forged",
@@ -59,6 +58,7 @@ export class SealedBackend extends UnofferedCrypto implements CryptoBackend {
   private readonly failed = new WeakMap<MatrixEvent, Failure>();
   private readonly waiting = new Map<string, Set<MatrixEvent>>();
   private waitingCount = 0;
+  private readonly compared = new Set<string>();
   private readonly caughtUp = Promise.withResolvers<void>();
 
   constructor(
@@ -124,8 +124,25 @@ export class SealedBackend extends UnofferedCrypto implements CryptoBackend {
     await this.caughtUp.promise;
     const content = toJson(event.getContent());
     if (!isJsonObject(content)) throw new SealedError("malformed", "an event without content");
+    await this.compareWithTimeline(room);
     const wire = await this.engine.outbound.encrypt(await roomFacts(room), event.getType(), content);
     event.makeEncrypted("m.room.encrypted", wire, "", this.engine.own.device.signing.publicKey);
+  }
+
+  /**
+   * Once per room and page, before the first message: a profile restored from an older copy knows less of its own sessions than the room's
+   * timeline does, and must not go on with them.
+   */
+  private async compareWithTimeline(room: Room): Promise<void> {
+    if (this.compared.has(room.roomId)) return;
+    const { userId, deviceId } = this.engine.own.device;
+    for (const event of room.getLiveTimeline().getEvents()) {
+      const { device_id: device, session_id: sessionId, index }: JsonObject = event.getWireContent();
+      if (event.getSender() !== userId || event.status !== null || device !== deviceId) continue;
+      if (typeof sessionId !== "string" || typeof index !== "number") continue;
+      await this.engine.outbound.observeOwn(room.roomId, sessionId, index);
+    }
+    this.compared.add(room.roomId);
   }
 
   prepareToEncrypt(_room: Room): void {
@@ -193,7 +210,7 @@ export class SealedBackend extends UnofferedCrypto implements CryptoBackend {
     const roomId = event.getRoomId() ?? "";
     const { sessionId, senderDevice } = readMessageHeader(JSON.stringify(event.getWireContent()));
     this.wait(sessionId, event);
-    if (failure === "unknown_index" || this.isBeforeJoin(event, roomId)) return "before_join";
+    if (this.isBeforeJoin(event, roomId)) return "before_join";
     this.engine.healing.miss({ roomId, sessionId, sender, senderDevice });
     const doubt = await this.engine.people.doubt(sender, senderDevice);
     if (doubt) return doubt;

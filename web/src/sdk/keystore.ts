@@ -138,10 +138,17 @@ export class KeyStore {
     const done = committed(transaction);
     const records = transaction.objectStore(recordStore);
     const keys = transaction.objectStore(keyStore);
-    for (const [name, stored] of puts) records.put(stored, name);
-    for (const name of change.remove ?? []) records.delete(name);
-    for (const [name, key] of change.putKeys ?? []) keys.put(key, name);
-    for (const name of change.removeKeys ?? []) keys.delete(name);
+    try {
+      for (const [name, stored] of puts) records.put(stored, name);
+      for (const name of change.remove ?? []) records.delete(name);
+      for (const [name, key] of change.putKeys ?? []) keys.put(key, name);
+      for (const name of change.removeKeys ?? []) keys.delete(name);
+    } catch (error) {
+      // What was put before would be committed all the same.
+      transaction.abort();
+      await done.catch(() => undefined);
+      throw error;
+    }
     await done;
   }
 

@@ -112,7 +112,7 @@ export class OutboundSessions {
   /** Encrypts one event: everybody who may read has the key, durably, before the message exists. */
   async encrypt(room: RoomFacts, type: string, content: JsonObject): Promise<JsonObject> {
     const plaintext = preparePlaintext(room.roomId, type, content);
-    return this.locked(async () => {
+    return this.locked(room.roomId, async () => {
       const sender = await this.own.sender();
       const holders = await this.people.holders([...room.members.keys()]);
       this.refuseChangedPartner(room, holders);
@@ -303,7 +303,7 @@ export class OutboundSessions {
   async observeOwn(roomId: string, sessionId: string, index: number): Promise<void> {
     const session = await this.load(roomId);
     if (!session || session.sessionId !== sessionId || index < session.index) return;
-    await this.locked(() => this.discard(roomId, sessionId));
+    await this.locked(roomId, () => this.discard(roomId, sessionId));
   }
 
   async discard(roomId: string, sessionId?: string): Promise<void> {
@@ -312,10 +312,10 @@ export class OutboundSessions {
     await this.store.write({ remove: [outName(roomId)], removeKeys: [keyName(roomId, session.sessionId)] });
   }
 
-  /** Runs with the sessions owned by this tab alone. */
-  private locked<T>(run: () => Promise<T>): Promise<T> {
+  /** Runs with the session of a room owned by this tab alone. */
+  private locked<T>(roomId: string, run: () => Promise<T>): Promise<T> {
     const { userId, deviceId } = this.own.device;
-    return navigator.locks.request(`conclave/outbound/${recordName(userId, deviceId)}`, run) as Promise<T>;
+    return navigator.locks.request(`conclave/outbound/${recordName(userId, deviceId, roomId)}`, run) as Promise<T>;
   }
 
   private asInbound(session: Outbound, roomId: string): InboundSession {

@@ -20,6 +20,8 @@ import { recordName, type KeyStore } from "./keystore";
 /** Users in one query: a large room is asked for in parts. */
 const queryUsers = 200;
 const maxDevices = 500;
+/** How long a server that could not be asked is left alone; what is known of its users has to do. */
+const unreachableMs = 60_000;
 
 /** One user, as stored. */
 interface Person {
@@ -90,7 +92,9 @@ export class People {
   /** Users asked for since the start of this page and not changed since. */
   private readonly fresh = new Set<string>();
   private readonly asking = new Map<string, Promise<void>>();
+  private readonly unreachable = new Map<string, number>();
   private readonly listeners = new Set<(userId: string) => void>();
+  private readonly staleListeners = new Set<(users: string[]) => void>();
 
   constructor(
     private readonly api: Api,
@@ -105,11 +109,22 @@ export class People {
 
   /** The server has news of these users. */
   markChanged(users: string[]): void {
-    for (const user of users) this.fresh.delete(user);
+    for (const user of users) {
+      this.fresh.delete(user);
+      this.unreachable.delete(user);
+    }
+    for (const listener of this.staleListeners) listener(users);
+  }
+
+  /** Called with users of whom the server has news that nobody has asked for yet. */
+  onStale(listener: (users: string[]) => void): () => void {
+    this.staleListeners.add(listener);
+    return () => this.staleListeners.delete(listener);
   }
 
   markAllChanged(): void {
     this.fresh.clear();
+    this.unreachable.clear();
   }
 
   /** Another tab wrote. */
@@ -124,7 +139,8 @@ export class People {
 
   /** Asks the server for what is not fresh. A server that cannot be reached leaves what is known. */
   async refresh(users: string[]): Promise<void> {
-    const missing = users.filter((user) => !this.fresh.has(user));
+    const now = Date.now();
+    const missing = users.filter((user) => !this.fresh.has(user) && (this.unreachable.get(user) ?? 0) <= now);
     const waiting = missing.flatMap((user) => this.asking.get(user) ?? []);
     const wanted = missing.filter((user) => !this.asking.has(user));
     for (let i = 0; i < wanted.length; i += queryUsers) {
@@ -150,6 +166,7 @@ export class People {
     for (const user of users) {
       if (Object.hasOwn(failures, user.slice(user.indexOf(":") + 1))) {
         this.fresh.delete(user);
+        this.unreachable.set(user, Date.now() + unreachableMs);
         continue;
       }
       await this.update(user, await this.learn(user, answer));

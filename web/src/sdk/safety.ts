@@ -9,15 +9,16 @@ const gatherMs = 300;
 export class Safety {
   private readonly rooms = new Map<string, { value: Value<RoomSafety>; members: Set<string> }>();
   private readonly timers = new Map<string, ReturnType<typeof setTimeout>>();
-  private readonly unsubscribe: () => void;
+  private readonly unsubscribe: (() => void)[];
 
   constructor(
     private readonly engine: Engine,
     private readonly roomOf: (roomId: string) => Room | null,
   ) {
-    this.unsubscribe = engine.people.onChange((userId) => {
-      for (const [roomId, { members }] of this.rooms) if (members.has(userId)) this.changed(roomId);
-    });
+    const look = (users: string[]): void => {
+      for (const [roomId, { members }] of this.rooms) if (users.some((user) => members.has(user))) this.changed(roomId);
+    };
+    this.unsubscribe = [engine.people.onChange((userId) => look([userId])), engine.people.onStale(look)];
   }
 
   of(roomId: string): Observable<RoomSafety> {
@@ -54,7 +55,7 @@ export class Safety {
   }
 
   stop(): void {
-    this.unsubscribe();
+    for (const end of this.unsubscribe) end();
     for (const timer of this.timers.values()) clearTimeout(timer);
     this.timers.clear();
   }

@@ -2,7 +2,8 @@ import type { MatrixEvent } from "matrix-js-sdk";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { isJsonObject, type JsonObject } from "../crypto";
 import { createSession } from "./session";
-import { freshBrowser, until } from "./testing/browser";
+import { deviceDatabase } from "./saved";
+import { freshBrowser, restore, snapshot, until } from "./testing/browser";
 import { Homeserver } from "./testing/homeserver";
 import type { Credentials, Failure, Session } from "./types";
 
@@ -275,7 +276,26 @@ describe("sessions", () => {
     await until("bob asked and was answered", () => bodies(b, roomId).includes("lost at first"), 20_000);
   });
 
-  test("never use an index twice: not from a restored profile, not from two tabs", async () => {
+  test("never use an index twice from a restored profile", async () => {
+    const { a, b, roomId } = await direct();
+    await a.sendText(roomId, "kept");
+    const database = deviceDatabase(a.credentials);
+    const copy = await snapshot(database);
+    await a.sendText(roomId, "lost one");
+    await a.sendText(roomId, "lost two");
+    a.client.stopClient();
+    await restore(database, copy);
+    const again = await signIn(a.credentials);
+    await again.start();
+    await until("the room", () => again.client.getRoom(roomId) !== null);
+    await again.sendText(roomId, "after the restore");
+    await until("bob reads it", () => bodies(b, roomId).includes("after the restore"));
+    const used = wire(roomId).map((event) => `${String(content(event).session_id)} ${String(content(event).index)}`);
+    expect(new Set(used).size).toBe(4);
+    expect(content(wire(roomId).at(-1))).toMatchObject({ index: 0 });
+  });
+
+  test("never use an index twice from two tabs", async () => {
     const { a, b, roomId } = await direct();
     const twin = await signIn(a.credentials);
     await twin.start();
@@ -345,6 +365,20 @@ describe("signing in again", () => {
     await until("the second reads it", () => bodies(second, roomId).includes("for both"));
     await second.sendText(roomId, "from the second");
     await until("the first reads it", () => bodies(a, roomId).includes("from the second"));
+  });
+
+  test("while the server cannot be reached, and going on when it can", async () => {
+    const { a, b, roomId } = await direct();
+    a.client.stopClient();
+    hs.intercept = () => 0;
+    const again = await signIn(a.credentials);
+    const started = again.start();
+    await until("it tried", () => again.connection.get() === "offline");
+    hs.intercept = () => undefined;
+    await started;
+    await until("the room", () => again.client.getRoom(roomId) !== null);
+    await again.sendText(roomId, "back again");
+    await until("bob reads it", () => bodies(b, roomId).includes("back again"));
   });
 
   test("after a reload everything is still readable", async () => {

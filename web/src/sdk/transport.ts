@@ -102,8 +102,21 @@ export class Transport {
       const answer = await this.call(this.socket, route, url, init);
       if (answer) return answer;
     }
-    return this.http(input, init);
+    return this.plain(input, init);
   };
+
+  /** Before the first sync it is other requests that tell whether the server can be reached. */
+  private async plain(input: RequestInfo | URL, init?: RequestInit): Promise<Response> {
+    try {
+      const response = await this.http(input, init);
+      if (this.connection.get() === "offline") this.connection.set("connecting");
+      return response;
+    } catch (error) {
+      const aborted = error instanceof DOMException && error.name === "AbortError";
+      if (!aborted && this.connection.get() !== "live") this.connection.set("offline");
+      throw error;
+    }
+  }
 
   /** By the socket; undefined where HTTP has to try, because nobody knows whether the call ran. */
   private async call(socket: Socket, route: Route, url: URL, init?: RequestInit): Promise<Response | undefined> {
@@ -149,7 +162,8 @@ export class Transport {
     if (frame === undefined) return undefined;
     // Nothing new in the time that the client gave: an answer that says so, as the server's would.
     if (frame === null) return { next_batch: since };
-    this.last = { since, frame };
+    // A frame without news leads nowhere: what follows it is asked for with the same token, and is not the same answer.
+    this.last = frame.next_batch === since ? undefined : { since, frame };
     this.failures = 0;
     return frame;
   }

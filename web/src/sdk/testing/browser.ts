@@ -43,3 +43,38 @@ export async function until(what: string, holds: () => boolean | Promise<boolean
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
+
+/** A copy of a profile's database, as a backup of its directory would be. */
+export type Snapshot = Map<string, [IDBValidKey, unknown][]>;
+
+function settled<T>(request: IDBRequest<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error ?? new Error("the database failed"));
+  });
+}
+
+export async function snapshot(name: string): Promise<Snapshot> {
+  const database = await settled(indexedDB.open(name));
+  const copy: Snapshot = new Map();
+  for (const store of database.objectStoreNames) {
+    const from = database.transaction(store).objectStore(store);
+    const [keys, values] = await Promise.all([settled(from.getAllKeys()), settled(from.getAll())]);
+    copy.set(
+      store,
+      keys.map((key, i): [IDBValidKey, unknown] => [key, values[i]]),
+    );
+  }
+  database.close();
+  return copy;
+}
+
+export async function restore(name: string, copy: Snapshot): Promise<void> {
+  const database = await settled(indexedDB.open(name));
+  for (const [store, entries] of copy) {
+    const into = database.transaction(store, "readwrite").objectStore(store);
+    await settled(into.clear());
+    for (const [key, value] of entries) await settled(into.put(value, key));
+  }
+  database.close();
+}
