@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
 
 const (
-	backfillSize    = 100 // events asked for at a time
-	backfillEntries = 3   // points of one answer at which the state is asked for
+	backfillSize    = 100              // events asked for at a time
+	backfillEntries = 3                // points of one answer at which the state is asked for
+	backfillTime    = 40 * time.Second // a client is waiting
 )
 
 // backfill asks other servers for the history that is missing in a stretch of a room's timeline, at the gap that lies
@@ -31,7 +33,7 @@ func (r *Rooms) backfill(ctx context.Context, ref Ref, lo, hi Place) (bool, erro
 	if r.delays.wait(name, r.now()) > 0 {
 		return false, nil
 	}
-	inTime, cancel := context.WithTimeout(ctx, fillTime)
+	inTime, cancel := context.WithTimeout(ctx, backfillTime)
 	defer cancel()
 	filled, err := r.backfillGap(inTime, ref, gap, missing)
 	if (err != nil || !filled) && ctx.Err() == nil {

@@ -593,7 +593,7 @@ func (n *node) bring(events ...*matrix.Event) {
 // settled waits until no drain is at work.
 func (n *node) settled() {
 	n.t.Helper()
-	if err := n.work.Wait(n.t.Context()); err != nil {
+	if err := n.abroad.Wait(n.t.Context()); err != nil {
 		n.t.Fatal(err)
 	}
 }

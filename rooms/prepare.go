@@ -151,10 +151,8 @@ func (d *draft) advance(ctx context.Context, e *entry, row *store.EventRow, afte
 		parents = e.incoming.parents()
 	}
 	left := d.remaining(parents)
+	late := e.incoming != nil && e.incoming.late
 	switch {
-	case e.incoming != nil && e.incoming.late && len(d.head.extremities) > 0:
-		d.stay(row, after)
-		return nil
 	case len(left) == 0, e.incoming != nil && e.incoming.anew:
 		d.head.extremities = []extremity{end}
 		d.head.state = after
@@ -162,7 +160,10 @@ func (d *draft) advance(ctx context.Context, e *entry, row *store.EventRow, afte
 	case e.incoming == nil:
 		return errors.New("rooms: an event of ours does not join all ends of its room")
 	}
-	ends := append(left, end)
+	ends := left
+	if !late {
+		ends = append(ends, end)
+	}
 	if len(ends) > maxExtremities {
 		ends = ends[len(ends)-maxExtremities:]
 	}

@@ -15,13 +15,18 @@ func (r *Rooms) LookupNID(ctx context.Context, nid store.RoomNID) (Ref, error) {
 		return ref, nil
 	}
 	var ref Ref
-	err := r.db.Read(ctx, func(tx *store.Tx) error {
-		return tx.RoomsByNID([]store.RoomNID{nid}, func(i store.RoomInfo) { ref = Ref{NID: i.NID, ID: i.ID, Version: i.Version} })
+	certain := false
+	err := r.db.Read(ctx, func(tx *store.Tx) (err error) {
+		err = tx.RoomsByNID([]store.RoomNID{nid}, func(i store.RoomInfo) { ref = Ref{NID: i.NID, ID: i.ID, Version: i.Version} })
+		if err == nil {
+			certain, err = tx.HasPresent(nid)
+		}
+		return err
 	})
 	if err == nil && ref.NID == 0 {
 		err = corrupt("room %d has no row", nid)
 	}
-	if err == nil {
+	if err == nil && certain {
 		r.cache.byNID.Set(nid, ref)
 	}
 	return ref, err

@@ -31,56 +31,89 @@ const maxRawEvent = 4 * matrix.MaxEventSize
 // one pipeline that every event from anywhere passes; Stage and Receive are the second.
 func (r *Rooms) Admit(ctx context.Context, origin matrix.ServerName, raws []json.RawMessage) []Admitted {
 	out := make([]Admitted, len(raws))
+	gates := map[matrix.RoomID]*gate{}
 	from, err := r.db.Server(ctx, origin)
 	for i, raw := range raws {
-		out[i].origin = from
+		a := &out[i]
+		a.origin = from
 		if err == nil {
-			out[i].staged, err = r.db.NextNID(store.KindStaged)
+			a.staged, err = r.db.NextNID(store.KindStaged)
 		}
 		if err != nil {
-			out[i].Err = err
+			a.Err = err
 			continue
 		}
-		if out[i].Ref, out[i].Err = r.roomOf(ctx, raw); out[i].Err != nil {
+		var id matrix.RoomID
+		if id, a.Err = roomOf(raw); a.Err != nil {
 			continue
 		}
-		if out[i].Err = r.requireAllowed(ctx, out[i].Ref, origin); out[i].Err != nil {
+		g := gates[id]
+		if g == nil {
+			g = r.gate(ctx, id)
+			gates[id] = g
+		}
+		a.Ref = g.ref
+		if a.Err = g.admits(origin); a.Err != nil {
 			continue
 		}
-		out[i].parse(raw)
-		if ev := out[i].Event; ev != nil && ev.Sender().Server() != origin {
-			out[i].Err = r.requireAllowed(ctx, out[i].Ref, ev.Sender().Server())
+		if a.parse(raw); a.Err == nil {
+			a.Err = g.admits(a.Event.Sender().Server())
 		}
 	}
 	r.verify(ctx, out)
 	return out
 }
 
-// roomOf finds the room that an event names, which has to be one that we are in.
-func (r *Rooms) roomOf(ctx context.Context, raw []byte) (Ref, error) {
+// roomOf is the room that an event names.
+func roomOf(raw []byte) (matrix.RoomID, error) {
 	if err := matrix.CheckJSON(raw, matrix.Limits{Bytes: maxRawEvent}); err != nil {
-		return Ref{}, matrix.BadJSON("The event is not usable JSON.").With(err)
+		return "", matrix.BadJSON("The event is not usable JSON.").With(err)
 	}
 	name, ok := matrix.GetString(raw, "room_id")
 	if !ok {
-		return Ref{}, matrix.BadJSON("The event names no room.")
+		return "", matrix.BadJSON("The event names no room.")
 	}
 	id, err := matrix.ParseRoomID(name)
 	if err != nil {
-		return Ref{}, matrix.BadJSON("The event's room_id is none.").With(err)
+		return "", matrix.BadJSON("The event's room_id is none.").With(err)
 	}
+	return id, nil
+}
+
+// gate is what decides about all events of a room: whether we are in it, and its access list.
+type gate struct {
+	ref Ref
+	err error
+	acl *matrix.ServerACL // nil if it has none
+}
+
+func (r *Rooms) gate(ctx context.Context, id matrix.RoomID) *gate {
 	ref, err := r.Lookup(ctx, id)
 	if err != nil {
-		return Ref{}, err
+		return &gate{err: err}
 	}
-	if r.joining.has(ref.NID) {
-		return ref, nil
-	}
+	g := &gate{ref: ref}
 	resident, err := r.resident(ctx, ref.NID)
-	if err == nil && !resident {
+	if err == nil && !resident && !r.joining.has(ref.NID) {
 		err = matrix.NotFound("This server is not in the room %s.", id)
 	}
-	return ref, err
+	var row *store.EventRow
+	if err == nil && resident {
+		row, err = r.aclRow(ctx, ref)
+	}
+	if row != nil {
+		g.acl = r.acl(row)
+	}
+	g.err = err
+	return g
+}
+
+// admits refuses the events of servers that the room's access list shuts out.
+func (g *gate) admits(server matrix.ServerName) error {
+	if g.err == nil && g.acl != nil && !g.acl.Allowed(server) {
+		return matrix.Forbidden("The room's access list shuts out %s.", server)
+	}
+	return g.err
 }
 
 // parse reads an event of a known room and checks its content hash: one that does not fit is used redacted

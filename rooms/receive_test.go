@@ -2,8 +2,10 @@ package rooms
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -419,4 +421,119 @@ func endsOf(root matrix.EventID, events []*matrix.Event, n *node, ref Ref) []mat
 		return []matrix.EventID{root}
 	}
 	return ends
+}
+
+// TestLateParent: an event comes after one that follows it. It is shown as it came, and the room goes on from where it is.
+func TestLateParent(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, 10)
+		n := newNode(t, db, w)
+		ref := n.join()
+		w.spoil = func(call string, raw json.RawMessage) json.RawMessage {
+			if call == "missing" {
+				return nil
+			}
+			return raw
+		}
+		early := w.say(bob, "early")
+		topic := w.send(alice, "m.room.topic", key(""), map[string]any{"topic": "x"})
+		late := w.say(eve, "late")
+		n.bring(late)
+		n.sameState(ref, late.ID())
+		n.bring(topic, early)
+		if got := n.bodies(ref, me); !slices.Equal(got, []string{"late", "early"}) {
+			t.Errorf("timeline %q", got)
+		}
+		if got := n.ends(ref); !slices.Equal(got, []matrix.EventID{late.ID()}) {
+			t.Errorf("ends are %s", got)
+		}
+		n.sameState(ref, late.ID())
+		if mine := n.say(ref, "mine"); !slices.Equal(mine.PrevEvents(), []matrix.EventID{late.ID()}) {
+			t.Errorf("ours follows %s", mine.PrevEvents())
+		}
+	})
+}
+
+// TestLocalAndRemoteAtOnce has our users change the state while another server's forks of it come in.
+func TestLocalAndRemoteAtOnce(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, 12)
+		n := newNode(t, db, w)
+		ref := n.join()
+		n.bring(w.send(alice, "m.room.power_levels", key(""), map[string]any{"users": map[string]any{string(me): 50}}))
+		root := w.tip
+		var remote []*matrix.Event
+		for i := range 8 {
+			kind := []string{"m.room.topic", "m.room.name"}[i%2]
+			remote = append(remote, w.on(event{sender: alice, typ: kind, key: key(""), content: map[string]any{"x": i}, prev: []matrix.EventID{root}}))
+		}
+		sender := n.sender(me)
+		var mine sync.WaitGroup
+		var mu sync.Mutex
+		var ids []matrix.EventID
+		for i := range 12 {
+			mine.Go(func() {
+				id, err := n.Send(t.Context(), SendRequest{Room: ref, Sender: sender, Type: "m.room.topic", StateKey: key(""), Content: fmt.Appendf(nil, `{"topic":"%d"}`, i)})
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				ids = append(ids, id)
+			})
+		}
+		for _, ev := range remote {
+			n.deliver(near, ev.JSON())
+		}
+		mine.Wait()
+		n.settled()
+		rows := make([]*store.EventRow, len(ids))
+		for i, id := range ids {
+			rows[i] = n.row(ref, id)
+		}
+		slices.SortFunc(rows, func(a, b *store.EventRow) int { return int(a.Pos - b.Pos) })
+		for _, row := range rows {
+			w.add(row.Event)
+		}
+		for _, ev := range remote {
+			if row := n.row(ref, ev.ID()); row == nil || !row.Visible() {
+				t.Errorf("%s: %+v", ev.ID(), row)
+			}
+		}
+		n.sameState(ref, n.ends(ref)...)
+		last := n.say(ref, "last")
+		if got := n.ends(ref); !slices.Equal(got, []matrix.EventID{last.ID()}) {
+			t.Errorf("ends are %s", got)
+		}
+		n.sameState(ref, last.ID())
+	})
+}
+
+// TestRestrictedJoinBesideOurs: others of ours are in the room already, and another server lets one more in. The room's
+// present goes on as it is.
+func TestRestrictedJoinBesideOurs(t *testing.T) {
+	const friend matrix.UserID = "@friend:ours.test"
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, 10)
+		n := newNode(t, db, w)
+		ref := n.join()
+		w.send(alice, "m.room.power_levels", key(""), map[string]any{"users": map[string]any{string(alice): 100}, "invite": 50})
+		w.send(alice, "m.room.join_rules", key(""), map[string]any{"join_rule": "restricted", "allow": []any{map[string]any{"type": "m.room_membership", "room_id": w.room}}})
+		n.bring(w.all[w.tip], w.all[w.all[w.tip].PrevEvents()[0]])
+		mine := n.say(ref, "mine")
+		w.drafts = func(d *Draft) {
+			d.AuthorisedVia = alice
+			d.AuthEvents = nil
+			for _, k := range []stateres.StateKey{{Type: "m.room.create"}, {Type: "m.room.power_levels"}, {Type: "m.room.join_rules"}, {Type: "m.room.member", Key: string(alice)}} {
+				d.AuthEvents = append(d.AuthEvents, w.after[w.tip][k])
+			}
+		}
+		if err := n.joinRemote(t.Context(), JoinRequest{Room: w.room, User: n.sender(friend), Via: []matrix.ServerName{near}}, &ref); err != nil {
+			t.Fatal(err)
+		}
+		n.sameState(ref, w.tip)
+		if row := n.row(ref, w.tip); !slices.Equal(row.Event.PrevEvents(), []matrix.EventID{mine.ID()}) || len(n.ends(ref)) != 1 {
+			t.Errorf("%+v", row)
+		}
+	})
 }

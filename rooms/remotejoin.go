@@ -43,7 +43,7 @@ func (r *Rooms) joinRemote(ctx context.Context, q JoinRequest, ref *Ref) error {
 		return matrix.NotFound("No server is known through which %s could be joined.", q.Room)
 	}
 	done := make(chan error, 1)
-	r.work.Go("join", func(ctx context.Context) error {
+	r.abroad.Go("join", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, joinTime)
 		defer cancel()
 		done <- r.joinThroughAny(ctx, servers, q, ref)
@@ -161,9 +161,6 @@ func (r *Rooms) joinThrough(ctx context.Context, server matrix.ServerName, q Joi
 	if err != nil {
 		return err
 	}
-	if ref != nil && draft.Version != ref.Version {
-		return fmt.Errorf("rooms: %s says that room %s has version %s, not %s", server, q.Room, draft.Version, ref.Version)
-	}
 	more := map[string]any{}
 	if q.Reason != "" {
 		more["reason"] = q.Reason
@@ -174,6 +171,18 @@ func (r *Rooms) joinThrough(ctx context.Context, server matrix.ServerName, q Joi
 	j := &join{r: r, ref: Ref{ID: q.Room, Version: draft.Version}, server: server, events: map[matrix.EventID]*matrix.Event{}}
 	if j.event, err = r.fromDraft(draft, q.Room, q.User.ID, memberContent("join", q.Profile, more)); err != nil {
 		return err
+	}
+	here := false
+	if ref != nil {
+		if here, err = r.resident(ctx, ref.NID); err != nil {
+			return err
+		}
+	}
+	switch {
+	case here && draft.Version != ref.Version:
+		return fmt.Errorf("rooms: %s says that room %s has version %s, not %s", server, q.Room, draft.Version, ref.Version)
+	case here:
+		return r.joinHere(ctx, *ref, j)
 	}
 	if ref != nil {
 		r.joining.add(ref.NID)
@@ -191,6 +200,19 @@ func (r *Rooms) joinThrough(ctx context.Context, server matrix.ServerName, q Joi
 	}
 	j.verify(ctx)
 	return j.enter(ctx, q.User)
+}
+
+// joinHere joins a room that others of ours are in, where only the other server may let the user in: the join comes in
+// like any other event, and of the answer nothing but its signature counts.
+func (r *Rooms) joinHere(ctx context.Context, ref Ref, j *join) error {
+	answer, err := r.source.SendJoin(ctx, j.server, j.event, func(json.RawMessage, bool) error { return nil })
+	if err != nil {
+		return err
+	}
+	if err := j.authorised(ctx, answer.Event); err != nil {
+		return err
+	}
+	return r.Receive(ctx, j.server, Admitted{ID: j.event.ID(), Ref: ref, Event: j.event})
 }
 
 func (r *Rooms) endJoin(ref Ref) {
@@ -309,7 +331,7 @@ func (j *join) enter(ctx context.Context, user Sender) error {
 	if err != nil {
 		return err
 	}
-	nid, err := r.db.AddRoom(ctx, j.ref.ID, j.ref.Version)
+	nid, err := r.db.AddVerifiedRoom(ctx, j.ref.ID, j.ref.Version)
 	if err != nil {
 		return err
 	}

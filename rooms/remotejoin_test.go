@@ -307,3 +307,26 @@ func TestDeclinedInvitation(t *testing.T) {
 		}
 	})
 }
+
+// TestVersionOfAnInvitation: whoever invites first says a wrong version of the room. The room's creation puts it right.
+func TestVersionOfAnInvitation(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, 10)
+		n := newNode(t, db, w)
+		nid, err := db.AddRoom(t.Context(), w.room, 5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ref := n.ref(); ref.NID != nid || ref.Version != 5 {
+			t.Fatalf("%+v", ref)
+		}
+		ref := n.join()
+		if byNumber, err := n.LookupNID(t.Context(), nid); err != nil || ref.NID != nid || ref.Version != 10 || byNumber != ref {
+			t.Errorf("%+v, %+v, %v", ref, byNumber, err)
+		}
+		n.sameState(ref, w.tip)
+		if _, err := db.AddVerifiedRoom(t.Context(), w.room, 5); err == nil {
+			t.Error("the version of a room that is in use was changed")
+		}
+	})
+}

@@ -42,15 +42,20 @@ func (r *Rooms) requireAllowed(ctx context.Context, ref Ref, server matrix.Serve
 
 // ServerAllowed says whether a room's access list, if it has one, lets a server take part.
 func (r *Rooms) ServerAllowed(ctx context.Context, ref Ref, server matrix.ServerName) (bool, error) {
-	state, err := r.CurrentState(ctx, ref.NID)
-	if err != nil {
-		return false, err
-	}
-	row, err := r.StateEvent(ctx, ref.NID, state, "m.room.server_acl", "")
+	row, err := r.aclRow(ctx, ref)
 	if err != nil || row == nil {
 		return err == nil, err
 	}
 	return r.acl(row).Allowed(server), nil
+}
+
+// aclRow is the room's access list for servers, nil if it has none.
+func (r *Rooms) aclRow(ctx context.Context, ref Ref) (*store.EventRow, error) {
+	state, err := r.CurrentState(ctx, ref.NID)
+	if err != nil {
+		return nil, err
+	}
+	return r.StateEvent(ctx, ref.NID, state, "m.room.server_acl", "")
 }
 
 // Proposal is a membership event that a user of another server is to make.

@@ -50,19 +50,20 @@ type needResolution struct{ states []store.State }
 
 func (*needResolution) Error() string { return "rooms: the state has to be resolved first" }
 
-// currentOf is the state resolved over the room's ends, row being the newest of them, if that is known.
+// currentOf is the state resolved over the room's ends, if that is known. row is an event that may be one of them, and
+// after the state after it.
 func (d *draft) currentOf(ctx context.Context, ends []extremity, row *store.EventRow, after store.State) (store.State, error) {
 	nids := make([]store.EventNID, 0, len(ends))
-	states := []store.State{after}
+	var states []store.State
 	for _, x := range ends {
-		if x.nid == row.NID {
-			continue
-		}
-		if fresh := d.rows[x.nid]; fresh != nil {
+		switch fresh := d.rows[x.nid]; {
+		case x.nid == row.NID:
+			states = append(states, after)
+		case fresh != nil:
 			states = append(states, fresh.StateAfter())
-			continue
+		default:
+			nids = append(nids, x.nid)
 		}
-		nids = append(nids, x.nid)
 	}
 	rows, err := d.r.placedByNID(ctx, d.ref.NID, nids)
 	if err != nil {
@@ -73,7 +74,7 @@ func (d *draft) currentOf(ctx context.Context, ends []extremity, row *store.Even
 	}
 	key, distinct := resolutionKey(d.ref.NID, states)
 	if len(distinct) == 1 {
-		return after, nil
+		return distinct[0], nil
 	}
 	if known, ok := d.r.memo.known.GetIfPresent(key); ok {
 		return known, nil

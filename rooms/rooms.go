@@ -11,6 +11,7 @@ package rooms
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -51,7 +52,8 @@ type Rooms struct {
 	bus    cluster.Bus
 	log    *slog.Logger
 	now    func() time.Time
-	work   *work.Group
+	work   *work.Group // takes events through the door; waited for at the end
+	abroad *work.Group // waits for other servers; cut short at the end, being resumable
 
 	hasher statetree.Hasher
 	cache  *caches
@@ -87,6 +89,7 @@ func New(ctx context.Context, o Options) (*Rooms, error) {
 	return &Rooms{
 		db: o.DB, own: o.Identity, source: o.Source, bus: o.Bus, log: o.Log, now: o.Clock,
 		work:     work.NewGroup(ctx, o.Log),
+		abroad:   work.NewGroup(ctx, o.Log),
 		hasher:   statetree.NewHasher(secret),
 		cache:    newCaches(),
 		memo:     newResolutions(),
@@ -105,8 +108,11 @@ func (r *Rooms) SetSource(s EventSource) { r.source = s }
 // Identity is who this server is.
 func (r *Rooms) Identity() Identity { return r.own }
 
-// Close waits until all that was accepted is written, or ctx ends.
-func (r *Rooms) Close(ctx context.Context) error { return r.work.Wait(ctx) }
+// Close stops what waits for other servers, waits until all that was accepted is written, or ctx ends.
+func (r *Rooms) Close(ctx context.Context) error {
+	r.abroad.Stop()
+	return errors.Join(r.abroad.Wait(ctx), r.work.Wait(ctx))
+}
 
 // User finds the numbers of a user and its server, giving them out at first sight.
 func (r *Rooms) User(ctx context.Context, id matrix.UserID) (store.User, error) {
@@ -158,15 +164,20 @@ func (r *Rooms) Lookup(ctx context.Context, id matrix.RoomID) (Ref, error) {
 		return ref, nil
 	}
 	var ref Ref
+	certain := false
 	err := r.db.Read(ctx, func(tx *store.Tx) error {
 		nid, version, found, err := tx.Room(id)
 		if err == nil && !found {
 			err = matrix.NotFound("There is no room %s on this server.", id)
 		}
+		if err != nil {
+			return err
+		}
 		ref = Ref{NID: nid, ID: id, Version: version}
+		certain, err = tx.HasPresent(nid)
 		return err
 	})
-	if err == nil {
+	if err == nil && certain { // until then its version is what an invitation said
 		r.cache.refs.Set(id, ref)
 	}
 	return ref, err

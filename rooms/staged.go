@@ -78,7 +78,7 @@ func (r *Rooms) wake(ref Ref) {
 	in.active[ref.NID] = true
 	in.mu.Unlock()
 	if !running {
-		r.work.Go("inbound", func(ctx context.Context) error { return r.drainStaged(ctx, ref) })
+		r.abroad.Go("inbound", func(ctx context.Context) error { return r.drainStaged(ctx, ref) })
 	}
 }
 

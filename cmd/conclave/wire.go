@@ -145,6 +145,12 @@ func (s *server) domains(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.remote != nil {
+		s.rooms.SetSource(federation.NewSource(s.remote.client, s.remote.keyring))
+		if err := s.rooms.Resume(ctx); err != nil {
+			return err
+		}
+	}
 	s.accounts = accounts.New(accounts.Options{DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log})
 	s.keys = keys.New(keys.Options{DB: s.db, IsOurs: s.identity.IsOurs, Bus: s.bus, Log: s.log})
 	m := media.Options{DB: s.db, Config: s.conf, Server: s.identity.Name(), Log: s.log}

@@ -66,9 +66,10 @@ func (tx *Tx) CloseGaps(room RoomNID, missing []matrix.EventID) error {
 	})
 }
 
-// IsMissing says whether an event of a room is followed by one that we hold.
+// IsMissing says whether an event of a room is followed by one that has a place there.
 func (tx *Tx) IsMissing(room RoomNID, id matrix.EventID) (yes bool, err error) {
-	err = tx.Query(`SELECT EXISTS (SELECT 1 FROM gaps WHERE room = $1 AND missing = $2)`, func(r *Row) error {
+	err = tx.Query(`SELECT EXISTS (SELECT 1 FROM gaps g JOIN events e ON e.nid = g.event
+		WHERE g.room = $1 AND g.missing = $2 AND e.pos IS NOT NULL)`, func(r *Row) error {
 		yes = r.Bool(0)
 		return nil
 	}, room, string(id))

@@ -106,9 +106,19 @@ func (tx *Tx) RoomsByNID(nids []RoomNID, each func(RoomInfo)) error {
 	})
 }
 
-// AddRoom notes a room before there is an event in it: for an invitation or a join from another server. A room that
-// is known keeps its number.
+// AddRoom notes a room before there is an event in it: for an invitation from another server. A room that is known keeps
+// its number; its version has to be the one that is known.
 func (db *DB) AddRoom(ctx context.Context, id matrix.RoomID, version matrix.RoomVersion) (RoomNID, error) {
+	return db.addRoom(ctx, id, version, false)
+}
+
+// AddVerifiedRoom is AddRoom by whoever has seen the room's creation: what was only said of the version of a room in
+// which nothing has a place yet is put right.
+func (db *DB) AddVerifiedRoom(ctx context.Context, id matrix.RoomID, version matrix.RoomVersion) (RoomNID, error) {
+	return db.addRoom(ctx, id, version, true)
+}
+
+func (db *DB) addRoom(ctx context.Context, id matrix.RoomID, version matrix.RoomVersion, verified bool) (RoomNID, error) {
 	nid, err := db.NextNID(KindRoom)
 	if err != nil {
 		return 0, err
@@ -119,6 +129,12 @@ func (db *DB) AddRoom(ctx context.Context, id matrix.RoomID, version matrix.Room
 			nid, string(id), int64(version)); err != nil {
 			return err
 		}
+		if verified {
+			if _, err := tx.Exec(`UPDATE rooms SET version = $2 WHERE room_id = $1 AND version <> $2
+				AND NOT EXISTS (SELECT 1 FROM events e WHERE e.room = rooms.nid AND e.pos IS NOT NULL)`, string(id), int64(version)); err != nil {
+				return err
+			}
+		}
 		var had matrix.RoomVersion
 		var err error
 		if found, had, _, err = tx.Room(id); err == nil && had != version {
@@ -127,6 +143,15 @@ func (db *DB) AddRoom(ctx context.Context, id matrix.RoomID, version matrix.Room
 		return err
 	})
 	return found, err
+}
+
+// HasPresent says whether anything has come into a room's present: only then is its version certain.
+func (tx *Tx) HasPresent(room RoomNID) (yes bool, err error) {
+	err = tx.Query(`SELECT EXISTS (SELECT 1 FROM events WHERE room = $1 AND sub = 0 AND pos IS NOT NULL)`, func(r *Row) error {
+		yes = r.Bool(0)
+		return nil
+	}, room)
+	return yes, err
 }
 
 // SetPublic lists a room in the room directory or takes it out.
