@@ -245,10 +245,19 @@ export class SealedBackend extends UnofferedCrypto implements CryptoBackend {
     if (!events) return;
     this.waiting.delete(sessionId);
     this.waitingCount -= events.size;
-    for (const event of events) {
-      if (!event.isDecryptionFailure()) continue;
-      void event.attemptDecryption(this, { isRetry: true }).catch(() => undefined);
+    for (const event of events) this.again(event);
+  }
+
+  /** More is known of a user: what of theirs is not readable may be explained otherwise. */
+  retryOf(userId: string): void {
+    for (const events of this.waiting.values()) {
+      for (const event of events) if (event.getSender() === userId) this.again(event);
     }
+  }
+
+  private again(event: MatrixEvent): void {
+    if (!event.isDecryptionFailure()) return;
+    void event.attemptDecryption(this, { isRetry: true }).catch(() => undefined);
   }
 
   async getEncryptionInfoForEvent(event: MatrixEvent): Promise<EventEncryptionInfo | null> {

@@ -16,6 +16,8 @@ export interface EngineHooks {
   isJoined(roomId: string): boolean;
   /** A session became readable, or readable from further back. */
   onSession(sessionId: string): void;
+  /** Something about a user's identity or devices changed, which may explain what of them is not readable. */
+  onPerson(userId: string): void;
   onMessage(message: OpenedMessage): void;
 }
 
@@ -27,6 +29,8 @@ interface TabNews {
 export class Engine {
   private withheld = new Map<string, string>();
   private readonly tabs: BroadcastChannel;
+  /** While another tab's news is taken in: it is not told back. */
+  private hearing = false;
 
   private constructor(
     readonly api: Api,
@@ -67,7 +71,11 @@ export class Engine {
       this.sessions.forgetCached(news.session);
       this.hooks.onSession(news.session);
     }
-    if (news.person !== undefined) this.people.forgetCached(news.person);
+    if (news.person !== undefined) {
+      this.hearing = true;
+      this.people.forgetCached(news.person);
+      this.hearing = false;
+    }
   }
 
   private gotSession(sessionId: string): void {
@@ -76,8 +84,9 @@ export class Engine {
   }
 
   private personChanged(userId: string): void {
-    // What waited for this person's identity may open now. Told to other tabs only where it is news from the server, which is then fresh.
-    if (this.people.isFresh(userId)) this.tabs.postMessage({ person: userId } satisfies TabNews);
+    if (!this.hearing) this.tabs.postMessage({ person: userId } satisfies TabNews);
+    this.hooks.onPerson(userId);
+    // What waited for this person's identity may open now.
     void this.inbox.drain();
   }
 

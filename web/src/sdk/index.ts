@@ -10,9 +10,14 @@ export async function openSession(credentials: Credentials): Promise<Session> {
   return createSession(credentials);
 }
 
+/** The session that this browser has; what openSession needs again after a reload. */
+export async function savedSession(): Promise<Credentials | null> {
+  const saved = await import("./saved");
+  return saved.savedSession();
+}
+
 export { ApiError } from "./http";
 export { isNameFree, logIn, register, registrationInfo } from "./accounts";
-export { savedSession } from "./saved";
 export type {
   Connection,
   Credentials,

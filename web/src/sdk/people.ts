@@ -133,10 +133,6 @@ export class People {
     for (const listener of this.listeners) listener(userId);
   }
 
-  isFresh(userId: string): boolean {
-    return this.fresh.has(userId);
-  }
-
   /** Asks the server for what is not fresh. A server that cannot be reached leaves what is known. */
   async refresh(users: string[]): Promise<void> {
     const now = Date.now();

@@ -56,6 +56,7 @@ export async function createSession(credentials: Credentials, options: SessionOp
   const engine = await Engine.open(api, store, {
     isJoined: (roomId) => client.getRoom(roomId)?.getMyMembership() === "join",
     onSession: (sessionId) => late.backend?.retry(sessionId),
+    onPerson: (userId) => late.backend?.retryOf(userId),
     onMessage: (message) => {
       const { type, content, sender, senderDevice } = message;
       client.emit(ClientEvent.ReceivedToDeviceMessage, {
