@@ -12,6 +12,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"log/slog"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +33,7 @@ type Accounts struct {
 	log     *slog.Logger
 	now     func() time.Time
 	hashes  chan struct{} // one place for each password hash under way
+	tidy    *time.Timer   // gives back the memory of hashes
 	waiting atomic.Int64  // for a place
 	nonces  nonces
 	guesses attempts
@@ -57,7 +60,8 @@ func New(o Options) *Accounts {
 	}
 	return &Accounts{
 		db: o.DB, server: o.Server, config: o.Config, bus: o.Bus, log: o.Log, now: o.Clock,
-		hashes:   make(chan struct{}, hashPlaces),
+		hashes:   make(chan struct{}, min(hashPlaces, runtime.GOMAXPROCS(0))),
+		tidy:     time.AfterFunc(tidyAfter, debug.FreeOSMemory),
 		sessions: map[[32]byte]cached{},
 		guesses:  attempts{on: o.Config.RateLimits.Enabled, now: o.Clock},
 	}

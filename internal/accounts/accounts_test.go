@@ -267,7 +267,7 @@ func TestALoginDoesNotOutliveItsPassword(t *testing.T) {
 			},
 		} {
 			s := w.session(w.register(name))
-			for range hashPlaces {
+			for range cap(w.hashes) {
 				w.hashes <- struct{}{}
 			}
 			done := make(chan error, 1)
@@ -277,7 +277,7 @@ func TestALoginDoesNotOutliveItsPassword(t *testing.T) {
 			}()
 			w.untilWaiting(done)
 			must(t, change(s))
-			for range hashPlaces {
+			for range cap(w.hashes) {
 				<-w.hashes
 			}
 			wantCode(t, <-done, 403, "M_FORBIDDEN")
@@ -343,7 +343,7 @@ func TestNoNameCostsAsMuchAsAWrongPassword(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.register("alice")
 		for _, name := range []string{"alice", "nobody", "@x:them.test"} {
-			for range hashPlaces { // no place is free
+			for range cap(w.hashes) { // no place is free
 				w.hashes <- struct{}{}
 			}
 			ctx, cancel := context.WithCancel(t.Context())
@@ -357,7 +357,7 @@ func TestNoNameCostsAsMuchAsAWrongPassword(t *testing.T) {
 			if err := <-done; !errors.Is(err, context.Canceled) {
 				t.Errorf("%q: %v", name, err)
 			}
-			for range hashPlaces {
+			for range cap(w.hashes) {
 				<-w.hashes
 			}
 		}

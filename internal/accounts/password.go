@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 
@@ -18,7 +19,7 @@ import (
 const (
 	minPassword = 8
 	maxPassword = 512
-	hashPlaces  = 4
+	hashPlaces  = 4 // or as many as there are processors, if they are fewer
 	hashQueue   = 100
 )
 
@@ -57,6 +58,10 @@ func (a *Accounts) hash(ctx context.Context, password string) (string, error) {
 		base64.RawStdEncoding.EncodeToString(salt[:]), base64.RawStdEncoding.EncodeToString(key)), nil
 }
 
+// tidyAfter is how long after the last hash its memory goes back to the system: the collector alone would keep the
+// memory of several hashes for minutes.
+const tidyAfter = 5 * time.Second
+
 // hashing runs do with at most hashPlaces at a time, and refuses when too many wait already.
 func (a *Accounts) hashing(ctx context.Context, do func()) error {
 	if a.waiting.Add(1) > hashQueue {
@@ -71,6 +76,7 @@ func (a *Accounts) hashing(ctx context.Context, do func()) error {
 	}
 	defer func() { <-a.hashes }()
 	do()
+	a.tidy.Reset(tidyAfter)
 	return nil
 }
 
