@@ -109,7 +109,8 @@ func (m *Media) copy(ctx context.Context, q Query) (*store.Media, error) {
 	if err != nil {
 		return nil, err
 	}
-	return row, m.makeRoom(ctx, row.Size)
+	m.makeRoom(ctx, row.Size)
+	return row, nil
 }
 
 func (m *Media) copyIn(d *draft, body io.Reader, server matrix.ServerName) error {
@@ -129,11 +130,17 @@ func (m *Media) copyIn(d *draft, body io.Reader, server matrix.ServerName) error
 }
 
 // makeRoom counts a new copy or thumbnail of one and, if there are too many bytes, gives up the copies that were not
-// used for longest.
-func (m *Media) makeRoom(ctx context.Context, added int64) error {
+// used for longest. That it fails is no reason to refuse the new one: the next will try again.
+func (m *Media) makeRoom(ctx context.Context, added int64) {
 	if m.copied.Add(added) <= m.copies {
-		return nil
+		return
 	}
+	if err := m.giveUpCopies(ctx); err != nil {
+		m.o.Log.Warn("removing old copies of other servers' content failed", "err", err)
+	}
+}
+
+func (m *Media) giveUpCopies(ctx context.Context) error {
 	for {
 		var stale []store.Media
 		var bytes int64

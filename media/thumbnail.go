@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"slices"
 	"strconv"
@@ -95,6 +96,9 @@ func (m *Media) Thumbnail(ctx context.Context, q Query, want store.ThumbnailSize
 		return &Content{f, t.Type, "", row.Hash, row.Size}, nil
 	}
 	f, err := m.blobs.open(t.File)
+	if errors.Is(err, fs.ErrNotExist) { // its copy was given up a moment ago
+		return nil, errNotFound()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -104,16 +108,16 @@ func (m *Media) Thumbnail(ctx context.Context, q Query, want store.ThumbnailSize
 var endings = map[string]string{"image/png": ".png", "image/jpeg": ".jpg"}
 
 // thumbnail finds a thumbnail or makes it, once for all who ask at the same time.
-func (m *Media) thumbnail(ctx context.Context, row *store.Media, size store.ThumbnailSize) (found *store.Thumbnail, err error) {
+func (m *Media) thumbnail(ctx context.Context, row *store.Media, size store.ThumbnailSize) (*store.Thumbnail, error) {
 	key := thumbKey{mxc{row.Origin, row.ID}, size}
-	read := func(ctx context.Context) (*store.Thumbnail, error) {
-		err := m.o.DB.Read(ctx, func(tx *store.Tx) (err error) {
+	read := func(ctx context.Context) (found *store.Thumbnail, err error) {
+		err = m.o.DB.Read(ctx, func(tx *store.Tx) (err error) {
 			found, err = tx.Thumbnail(row.Origin, row.ID, size)
 			return err
 		})
 		return found, err
 	}
-	if found, err = read(ctx); found != nil || err != nil {
+	if found, err := read(ctx); found != nil || err != nil {
 		return found, err
 	}
 	if err := m.unsuitable.get(key.mxc); err != nil {
@@ -129,8 +133,10 @@ func (m *Media) thumbnail(ctx context.Context, row *store.Media, size store.Thum
 		}
 		defer func() { <-m.workers }()
 		t, err := m.makeThumbnail(ctx, row, size)
-		if errors.Is(err, errTaken) {
-			return read(ctx)
+		if errors.Is(err, errTaken) { // another node was faster, or the content is gone
+			if t, err = read(ctx); t == nil && err == nil {
+				err = errNotFound()
+			}
 		}
 		return t, err
 	})
@@ -176,7 +182,7 @@ func (m *Media) storeThumbnail(ctx context.Context, row *store.Media, t *store.T
 	t.File, t.Hash, t.Size = d.key, d.sum.Sum(nil), d.size
 	err = m.commit(ctx, d, func(tx *store.Tx) (bool, error) { return tx.AddThumbnail(row.Origin, row.ID, *t) })
 	if err == nil && row.User == 0 {
-		err = m.makeRoom(ctx, t.Size)
+		m.makeRoom(ctx, t.Size)
 	}
 	return err
 }
