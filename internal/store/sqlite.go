@@ -100,7 +100,8 @@ func openLite(path, setup string) (*sqlite.Conn, error) {
 			continue
 		}
 		if err := sqlitex.ExecuteTransient(c, pragma, nil); err != nil {
-			return nil, errors.Join(err, c.Close())
+			_ = c.Close() // the first error says why, and its code
+			return nil, err
 		}
 	}
 	return c, nil
@@ -109,15 +110,10 @@ func openLite(path, setup string) (*sqlite.Conn, error) {
 // takeLock keeps other processes out: an exclusive transaction, for as long as this process lives, on a file beside the
 // database. It is SQLite's own lock, so that it works wherever SQLite does and a dead process leaves none behind.
 func (e *liteEngine) takeLock(ctx context.Context, wait time.Duration) error {
-	c, err := openLite(e.path+"-lock", "PRAGMA busy_timeout = 0; PRAGMA journal_mode = MEMORY")
-	if err != nil {
-		return err
-	}
-	e.lock = c
 	deadline := time.Now().Add(wait)
 	for {
-		err := sqlitex.ExecuteTransient(c, "BEGIN EXCLUSIVE", nil)
-		if code := sqlite.ErrCode(err).ToPrimary(); err == nil || code != sqlite.ResultBusy {
+		err := e.tryLock()
+		if err == nil || sqlite.ErrCode(err).ToPrimary() != sqlite.ResultBusy {
 			return err
 		}
 		if time.Now().After(deadline) {
@@ -127,6 +123,20 @@ func (e *liteEngine) takeLock(ctx context.Context, wait time.Duration) error {
 			return err
 		}
 	}
+}
+
+// tryLock asks for the lock once. Opening the file can meet it too.
+func (e *liteEngine) tryLock() error {
+	c, err := openLite(e.path+"-lock", "PRAGMA busy_timeout = 0; PRAGMA journal_mode = MEMORY")
+	if err != nil {
+		return err
+	}
+	if err := sqlitex.ExecuteTransient(c, "BEGIN EXCLUSIVE", nil); err != nil {
+		_ = c.Close() // the first error says why
+		return err
+	}
+	e.lock = c
+	return nil
 }
 
 // pause waits, or until ctx ends.
@@ -179,6 +189,8 @@ func (e *liteEngine) read(ctx context.Context, snapshot bool, do func(conn) erro
 	case r = <-e.readers:
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-e.db.ctx.Done():
+		return ErrClosed
 	}
 	defer func() { e.readers <- r }()
 	if r == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"strings"
 	"sync"
@@ -49,6 +50,8 @@ type DB struct {
 	numbers    numbers
 	appends    chan *Append // to the appender
 
+	closing sync.Once
+
 	secretsMu sync.Mutex
 	secrets   map[string][]byte
 }
@@ -91,7 +94,10 @@ var (
 )
 
 // Open opens a database, creating or migrating it where needed, and takes it for this process.
-func Open(ctx context.Context, o Options) (*DB, error) {
+func Open(ctx context.Context, o Options) (*DB, error) { return open(ctx, o, schema) }
+
+// open is Open for a list of migrations.
+func open(ctx context.Context, o Options, files fs.FS) (*DB, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -115,7 +121,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		db.stop()
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
-	if err := db.prepare(ctx, o.AsIs); err != nil {
+	if err := db.prepare(ctx, files, o.AsIs); err != nil {
 		_ = db.Close() // the first error says why
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
@@ -124,8 +130,8 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 }
 
 // prepare brings the schema up to date, or finds it so, and reads what is kept in memory.
-func (db *DB) prepare(ctx context.Context, asIs bool) error {
-	if err := db.migrate(ctx, schema, asIs); err != nil {
+func (db *DB) prepare(ctx context.Context, files fs.FS, asIs bool) error {
+	if err := db.migrate(ctx, files, asIs); err != nil {
 		return err
 	}
 	if err := db.readMeta(ctx); err != nil {
@@ -137,8 +143,13 @@ func (db *DB) prepare(ctx context.Context, asIs bool) error {
 	return nil
 }
 
-// Close waits for what is under way, for some seconds at most, and lets go of the database.
-func (db *DB) Close() error {
+// Close waits for what is under way, for some seconds at most, and lets go of the database. Closing again does nothing.
+func (db *DB) Close() (err error) {
+	db.closing.Do(func() { err = db.close() })
+	return err
+}
+
+func (db *DB) close() error {
 	late := time.AfterFunc(closeTime, db.stop)
 	defer late.Stop()
 	db.numbers.close()
