@@ -72,6 +72,7 @@ func (a *assembly) sort(items []item) {
 			a.lists = true
 		case c.User == a.q.User.NID:
 			a.own = true
+			a.lists = a.lists || c.Kind == store.ChangeKeys // it may have signed somebody's keys
 		}
 	}
 }

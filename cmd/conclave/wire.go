@@ -152,11 +152,14 @@ func (s *server) domains(ctx context.Context) (err error) {
 		}
 	}
 	s.accounts = accounts.New(accounts.Options{DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log})
-	s.keys = keys.New(keys.Options{DB: s.db, IsOurs: s.identity.IsOurs, Bus: s.bus, Log: s.log})
+	k := keys.Options{DB: s.db, IsOurs: s.identity.IsOurs, Bus: s.bus, Log: s.log}
 	m := media.Options{DB: s.db, Config: s.conf, Server: s.identity.Name(), Log: s.log}
 	if s.remote != nil {
+		k.Remote = s.remote.client
 		m.Remote = federation.MediaSource{Client: s.remote.client}
 	}
+	s.keys = keys.New(k)
+	s.work.Go("device lists", s.keys.Run)
 	if s.media, err = media.New(m); err != nil {
 		return err
 	}
@@ -168,7 +171,7 @@ func (s *server) domains(ctx context.Context) (err error) {
 func (s *server) deliver() {
 	r := s.remote
 	r.signals = federation.NewSignals(s.db, s.identity, s.log, nil)
-	outbox := federation.NewRows(federation.RowsOptions{DB: s.db, Identity: s.identity, Signals: r.signals})
+	outbox := federation.NewRows(federation.RowsOptions{DB: s.db, Identity: s.identity, Keys: s.keys, Signals: r.signals})
 	r.sender = federation.NewSender(federation.SenderOptions{
 		DB: s.db, Outbox: outbox, Client: r.client, Identity: s.identity, Policy: r.policy, Log: s.log,
 		Alone: s.conf.Redis.URL.Reveal() == "",

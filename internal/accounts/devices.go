@@ -57,5 +57,5 @@ func (a *Accounts) deleteDevices(tx *store.Tx, user store.UserNID, ids []matrix.
 		return err
 	}
 	tx.AfterCommit(func() { a.ended(user) })
-	return tx.DeviceListChanged(user)
+	return nil
 }

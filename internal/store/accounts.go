@@ -129,8 +129,12 @@ func (tx *Tx) TouchDevice(nid int64, seen int64, address string) error {
 	return err
 }
 
-// DeleteDevices removes devices of a user with their tokens, keys and messages: those named, or all if ids is nil.
+// DeleteDevices removes devices of a user with their tokens, keys and messages: those named, or all if ids is nil. For
+// devices that had keys it is a change of the user's device list.
 func (tx *Tx) DeleteDevices(user UserNID, ids []matrix.DeviceID) error {
+	if err := tx.devicesGone(user, ids); err != nil {
+		return err
+	}
 	which, args := `SELECT nid FROM devices WHERE member = $1`, []any{user}
 	if ids != nil {
 		which, args = which+` AND device_id IN ({texts $2})`, append(args, texts(ids))
@@ -145,7 +149,7 @@ func (tx *Tx) DeleteDevices(user UserNID, ids []matrix.DeviceID) error {
 }
 
 // deviceTables are the tables whose rows end with the device that they belong to.
-var deviceTables = []string{"access_tokens"}
+var deviceTables = []string{"access_tokens", "device_keys", "one_time_keys", "claimed_keys", "fallback_keys", "to_device"}
 
 // AddToken stores the hash of a new access token.
 func (tx *Tx) AddToken(hash []byte, device int64, user UserNID, created int64) error {

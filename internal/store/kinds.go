@@ -7,6 +7,6 @@ const (
 	ChangeAccountData                       // of a user, in a room or (room 0) global
 	ChangeDeviceList                        // of a user: devices, their keys or names, cross-signing keys
 	ChangeToDevice                          // a message waits for a device of the user
-	ChangeKeys                              // a one-time or fallback key of a device of the user was used
+	ChangeKeys                              // of a user, for itself alone: one-time keys came or went, or it signed somebody's keys
 	ChangeProfile                           // of a user
 )

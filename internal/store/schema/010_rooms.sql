@@ -72,6 +72,7 @@ CREATE TABLE memberships (
 CREATE INDEX memberships_member ON memberships (member, membership);
 CREATE INDEX memberships_server ON memberships (server, room, membership);
 CREATE INDEX memberships_room ON memberships (room, membership, server);
+CREATE INDEX memberships_pos ON memberships (room, pos);
 
 -- What an invitation or a knock came with, for rooms that we may not be in.
 CREATE TABLE stripped_states (
