@@ -21,10 +21,12 @@ type assembly struct {
 	members  map[store.RoomNID]store.MemberRow
 	byRoom   map[store.RoomNID][]item // what the tail has of each room, if from is within it
 	inTail   bool
-	own      bool // something of the user's own changed: account data, messages to a device
-	lists    bool // somebody's devices changed
+	lists    bool // somebody's devices changed, or the user's view of them
 	receipts map[store.RoomNID]bool
-	res      *Response
+
+	ownData, ownMessages, ownKeys bool // something of the user's own changed: account data, messages to a device, keys
+
+	res *Response
 }
 
 // assemble builds the response for a request as of the tail's present.
@@ -71,9 +73,20 @@ func (a *assembly) sort(items []item) {
 		case c.Kind == store.ChangeDeviceList:
 			a.lists = true
 		case c.User == a.q.User.NID:
-			a.own = true
-			a.lists = a.lists || c.Kind == store.ChangeKeys // it may have signed somebody's keys
+			a.sortOwn(c.Kind)
 		}
+	}
+}
+
+// sortOwn notes what of the user's own is to be read again.
+func (a *assembly) sortOwn(kind store.ChangeKind) {
+	switch kind {
+	case store.ChangeAccountData:
+		a.ownData = true
+	case store.ChangeToDevice:
+		a.ownMessages = true
+	case store.ChangeKeys:
+		a.ownKeys, a.lists = true, true // it may have signed somebody's keys
 	}
 }
 
@@ -104,7 +117,7 @@ func (a *assembly) changedRooms() (map[store.RoomNID]bool, error) {
 		for nid := range a.receipts {
 			changed[nid] = true
 		}
-		if !a.own {
+		if !a.ownData {
 			return changed, nil
 		}
 	}

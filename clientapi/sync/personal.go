@@ -57,12 +57,12 @@ func (l *listener) setDelivered(device int64, upTo store.Pos) {
 // personal adds what concerns the user or device rather than a room.
 func (a *assembly) personal() error {
 	first := a.q.Since == nil
-	if first || a.own || !a.inTail {
+	if first || a.ownData || !a.inTail {
 		if err := a.globalData(); err != nil {
 			return err
 		}
 	}
-	if first || a.own || !a.inTail || a.q.Since.Messages != 0 {
+	if first || a.ownMessages || !a.inTail || a.q.Since.Messages != 0 {
 		if err := a.toDevice(); err != nil {
 			return err
 		}
@@ -80,12 +80,12 @@ func (a *assembly) personal() error {
 }
 
 // keyCounts says how many keys others may still claim; clients upload more when there are few. It is read again only
-// when something of the user's own changed.
+// when some came or went.
 func (a *assembly) keyCounts() error {
 	a.l.mu.Lock()
 	counts, known := a.l.keys[a.q.Device]
 	a.l.mu.Unlock()
-	if !known || a.own || a.q.Since == nil || !a.inTail {
+	if !known || a.ownKeys || a.q.Since == nil || !a.inTail {
 		had := counts
 		var err error
 		if counts.oneTime, counts.fallback, err = a.e.keys.KeyCounts(a.ctx, a.q.Device); err != nil {

@@ -32,7 +32,7 @@ func (a *assembly) signals(ref rooms.Ref, m store.MemberRow, p *piece, fresh boo
 	if err := a.ephemeral(ref, m, fresh, out); err != nil {
 		return err
 	}
-	if fresh || a.own || !a.inTail {
+	if fresh || a.ownData || !a.inTail {
 		if err := a.roomData(ref, fresh, out); err != nil {
 			return err
 		}
