@@ -261,3 +261,51 @@ func TestKeysBetweenServers(t *testing.T) {
 		}
 	}
 }
+
+// TestKeysFollowRoomsBetweenServers is the whole way of a device list and of a message to a device.
+func TestKeysFollowRoomsBetweenServers(t *testing.T) {
+	a, b := testserver.Pair(t, testserver.Options{})
+	alice, bob := a.Register("alice"), b.Register("bob")
+	publish(t, alice)
+	publish(t, bob)
+	room := alice.CreateRoom(object{"preset": "public_chat"})
+	start := token(bob.Sync("", 0))
+	bob.Join(room, string(a.Name))
+	has := func(u *testserver.User, devices int) func(object) bool {
+		return func(object) bool {
+			found := bob.Must("POST", "/keys/query", object{"device_keys": object{u.ID: []string{}}}).Body
+			list, _ := testserver.At(found, "device_keys", u.ID).(object)
+			return len(list) == devices
+		}
+	}
+	next := bob.SyncUntil(start, "alice's one device", has(alice, 1))
+
+	second := a.Login(alice.ID)
+	publish(t, second)
+	told := func(body object) bool {
+		return slices.Contains(names(testserver.At(body, "device_lists", "changed")), alice.ID)
+	}
+	next = bob.SyncUntil(next, "alice has a new device", told)
+	if !has(alice, 2)(nil) {
+		t.Error("the new device is not in the list")
+	}
+	second.Must("POST", "/logout", object{})
+	next = bob.SyncUntil(next, "a device of alice is gone", told)
+	if !has(alice, 1)(nil) {
+		t.Error("the device that is gone is still in the list")
+	}
+
+	for i := range 3 {
+		alice.Must("PUT", testserver.Path("sendToDevice", "m.test", testserver.Unique("t")), object{"messages": object{bob.ID: object{"*": object{"i": i}}}})
+	}
+	count := 0
+	bob.SyncUntil(next, "three messages", func(body object) bool {
+		for _, e := range testserver.Events(testserver.At(body, "to_device", "events")) {
+			if e["sender"] != alice.ID || testserver.At(e, "content", "i") != float64(count) {
+				t.Errorf("message %d is %v", count, e)
+			}
+			count++
+		}
+		return count >= 3
+	})
+}
