@@ -127,9 +127,13 @@ func keysCrossSigning(t *testing.T, s *testserver.Server) {
 			"user_signing_key": master.sign(t, object("user_signing", user)),
 		}
 	}
-	_, self, body := set()
+	master, self, body := set()
 	alice.Must("POST", "/keys/device_signing/upload", body)
 	alice.Must("POST", "/keys/device_signing/upload", body)
+	s.Nobody().Refused(400, "M_INVALID_PARAM", "POST", "/login", object{
+		"type": "m.login.password", "password": testserver.Password, "device_id": master.public(),
+		"identifier": object{"type": "m.id.user", "user": alice.ID},
+	})
 	_, _, other := set()
 	challenge, err := alice.Do("POST", "/keys/device_signing/upload", other)
 	if err != nil || challenge.Status != 401 {

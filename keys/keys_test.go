@@ -44,7 +44,6 @@ type world struct {
 	remote *fakeRemote
 	mu     sync.Mutex
 	at     time.Time
-	rooms  int
 }
 
 func newWorld(t testing.TB, db *store.DB) *world {

@@ -45,6 +45,13 @@ func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice) (*Log
 	token, hash := newToken()
 	now := a.now().UnixMilli()
 	write := func(tx *store.Tx) error {
+		taken, err := tx.IsCrossSigningKey(user, string(d.ID))
+		if err != nil {
+			return err
+		}
+		if taken {
+			return matrix.InvalidParam("A device cannot be called like a public key.")
+		}
 		device, err := tx.PutDevice(store.Device{NID: nid, User: user, ID: d.ID, Name: d.Name, Seen: now, Address: d.Address})
 		if err != nil {
 			return err
