@@ -27,7 +27,13 @@ step() {
 gotest() { "$work/gotest" -counts "$work/counts" -count 1 -p 2 -timeout "$limit" "$@"; }
 
 plain_tests() { gotest $(go list ./... | grep -E "$pure"); }
-race_tests() { CGO_ENABLED=1 gotest -race $(go list ./... | grep -vE "$pure"); }
+
+# race_tests build the executable that whole servers are run from once, instead of in each package.
+race_tests() {
+	export CGO_ENABLED=1
+	go build -race -o "$work/conclave-race" ./cmd/conclave || return 1
+	CONCLAVE_TEST_BINARY=$work/conclave-race gotest -race $(go list ./... | grep -vE "$pure")
+}
 
 # failpoint_tests are those that only exist with the build tag: kills at named points around a commit.
 failpoint_tests() {
