@@ -98,14 +98,16 @@ func (tx *Tx) OutgoingReceipts(server, own ServerNID, after, upTo Pos, limit int
 		return err
 	}
 	from := `(SELECT DISTINCT x.room FROM memberships x WHERE x.server = $1 AND x.membership = 1) s
-		CROSS JOIN receipts c ON c.room = s.room AND c.pos > $2 AND c.pos <= $3`
+		CROSS JOIN receipts c`
+	where := `c.room = s.room AND c.pos > $2 AND c.pos <= $3`
 	if way == byPlace {
-		from = `changes h JOIN receipts c ON h.pos > $2 AND h.pos <= $3 AND h.kind = 2 AND c.room = h.room AND c.member = h.member AND c.pos = h.pos
+		from = `changes h JOIN receipts c ON c.room = h.room AND c.member = h.member AND c.pos = h.pos`
+		where = `h.pos > $2 AND h.pos <= $3 AND h.kind = 2
 			AND EXISTS (SELECT 1 FROM memberships x WHERE x.server = $1 AND x.room = c.room AND x.membership = 1)`
 	}
 	return tx.Query(`SELECT c.pos, r.room_id, u.user_id, c.kind, c.thread, c.event_id, c.ts FROM `+from+`
 		JOIN rooms r ON r.nid = c.room JOIN users u ON u.nid = c.member
-		WHERE c.kind IN (1, 3) AND u.server = $4 ORDER BY c.pos LIMIT $5`, func(r *Row) error {
+		WHERE `+where+` AND c.kind IN (1, 3) AND u.server = $4 ORDER BY c.pos LIMIT $5`, func(r *Row) error {
 		each(OutgoingReceipt{Pos(r.Int64(0)), matrix.RoomID(r.Text(1)), matrix.UserID(r.Text(2)), ReceiptKind(r.Int64(3)),
 			r.Text(4), matrix.EventID(r.Text(5)), r.Int64(6)})
 		return nil
