@@ -52,11 +52,14 @@ func (s *Server) member(ctx context.Context, origin matrix.ServerName, room matr
 	if !allowed {
 		return ref, rooms.Sender{}, matrix.Forbidden("The room's access list shuts out %s.", origin)
 	}
-	who, err := r.User(ctx, user)
+	row, err := r.MembershipByID(ctx, ref.NID, user)
 	if err != nil {
 		return ref, rooms.Sender{}, err
 	}
-	return ref, rooms.Sender{NID: who.NID, ID: user}, r.RequireJoined(ctx, ref.NID, who.NID)
+	if row == nil || row.Membership != store.Join {
+		return ref, rooms.Sender{}, matrix.Forbidden("%.100s is not in the room.", user)
+	}
+	return ref, rooms.Sender{NID: row.Member, ID: user}, nil
 }
 
 // remoteTyping is how long typing lasts of which no end comes.

@@ -133,6 +133,15 @@ func TestServersLeaveAndComeBack(t *testing.T) {
 	})
 }
 
+func TestInvitationsAreTakenBack(t *testing.T) {
+	eachTwo(t, func(w *two) {
+		room := w.alice.CreateRoom(testserver.JSON{"invite": []string{w.bob.ID}})
+		since := w.bob.SyncUntil("", "the invitation", func(body testserver.JSON) bool { return testserver.At(body, "rooms", "invite", room) != nil })
+		w.alice.Must("POST", testserver.Path("rooms", room, "kick"), testserver.JSON{"user_id": w.bob.ID})
+		w.bob.SyncUntil(since, "its end", func(body testserver.JSON) bool { return testserver.At(body, "rooms", "leave", room) != nil })
+	})
+}
+
 func TestServersFindRoomsAndPeople(t *testing.T) {
 	eachTwo(t, func(w *two) {
 		w.alice.Must("PUT", testserver.Path("profile", w.alice.ID, "displayname"), testserver.JSON{"displayname": "Alice"})

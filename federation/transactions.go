@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"conclave/internal/cluster"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -68,7 +69,13 @@ func (s *Server) takeTransaction(ctx context.Context, origin matrix.ServerName, 
 	}
 	admitted := s.options.Rooms.Admit(ctx, origin, t.pdus)
 	verdicts := map[matrix.EventID]any{}
-	for _, a := range admitted {
+	for i, a := range admitted {
+		if a.Err != nil {
+			if ended, err := s.options.Rooms.Withdrawn(ctx, origin, t.pdus[i]); err == nil {
+				verdicts[ended] = struct{}{}
+				continue
+			}
+		}
 		if a.ID != "" {
 			verdicts[a.ID] = verdict(a.Err)
 		}
@@ -89,6 +96,9 @@ func (s *Server) takeTransaction(ctx context.Context, origin matrix.ServerName, 
 			if err := effect(tx); err != nil {
 				return err
 			}
+		}
+		if len(lasting) > 0 {
+			tx.AfterCommit(func() { s.options.Bus.Publish(cluster.Stream, int64(s.options.DB.CachedBound())+1) })
 		}
 		return s.options.Rooms.Stage(tx, origin, admitted)
 	})

@@ -5,8 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 
-	"conclave/internal/cluster"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -64,7 +64,7 @@ func (r *Rooms) Invited(ctx context.Context, in Invitation) (*matrix.Event, erro
 	if err != nil || here {
 		return signed, err
 	}
-	return signed, r.storeInvited(ctx, ref, signed, matrix.UserID(invitee), stripped)
+	return signed, r.PutOutside(ctx, ref, signed, stripped)
 }
 
 // readInvitation reads the event and checks that path, request and event say the same.
@@ -187,26 +187,57 @@ func strippedItem(raw []byte) []byte {
 	return out
 }
 
-// storeInvited makes an invitation from a room that we are not in visible to its user.
-func (r *Rooms) storeInvited(ctx context.Context, ref Ref, ev *matrix.Event, user matrix.UserID, stripped string) error {
-	invitee, err := r.User(ctx, user)
+// Withdrawn takes in the end of an invitation of a user of ours to a room that we are not in, and says which event it
+// was: the removal of the invited user, naming the invitation, by the server that invited. Whether the room allows it
+// cannot be told from outside; all that it can do is take back what the same server gave.
+func (r *Rooms) Withdrawn(ctx context.Context, origin matrix.ServerName, raw json.RawMessage) (matrix.EventID, error) {
+	if err := matrix.CheckJSON(raw, matrix.Limits{Bytes: maxRawEvent}); err != nil {
+		return "", matrix.BadJSON("The event is not usable JSON.").With(err)
+	}
+	room, _ := matrix.GetString(raw, "room_id")
+	user, _ := matrix.GetString(raw, "state_key")
+	if !r.own.IsOurs(matrix.UserID(user).Server()) {
+		return "", matrix.NotFound("The event is about nobody here.")
+	}
+	ref, err := r.Lookup(ctx, matrix.RoomID(room))
 	if err != nil {
-		return err
+		return "", err
 	}
-	sender, err := r.User(ctx, ev.Sender())
+	invitation, err := r.invitationOf(ctx, ref, matrix.UserID(user))
 	if err != nil {
-		return err
+		return "", err
 	}
-	nid, err := r.db.NextNID(store.KindEvent)
+	ev, err := matrix.ParseEvent(raw, ref.Version)
 	if err != nil {
-		return err
+		return "", matrix.BadJSON("The event is malformed.").With(err)
 	}
-	row := &store.EventRow{
-		NID: store.EventNID(nid), Room: ref.NID, Sender: sender.NID, Flags: store.FlagState | store.FlagOutlier, Event: ev,
+	ends := ev.Membership() == "leave" || ev.Membership() == "ban"
+	if !ends || ev.RoomID() != ref.ID || ev.Sender().Server() != origin || invitation.Sender().Server() != origin ||
+		!slices.Contains(ev.AuthEvents(), invitation.ID()) || !ev.CheckContentHash() {
+		return "", matrix.Forbidden("The event does not end the invitation.")
 	}
-	return r.db.Write(ctx, func(tx *store.Tx) error {
-		pos, err := tx.PutInvited(store.Invited{Room: ref.NID, Event: row, Invitee: invitee, Stripped: stripped})
-		tx.AfterCommit(func() { r.bus.Publish(cluster.Stream, int64(pos)) })
-		return err
-	})
+	if err := r.verified(ctx, ev); err != nil {
+		return "", err
+	}
+	return ev.ID(), r.PutOutside(ctx, ref, ev, "")
+}
+
+// invitationOf finds the invitation of a user of ours to a room that we are not in.
+func (r *Rooms) invitationOf(ctx context.Context, ref Ref, user matrix.UserID) (*matrix.Event, error) {
+	here, err := r.resident(ctx, ref.NID)
+	if err != nil {
+		return nil, err
+	}
+	row, err := r.MembershipByID(ctx, ref.NID, user)
+	if err != nil {
+		return nil, err
+	}
+	if here || row == nil || row.Membership != store.Invite {
+		return nil, matrix.NotFound("The user is not invited to a room from outside.")
+	}
+	rows, err := r.eventsByNID(ctx, ref.NID, []store.EventNID{row.Event})
+	if err != nil {
+		return nil, err
+	}
+	return rows[0].Event, nil
 }

@@ -61,6 +61,15 @@ func (r *Rooms) Membership(ctx context.Context, room store.RoomNID, user store.U
 	return row, err
 }
 
+// MembershipByID is Membership for a user ID that came from outside: it leaves no trace of one that was never heard of.
+func (r *Rooms) MembershipByID(ctx context.Context, room store.RoomNID, id matrix.UserID) (row *store.MemberRow, err error) {
+	err = r.db.Read(ctx, func(tx *store.Tx) (err error) {
+		row, err = tx.MembershipByID(room, id)
+		return err
+	})
+	return row, err
+}
+
 // membershipOf is Membership for a user ID, without a row for strangers.
 func (r *Rooms) membershipOf(ctx context.Context, room store.RoomNID, id matrix.UserID) (store.Membership, error) {
 	user, err := r.User(ctx, id)

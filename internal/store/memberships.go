@@ -24,6 +24,13 @@ func (tx *Tx) Membership(room RoomNID, user UserNID) (found *MemberRow, err erro
 	return found, err
 }
 
+// MembershipByID is Membership for a user who may never have been heard of.
+func (tx *Tx) MembershipByID(room RoomNID, id matrix.UserID) (found *MemberRow, err error) {
+	err = tx.members(selectMembers+`JOIN users u ON u.nid = m.member WHERE m.room = $1 AND u.user_id = $2`,
+		func(m MemberRow) { found = &m }, room, string(id))
+	return found, err
+}
+
 // MembershipsOf reads where a user stands in all rooms it had to do with, except those it has forgotten.
 func (tx *Tx) MembershipsOf(user UserNID, each func(MemberRow)) error {
 	return tx.members(selectMembers+`WHERE m.member = $1 AND NOT m.forgotten`, each, user)
@@ -97,43 +104,6 @@ func (tx *Tx) Stripped(room RoomNID, user UserNID) (events string, err error) {
 		return nil
 	}, room, user)
 	return events, err
-}
-
-// Invited is an invitation that came to a user of ours from a room that we are not in.
-type Invited struct {
-	Room     RoomNID
-	Event    *EventRow // an outlier; its NID is new
-	Invitee  User
-	Stripped string // a JSON array of stripped state events
-}
-
-// PutInvited stores an invitation: its event as evidence, the membership, what it shows of the room. It returns the
-// position of the change.
-func (tx *Tx) PutInvited(in Invited) (Pos, error) {
-	nid, known := in.Event.NID, false
-	err := tx.Query(`SELECT nid FROM events WHERE event_id = $1`, func(r *Row) error {
-		nid, known = EventNID(r.Int64(0)), true
-		return nil
-	}, string(in.Event.Event.ID()))
-	if err != nil {
-		return 0, err
-	}
-	if !known {
-		if err := tx.InsertRows(eventInsert([]*EventRow{in.Event})); err != nil {
-			return 0, err
-		}
-	}
-	pos, err := tx.AddChange(ChangeMembership, in.Room, in.Invitee.NID)
-	if err != nil {
-		return 0, err
-	}
-	change := placedMember{MemberChange{Member: in.Invitee, Membership: Invite, Event: nid}, in.Room, pos}
-	if err := tx.InsertRows(memberInsert([]placedMember{change})); err != nil {
-		return 0, err
-	}
-	_, err = tx.Exec(`INSERT INTO stripped_states (room, member, events) VALUES ($1, $2, $3)
-		ON CONFLICT (room, member) DO UPDATE SET events = excluded.events`, in.Room, in.Invitee.NID, in.Stripped)
-	return pos, err
 }
 
 // MembersFrom are the users of a server that ever had to do with a room, at most limit, longest-standing first.
