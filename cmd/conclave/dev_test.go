@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -129,11 +130,15 @@ func TestDev(t *testing.T) {
 	first := startDev(t, "-dir", dir)
 	alice, bob := first.lines[0], first.lines[1]
 	token := first.logIn(alice)
-	first.logIn(bob)
+	bobToken := first.logIn(bob)
 	room, _ := first.ask("POST", alice[1]+"/_matrix/client/v3/createRoom", token, map[string]any{"invite": []string{bob[4]}})["room_id"].(string)
 	if room == "" {
 		t.Error("no room")
 	}
+	testserver.Eventually(t, "Bob's server joins the room over federation", func() bool {
+		status, _ := first.try("POST", bob[1]+"/_matrix/client/v3/join/"+url.PathEscape(room), bobToken, map[string]any{})
+		return status == http.StatusOK
+	})
 	for _, line := range first.lines {
 		reached(t, dir, line[4])
 	}

@@ -1,6 +1,7 @@
 // Package sealedclient is a device in sealed rooms without a screen, for tests: it has keys of its own, publishes them,
 // cross-signs, gives its sessions to whoever may have them, sends and reads, all over the client API of a real server.
-// It does what the browser client does, by way of package keys/sealed, and keeps everything in memory.
+// It does what the browser client does when people talk, by way of package keys/sealed; it keeps everything in memory, and
+// has neither a backup nor verification.
 package sealedclient
 
 import (
