@@ -134,12 +134,8 @@ func trusted(file string) (*x509.CertPool, error) {
 // domains builds the domains.
 func (s *server) domains(ctx context.Context) (err error) {
 	key := s.identity.Key()
-	var source rooms.EventSource
-	if s.remote != nil {
-		source = federation.NewSource(s.remote.client, s.remote.keyring)
-	}
 	s.rooms, err = rooms.New(ctx, rooms.Options{
-		DB: s.db, Bus: s.bus, Log: s.log, Source: source,
+		DB: s.db, Bus: s.bus, Log: s.log,
 		Identity: rooms.Identity{Name: s.identity.Name(), KeyID: key.ID, Key: key.Private},
 	})
 	if err != nil {
