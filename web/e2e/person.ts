@@ -2,7 +2,7 @@
 import type { Browser, BrowserContext, Locator, Page } from "playwright-core";
 import { desktop } from "./browser.ts";
 
-const patience = 90_000;
+const patience = 45_000;
 
 export class Person {
   readonly problems: string[] = [];
@@ -37,6 +37,11 @@ export class Person {
       const text = message.text();
       if (text.startsWith("policy:")) person.problems.push(`${name}: ${text}`);
       if (process.env["E2E_CONSOLE"] !== undefined) console.log(`[${name}] ${message.type()}: ${text}`);
+    });
+    page.on("response", (response) => {
+      if (process.env["E2E_CONSOLE"] !== undefined && response.status() >= 400) {
+        void response.text().then((body) => console.log(`[${name}] ${response.status()} ${response.request().method()} ${response.url()} ${body.slice(0, 200)}`), () => undefined);
+      }
     });
     await page.goto(url);
     return person;

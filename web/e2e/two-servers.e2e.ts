@@ -4,9 +4,10 @@
  */
 import { randomBytes } from "node:crypto";
 import { mkdir } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import type { Browser, Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { desktop, launch, phone } from "./browser.ts";
 import { Person } from "./person.ts";
 import { findIn } from "./search.ts";
@@ -61,6 +62,17 @@ beforeAll(async () => {
 afterAll(async () => {
   await browser?.close();
   await servers?.end();
+});
+
+// What the two saw when something failed says more than the line that failed.
+afterEach(async ({ task }) => {
+  if (task.result?.state !== "fail") return;
+  for (const person of [alice, bob]) {
+    if (person === undefined) continue;
+    const file = path.join(tmpdir(), `conclave-e2e-${person.name}.png`);
+    await person.page.screenshot({ path: file }).catch(() => undefined);
+    console.log(`${person.name} saw ${file}\n${person.problems.join("\n")}`);
+  }
 });
 
 /** A picture that compresses badly, painted in the page: no two runs have the same bytes. */
