@@ -40,7 +40,13 @@ export class Person {
     });
     page.on("response", (response) => {
       if (process.env["E2E_CONSOLE"] !== undefined && response.status() >= 400) {
-        void response.text().then((body) => console.log(`[${name}] ${response.status()} ${response.request().method()} ${response.url()} ${body.slice(0, 200)}`), () => undefined);
+        void response.text().then(
+          (body) =>
+            console.log(
+              `[${name}] ${response.status()} ${response.request().method()} ${response.url()} ${body.slice(0, 200)}`,
+            ),
+          () => undefined,
+        );
       }
     });
     await page.goto(url);
@@ -71,7 +77,7 @@ export class Person {
 
   async createGroup(name: string, invite: string[]): Promise<void> {
     const { page } = this;
-    await page.getByRole("button", { name: "New conversation" }).click();
+    await page.getByRole("button", { name: "New conversation" }).first().click();
     await page.getByRole("menuitem", { name: "New group" }).click();
     await page.getByLabel("Name of the group").fill(name);
     for (const userId of invite) {

@@ -1,0 +1,175 @@
+// @vitest-environment happy-dom
+import { cleanup, render, screen } from "@testing-library/react";
+import userEvent from "@testing-library/user-event";
+import { createRef } from "react";
+import { afterEach, expect, test, vi } from "vitest";
+import { SignUp } from "../src/features/auth/SignUp";
+import { Composer } from "../src/features/composer/Composer";
+import { RecoveryKey } from "../src/features/identity/RecoveryKey";
+import { Unlock } from "../src/features/identity/Unlock";
+import { MessageRow } from "../src/features/timeline/MessageRow";
+import * as f from "../src/gallery/fixtures";
+import { isUserId } from "../src/ui/matrixId";
+import { TooltipProvider } from "../src/ui/icon";
+import { Linked } from "../src/ui/links";
+
+afterEach(cleanup);
+const actions = { reply: vi.fn(), openImage: vi.fn(), jumpTo: vi.fn() };
+
+test("the recovery key is published only after two of its groups were typed", async () => {
+  const user = userEvent.setup();
+  const confirmed = vi.fn(async () => {});
+  const groups = ["aaaa", "bbbb", "cccc", "dddd"];
+  render(<RecoveryKey userId="@ann:x.org" recoveryKey={groups.join(" ")} onRetry={() => {}} onConfirmed={confirmed} />);
+  await user.click(screen.getByRole("button", { name: "I have kept it" }));
+  const inputs = screen.getAllByRole<HTMLInputElement>("textbox");
+  expect(inputs).toHaveLength(2);
+  for (const input of inputs) await user.type(input, "zzzz");
+  await user.click(screen.getByRole("button", { name: "Confirm" }));
+  expect(confirmed).not.toHaveBeenCalled();
+  expect(screen.getByRole("alert").textContent).toMatch(/That is not group \d\./);
+  for (const input of inputs) {
+    const n = Number(/\d+/.exec(input.labels?.[0]?.textContent ?? "")?.[0]);
+    await user.clear(input);
+    await user.type(input, groups[n - 1] ?? "");
+  }
+  await user.click(screen.getByRole("button", { name: "Confirm" }));
+  expect(confirmed).toHaveBeenCalledTimes(1);
+});
+
+test("a wrong recovery key is said in words", async () => {
+  const user = userEvent.setup();
+  render(<Unlock userId="@ann:x.org" onUnlock={() => Promise.reject(new Error("wrong_key"))} onSignOut={() => {}} />);
+  await user.type(screen.getByLabelText("Recovery key"), "EsT");
+  await user.click(screen.getByRole("button", { name: "Unlock" }));
+  expect((await screen.findByRole("alert")).textContent).toContain("This is not the recovery key of @ann:x.org.");
+});
+
+test("signing up says what is taken or too short, and asks for nothing where the server is closed", async () => {
+  const user = userEvent.setup();
+  const submit = vi.fn(async () => {});
+  const props = {
+    server: "x.org",
+    isNameFree: async (name: string) => name !== "ann",
+    onSubmit: submit,
+    onSignIn: () => {},
+  };
+  const { unmount } = render(<SignUp {...props} info={async () => ({ open: true, stages: ["m.login.dummy"] })} />);
+  await user.type(await screen.findByLabelText("Name"), "ann");
+  expect(await screen.findByText("This name is taken.")).toBeTruthy();
+  await user.type(screen.getByLabelText("Password"), "short");
+  await user.click(screen.getByRole("button", { name: "Create account" }));
+  expect(await screen.findByText("Use at least 10 characters.")).toBeTruthy();
+  expect(submit).not.toHaveBeenCalled();
+  unmount();
+  render(<SignUp {...props} info={async () => ({ open: false, stages: [] })} />);
+  expect(await screen.findByText(/does not take new accounts/)).toBeTruthy();
+  expect(screen.queryByLabelText("Password")).toBeNull();
+});
+
+function composer() {
+  const room = f.fakeRoom({ summary: f.rooms()[1] ?? null });
+  const sent = vi.spyOn(room, "sendText");
+  const files = vi.spyOn(room, "sendFile");
+  const up = vi.fn();
+  render(
+    <TooltipProvider>
+      <Composer room={room} name="Harbour" input={createRef()} onUp={up} />
+    </TooltipProvider>,
+  );
+  return { room, sent, files, up, user: userEvent.setup(), input: screen.getByRole("textbox") };
+}
+
+test("Enter sends, Shift and Enter does not, and nothing empty goes out", async () => {
+  const { room, sent, user, input, up } = composer();
+  await user.type(input, "  {Enter}");
+  expect(sent).not.toHaveBeenCalled();
+  await user.clear(input);
+  await user.keyboard("{ArrowUp}");
+  expect(up).toHaveBeenCalledTimes(1);
+  await user.type(input, "one{Shift>}{Enter}{/Shift}two");
+  expect(room.draft.get().text).toBe("one\ntwo");
+  await user.keyboard("{Enter}");
+  expect(sent).toHaveBeenCalledWith("one\ntwo", null);
+  expect(room.draft.get()).toEqual({ text: "", replyTo: null });
+});
+
+test("a reply goes to what was chosen, and Escape gives it up", async () => {
+  const { room, sent, user, input } = composer();
+  room.setDraft({ text: "", replyTo: { id: "$q", sender: f.bob, body: "what?" } });
+  await user.type(input, "this{Enter}");
+  expect(sent).toHaveBeenCalledWith("this", "$q");
+  room.setDraft({ text: "that", replyTo: { id: "$q", sender: f.bob, body: "what?" } });
+  await user.type(input, "{Escape}");
+  expect(room.draft.get()).toEqual({ text: "that", replyTo: null });
+});
+
+test("a pasted picture is sent as a file", async () => {
+  const { files, user, input } = composer();
+  const picture = new File(["x"], "shot.png", { type: "image/png" });
+  input.focus();
+  const data = new DataTransfer();
+  data.items.add(picture);
+  await user.paste(data);
+  expect(files).toHaveBeenCalledWith(expect.objectContaining({ name: "shot.png" }));
+});
+
+test("what others write is text, whatever it looks like", () => {
+  const evil = '<img src=x onerror="alert(1)"> javascript:alert(1) https://ok.example/a).';
+  const { container } = render(
+    <MessageRow
+      room={f.fakeRoom({ summary: null })}
+      message={f.message(f.bob, f.now, evil)}
+      first
+      last
+      withSender
+      actions={actions}
+    />,
+  );
+  expect(container.querySelector("img")).toBeNull();
+  expect([...container.querySelectorAll("a")].map((a) => [a.getAttribute("href"), a.rel])).toEqual([
+    ["https://ok.example/a", "noopener noreferrer nofollow"],
+  ]);
+  expect(container.querySelector("p")?.textContent).toContain(evil);
+});
+
+test.each([
+  ["see https://a.example/x_(y), then", ["https://a.example/x_(y)"]],
+  ["http://", []],
+  ["ftp://a.example data:text/html,x", []],
+  ["https://a.example/?q=1&r=2!", ["https://a.example/?q=1&r=2"]],
+])("links in %j", (text, links) => {
+  const { container } = render(<Linked text={text} />);
+  expect([...container.querySelectorAll("a")].map((a) => a.textContent)).toEqual(links);
+  expect(container.textContent).toBe(text);
+});
+
+test("a failed message offers to try again and to discard", async () => {
+  const user = userEvent.setup();
+  const room = f.fakeRoom({ summary: null });
+  const retry = vi.spyOn(room, "retry");
+  const discard = vi.spyOn(room, "discard");
+  const failed = f.message(f.alice, f.now, "hello", { delivery: "failed" });
+  render(<MessageRow room={room} message={failed} first last withSender actions={actions} />);
+  await user.click(screen.getByRole("button", { name: "Try again" }));
+  await user.click(screen.getByRole("button", { name: "Discard" }));
+  expect(retry).toHaveBeenCalledWith(failed.id);
+  expect(discard).toHaveBeenCalledWith(failed.id);
+});
+
+test.each(["sending", "sent", "delivered", "read"] as const)("a %s message says so in words", (delivery) => {
+  const own = f.message(f.alice, f.now, "hello", { delivery });
+  render(<MessageRow room={f.fakeRoom({ summary: null })} message={own} first last withSender actions={actions} />);
+  expect(screen.getByRole("img", { name: new RegExp(`^${delivery}$`, "i") })).toBeTruthy();
+});
+
+test.each([
+  ["@bob:example.org", true],
+  ["@bob:localhost:8448", true],
+  ["@b-o_b.=/+:[::1]:80", true],
+  ["bob:example.org", false],
+  ["@bob", false],
+  ["@bo b:example.org", false],
+  ["@bob:exa mple.org", false],
+  [`@${"b".repeat(300)}:example.org`, false],
+])("is %s a Matrix ID: %s", (id, valid) => expect(isUserId(id)).toBe(valid));
