@@ -12,6 +12,7 @@ import {
 import type { Session } from "../sdk";
 import { blobCache } from "./attachments";
 import { draftStore } from "./drafts";
+import { shortName } from "./events";
 import type { Chat, Device, RoomSummary } from "./model";
 import { type Cell, cell, derived } from "./observable";
 import { type LiveRoom, openRoom } from "./room";
@@ -101,7 +102,10 @@ export async function openChat(session: Session, onSignOut: () => Promise<void>)
 
   const user = client.getUser(me);
   return {
-    me: { userId: me, name: user?.displayName ?? me.slice(1).split(":")[0] ?? me },
+    me: {
+      userId: me,
+      name: user?.displayName === undefined || user.displayName === me ? shortName(me, me) : user.displayName,
+    },
     server: me.slice(me.indexOf(":") + 1),
     deviceId: credentials.deviceId,
     rooms,

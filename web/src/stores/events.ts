@@ -25,9 +25,20 @@ function count(value: unknown): number | null {
   return typeof value === "number" && Number.isSafeInteger(value) && value >= 0 ? value : null;
 }
 
+/**
+ * How somebody without a display name is called: by the first part of the address among people of the same server, and
+ * with their server where they come from another, so that two Bobs are never one.
+ */
+export function shortName(userId: string, me: string): string {
+  const colon = userId.indexOf(":");
+  if (!userId.startsWith("@") || colon < 2) return userId;
+  const [name, server] = [userId.slice(1, colon), userId.slice(colon + 1)];
+  return server === me.slice(me.indexOf(":") + 1) ? name : `${name} (${server})`;
+}
+
 export function personOf(room: Room, userId: string): Person {
-  const name = room.getMember(userId)?.name;
-  return { userId, name: name === undefined || name.trim() === "" ? userId : name.slice(0, 200) };
+  const name = room.getMember(userId)?.name.trim() ?? "";
+  return { userId, name: name === "" || name === userId ? shortName(userId, room.myUserId) : name.slice(0, 200) };
 }
 
 function contentOf(event: MatrixEvent): Content {

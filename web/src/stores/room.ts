@@ -37,6 +37,7 @@ export function openRoom(options: Options): LiveRoom {
   let failed = false;
   let before: { items: TimelineItem[]; firstIndex: number } = { items: [], firstIndex: 1_000_000 };
   let readSent: string | null = null;
+  let membersLoaded = false;
 
   const timeline = derived<Timeline>(() => {
     const room = find();
@@ -61,18 +62,23 @@ export function openRoom(options: Options): LiveRoom {
   const mayInvite = derived(() => find()?.canInvite(me) === true);
   const maySend = derived(() => find()?.maySendMessage() !== false);
 
-  void find()
-    ?.loadMembersIfNeeded()
-    .then(
-      () => membersChanged(),
-      () => undefined, // the list shows those that are known; the SDK asks again
-    );
+  /** Who is in a room may be asked by its members only, so an invitation has to be accepted first. */
+  function loadMembers(): void {
+    const room = find();
+    if (membersLoaded || room?.getMyMembership() !== KnownMembership.Join) return;
+    membersLoaded = true;
+    room.loadMembersIfNeeded().then(membersChanged, () => {
+      membersLoaded = false; // the list shows those that are known; the next event of the room asks again
+    });
+  }
 
   function membersChanged(): void {
     members.invalidate();
     mayInvite.invalidate();
     maySend.invalidate();
   }
+
+  loadMembers();
 
   function eventOf(id: string): MatrixEvent {
     const room = find();
@@ -92,7 +98,10 @@ export function openRoom(options: Options): LiveRoom {
     uploads: uploads.list,
     mayInvite,
     maySend,
-    changed: () => timeline.invalidate(),
+    changed() {
+      loadMembers();
+      timeline.invalidate();
+    },
     membersChanged,
     async pageBack() {
       const room = find();

@@ -8,7 +8,7 @@ import {
   type Room,
 } from "matrix-js-sdk";
 import type { Session } from "../sdk";
-import { bodyOf, isMessage, personOf } from "./events";
+import { bodyOf, isMessage, personOf, shortName } from "./events";
 import type { Person, Preview, RoomSummary } from "./model";
 
 export function directRooms(client: MatrixClient): Set<string> {
@@ -65,7 +65,7 @@ function membershipOf(room: Room): RoomSummary["membership"] | null {
 
 function nameOf(room: Room): string {
   const name = room.name.trim();
-  return name === "" ? room.roomId : name.slice(0, 200);
+  return name === "" ? room.roomId : shortName(name, room.myUserId).slice(0, 200);
 }
 
 function inviter(room: Room): Person | null {
