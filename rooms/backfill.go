@@ -56,40 +56,20 @@ func (r *Rooms) backfillGap(ctx context.Context, ref Ref, gap *store.EventRow, m
 	}
 	last := errStillMissing
 	for _, server := range servers {
-		raws, err := r.source.Backfill(ctx, server, ref.ID, missing, backfillSize)
-		if err != nil {
-			last = err
-			continue
-		}
-		found := map[matrix.EventID]*matrix.Event{gap.Event.ID(): gap.Event}
-		added, err := r.connect(ctx, ref, found, r.vet(ctx, ref, raws[:min(len(raws), 2*backfillSize)]))
-		if err != nil {
-			return false, err
-		}
-		if added == 0 {
-			continue
-		}
-		delete(found, gap.Event.ID())
-		events := make([]*matrix.Event, 0, len(found))
-		for _, ev := range found {
-			events = append(events, ev)
-		}
 		h := &history{r: r, ref: ref, gap: gap, servers: servers, entries: backfillEntries, rows: map[matrix.EventID]*store.EventRow{}}
 		for id := range have {
 			h.closed = append(h.closed, id)
 		}
-		for _, ev := range inOrder(events, (*matrix.Event).PrevEvents) {
-			if err := h.add(ctx, ev); err != nil && ctx.Err() == nil {
-				r.log.Debug("history left out", "room", ref.ID, "event", ev.ID(), "err", err)
-			}
+		if err := h.fetch(ctx, server, missing); err != nil {
+			last = err
+			continue
 		}
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
-		if len(h.rows) == 0 {
-			continue
+		if len(h.rows) > 0 {
+			return true, h.write(ctx)
 		}
-		return true, h.write(ctx)
 	}
 	return false, last
 }
@@ -107,7 +87,30 @@ type history struct {
 	placed   []*store.EventRow                  // of these, those that have a place in the timeline, oldest first
 	replaced []store.EventNID                   // outliers that become history
 	closed   []matrix.EventID                   // what is no longer missing
-	open     map[store.EventNID][]matrix.EventID
+	open     []store.Gap                        // what is missing now
+}
+
+// fetch asks a server for what comes before the gap and judges it, parents first.
+func (h *history) fetch(ctx context.Context, server matrix.ServerName, missing []matrix.EventID) error {
+	raws, err := h.r.source.Backfill(ctx, server, h.ref.ID, missing, backfillSize)
+	if err != nil {
+		return err
+	}
+	found := map[matrix.EventID]*matrix.Event{h.gap.Event.ID(): h.gap.Event}
+	if _, err := h.r.connect(ctx, h.ref, found, h.r.vet(ctx, h.ref, raws[:min(len(raws), 2*backfillSize)])); err != nil {
+		return err
+	}
+	delete(found, h.gap.Event.ID())
+	events := make([]*matrix.Event, 0, len(found))
+	for _, ev := range found {
+		events = append(events, ev)
+	}
+	for _, ev := range inOrder(events, (*matrix.Event).PrevEvents) {
+		if err := h.add(ctx, ev); err != nil && ctx.Err() == nil {
+			h.r.log.Debug("history left out", "room", h.ref.ID, "event", ev.ID(), "err", err)
+		}
+	}
+	return nil
 }
 
 // add judges an event of the past, and gives it its place if it was allowed where it stands.
@@ -215,15 +218,12 @@ func (h *history) place(ctx context.Context, a *arrival, before store.State, ref
 		row.Pos = h.gap.Pos
 		h.placed = append(h.placed, row)
 	}
-	if len(a.missing) > 0 {
-		at := row.NID
-		if refused != nil {
-			at = h.gap.NID // a gap has to stand at an event that has a place
-		}
-		if h.open == nil {
-			h.open = map[store.EventNID][]matrix.EventID{}
-		}
-		h.open[at] = append(h.open[at], a.missing...)
+	at := row.NID
+	if refused != nil {
+		at = h.gap.NID // a gap has to stand at an event that has a place
+	}
+	for _, id := range a.missing {
+		h.open = append(h.open, store.Gap{Room: h.ref.NID, Event: at, Missing: id})
 	}
 	return nil
 }
@@ -255,7 +255,7 @@ func (h *history) write(ctx context.Context) error {
 		if err := tx.CloseGaps(h.ref.NID, h.closed); err != nil {
 			return err
 		}
-		return tx.AddGaps(h.gaps())
+		return tx.AddGaps(h.open)
 	})
 	if err != nil {
 		return fmt.Errorf("writing history of room %s: %w", h.ref.ID, err)
@@ -277,15 +277,6 @@ func (h *history) redactors(ctx context.Context) (func(by, target *matrix.Event)
 		return target.Type() != "m.room.create" &&
 			(by.Sender().Server() == target.Sender().Server() || levels.UserLevel(by.Sender()) >= levels.Redact)
 	}, err
-}
-
-func (h *history) gaps() (gaps []store.Gap) {
-	for nid, ids := range h.open {
-		for _, id := range ids {
-			gaps = append(gaps, store.Gap{Room: h.ref.NID, Event: nid, Missing: id})
-		}
-	}
-	return gaps
 }
 
 // effects notes the relations of the piece and lets redactions take effect in both directions: those of the piece, and

@@ -162,36 +162,15 @@ func (db *DB) Users(ctx context.Context, ids []matrix.UserID) (map[matrix.UserID
 	if err := db.Read(ctx, find); err != nil {
 		return nil, err
 	}
-	var fresh []matrix.UserID
-	var nids []int64
-	var servers []ServerNID
-	seen := map[matrix.UserID]bool{}
-	byName := map[matrix.ServerName]ServerNID{}
-	for _, id := range ids {
-		if _, ok := found[id]; ok || seen[id] {
-			continue
-		}
-		seen[id] = true
-		nid, err := db.NextNID(KindUser)
-		if err != nil {
-			return nil, err
-		}
-		name := id.Server()
-		if byName[name] == 0 {
-			if byName[name], err = db.Server(ctx, name); err != nil {
-				return nil, err
-			}
-		}
-		fresh, nids, servers = append(fresh, id), append(nids, nid), append(servers, byName[name])
+	fresh, numbers, err := db.newUsers(ctx, ids, found)
+	if err != nil || len(fresh) == 0 {
+		return found, err
 	}
-	if len(fresh) == 0 {
-		return found, nil
-	}
-	err := db.Write(ctx, func(tx *Tx) error {
+	err = db.Write(ctx, func(tx *Tx) error {
 		if err := tx.InsertRows(Insert{Table: "users", Rows: len(fresh), Suffix: "ON CONFLICT (user_id) DO NOTHING", Cols: []Col{
-			IntCol("nid", func(i int) int64 { return nids[i] }),
+			IntCol("nid", func(i int) UserNID { return numbers[i].NID }),
 			TextCol("user_id", func(i int) string { return string(fresh[i]) }),
-			IntCol("server", func(i int) ServerNID { return servers[i] }),
+			IntCol("server", func(i int) ServerNID { return numbers[i].Server }),
 		}}); err != nil {
 			return err
 		}
@@ -201,4 +180,28 @@ func (db *DB) Users(ctx context.Context, ids []matrix.UserID) (map[matrix.UserID
 		return nil, fmt.Errorf("giving out numbers to users: %w", err)
 	}
 	return found, nil
+}
+
+// newUsers draws numbers for those of the users that have none.
+func (db *DB) newUsers(ctx context.Context, ids []matrix.UserID, known map[matrix.UserID]User) (fresh []matrix.UserID, numbers []User, err error) {
+	seen := map[matrix.UserID]bool{}
+	servers := map[matrix.ServerName]ServerNID{}
+	for _, id := range ids {
+		if _, ok := known[id]; ok || seen[id] {
+			continue
+		}
+		seen[id] = true
+		nid, err := db.NextNID(KindUser)
+		if err != nil {
+			return nil, nil, err
+		}
+		name := id.Server()
+		if servers[name] == 0 {
+			if servers[name], err = db.Server(ctx, name); err != nil {
+				return nil, nil, err
+			}
+		}
+		fresh, numbers = append(fresh, id), append(numbers, User{UserNID(nid), servers[name]})
+	}
+	return fresh, numbers, nil
 }
