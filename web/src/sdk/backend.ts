@@ -89,9 +89,8 @@ export class SealedBackend extends UnofferedCrypto implements CryptoBackend {
       const object = toJson(content);
       return { type, sender, content: isJsonObject(object) ? object : {} };
     });
-    const rest = await this.engine.receive(events);
-    const drained = this.engine.inbox.drain();
-    await Promise.race([drained, new Promise((resolve) => setTimeout(resolve, keyWaitMs))]);
+    const { rest, opened } = await this.engine.receive(events);
+    await Promise.race([opened, new Promise((resolve) => setTimeout(resolve, keyWaitMs))]);
     return rest.map((message) => ({ message, encryptionInfo: null }));
   }
 

@@ -90,18 +90,19 @@ export class Engine {
     void this.inbox.drain();
   }
 
-  /** Takes the messages of one sync. Sealed ones are durable when this ends. Gives back what is none of this engine's business. */
-  async receive(events: ToDeviceEvent[]): Promise<ToDeviceEvent[]> {
-    await this.inbox.keep(events);
+  /** Takes the messages of one sync. Sealed ones are durable when this ends. Gives back what is none of this engine's business, and when they are opened. */
+  async receive(events: ToDeviceEvent[]): Promise<{ rest: ToDeviceEvent[]; opened: Promise<void> }> {
+    const came = await this.inbox.keep(events);
     for (const { type, sender, content } of events) {
       if (type === typeKeyRequest) void this.healing.answer(sender, content).catch(() => undefined);
       if (type === "m.room_key.withheld") await this.noteWithheld(sender, content);
     }
     // Keys and secrets in the clear are none: nothing of ours travels so, and secrets never go from device to device.
-    return events.filter(
+    const rest = events.filter(
       ({ type }) =>
         !/^m\.(room\.encrypted|room_key|room_key_request|room_key\.withheld|forwarded_room_key|secret\.)/.test(type),
     );
+    return { rest, opened: this.inbox.drainAfterSync(came) };
   }
 
   private async loadWithheld(): Promise<void> {

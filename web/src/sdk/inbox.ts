@@ -25,6 +25,8 @@ const prefix = "inbox/";
 const waiting: ReadonlySet<FailureClass> = new Set(["no_identity", "identity_changed", "unsigned_device"]);
 const maxWaiting = 1000;
 const waitingMs = 30 * 24 * 3600 * 1000;
+/** How often what waits is looked at when nothing is new. */
+const againMs = 60_000;
 
 export interface ToDeviceEvent {
   type: string;
@@ -34,6 +36,7 @@ export interface ToDeviceEvent {
 
 export class Inbox {
   private counter = 0;
+  private drainedAt = 0;
   private draining: Promise<void> = Promise.resolve();
 
   constructor(
@@ -47,8 +50,8 @@ export class Inbox {
     private readonly onMessage: (message: OpenedMessage) => void,
   ) {}
 
-  /** Keeps messages durably, in order. */
-  async keep(events: ToDeviceEvent[]): Promise<void> {
+  /** Keeps messages durably, in order. Gives back whether there were any. */
+  async keep(events: ToDeviceEvent[]): Promise<boolean> {
     const put = events
       .filter((event) => event.type === typeEncrypted && canonical(event.content).length <= maxEnvelope)
       .map((event): [string, JsonObject] => [
@@ -56,6 +59,12 @@ export class Inbox {
         { sender: event.sender, content: event.content, at: Date.now() },
       ]);
     if (put.length > 0) await this.store.write({ put });
+    return put.length > 0;
+  }
+
+  /** After a sync: opens what came, and now and then what still waits. */
+  async drainAfterSync(came: boolean): Promise<void> {
+    if (came || Date.now() - this.drainedAt > againMs) await this.drain();
   }
 
   /** Opens what can be opened. One run at a time; a call during a run adds one after it. */
@@ -65,6 +74,7 @@ export class Inbox {
   }
 
   private async run(): Promise<void> {
+    this.drainedAt = Date.now();
     const kept = await this.store.list(prefix);
     const excess = kept.length - maxWaiting;
     for (const [i, [name, message]] of kept.entries()) {
