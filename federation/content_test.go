@@ -16,8 +16,6 @@ import (
 	"conclave/internal/testserver/peer"
 )
 
-func TestMain(m *testing.M) { testserver.Main(m) }
-
 func upload(t *testing.T, u *testserver.User, content []byte) (place string) {
 	t.Helper()
 	uri, _ := u.Must("POST", "/_matrix/media/v3/upload?filename=x.bin", content).Body["content_uri"].(string)
