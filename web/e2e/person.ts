@@ -150,10 +150,11 @@ export class Person {
           .locator("article img")
           .evaluateAll((images) => images.map((image) => (image as HTMLImageElement).alt))
       ).join("\n");
-      if ((await page.getByText("This is the beginning of").count()) > 0) return all;
+      if ((await page.getByText("This is the beginning of").count()) > 0) break;
       await list.evaluate((element) => element.scrollBy(0, -500));
       await page.waitForTimeout(120); // lets the list draw what came into sight
     }
+    await page.getByRole("button", { name: "Go to the newest message" }).click();
     return all;
   }
 }
