@@ -76,7 +76,7 @@ function initials(name: string): string {
   const words = name
     .replace(/^[@#!]/, "")
     .split(/[\s._-]+/)
-    .filter((word) => /[\p{L}\p{N}\p{Extended_Pictographic}]/u.test(word));
+    .filter((word) => /^[\p{L}\p{N}\p{Extended_Pictographic}]/u.test(word));
   const first = [...(words[0] ?? "?")][0] ?? "?";
   const last = words.length > 1 ? ([...(words[words.length - 1] ?? "")][0] ?? "") : "";
   return (first + last).toUpperCase();

@@ -45,6 +45,7 @@ export function Timeline({ room, direct, onReply, onLeave }: Props) {
   const newest = items[items.length - 1];
   useFollowOwn(newest, list);
   useReading(room, atBottom, newest?.key);
+  useStayAtEnd(atBottom, list);
 
   const jumpTo = useCallback((id: string) => {
     const index = latest.current.items.findIndex((item) => item.kind === "message" && item.id === id);
@@ -232,6 +233,16 @@ function useFollowOwn(newest: TimelineItem | undefined, list: { current: Virtuos
   useEffect(() => {
     if (key !== null) list.current?.scrollToIndex({ index: "LAST", align: "end" });
   }, [key, list]);
+}
+
+/** A keyboard that opens, or a turned phone, must not hide the newest message from somebody who was looking at it. */
+function useStayAtEnd(atBottom: boolean, list: { current: VirtuosoHandle | null }): void {
+  useEffect(() => {
+    if (!atBottom) return;
+    const stay = (): void => list.current?.scrollToIndex({ index: "LAST", align: "end" });
+    window.addEventListener("resize", stay);
+    return () => window.removeEventListener("resize", stay);
+  }, [atBottom, list]);
 }
 
 /** A message counts as read once it is in sight in a window that has the person's attention. */
