@@ -307,7 +307,10 @@ func TestStagedSurvivesRestart(t *testing.T) {
 			ref := n.join()
 			first, second := w.say(alice, "first"), w.say(bob, "second")
 			verdicts := n.Admit(t.Context(), near, raws(second, first))
+			n.settled() // the join has looked for what waits
+			n.inbound.mu.Lock()
 			n.inbound.active[ref.NID] = true // as if the server stopped before the drain began
+			n.inbound.mu.Unlock()
 			if err := db.Write(t.Context(), func(tx *store.Tx) error { return n.Stage(tx, near, verdicts) }); err != nil {
 				t.Fatal(err)
 			}
