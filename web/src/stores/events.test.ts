@@ -1,7 +1,7 @@
 import { MatrixEvent, type Room } from "matrix-js-sdk";
 import { expect, test } from "vitest";
 import type { Failure } from "../sdk";
-import { bodyOf, isMessage, messageOf, noticeOf } from "./events";
+import { bodyOf, isMessage, messageOf, noticeOf, shortName } from "./events";
 
 const me = "@ann:localhost";
 const room = {
@@ -130,7 +130,13 @@ test("who removes another is named, and whom", () => {
     },
   );
   expect(noticeOf(member, room, false)).toMatchObject({
-    actors: ["@eve:localhost"],
+    actors: ["eve"],
     happening: { what: "kicked", target: "Bob" },
   });
+});
+
+test("two people of the same name and different servers are told apart", () => {
+  expect(shortName("@bob:localhost", me)).toBe("bob");
+  expect(shortName("@bob:other.example:8448", me)).toBe("bob (other.example:8448)");
+  expect(shortName("Harbour", me)).toBe("Harbour");
 });
