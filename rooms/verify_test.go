@@ -112,6 +112,8 @@ var damages = []struct {
 	{"relations", `UPDATE relations SET event = 999999 WHERE event = (SELECT max(event) FROM relations)`, false},
 	{"gaps", `INSERT INTO gaps (room, event, missing) VALUES ({room}, 999999, '$x')`, false},
 	{"aliases", `UPDATE aliases SET room = 999999`, false},
+	{"positions", `INSERT INTO to_device (device, pos, event) VALUES (1, 1000000, '{}')`, false},
+	{"media", `INSERT INTO media (origin, media_id, member, file, created, used) VALUES ('one.example', 'x', 1, 'f', 1, 1)`, false},
 	{"sessions", `INSERT INTO devices (nid, member, device_id) VALUES (999999, 999999, 'X')`, false},
 	{"heads", `UPDATE events SET extremities = {bytes:00000000000f423f} WHERE nid = {head}`, false},
 	{"heads", `UPDATE events SET json = 'no event' WHERE nid = {head}`, false},

@@ -9,6 +9,7 @@ import (
 	"conclave/internal/cluster"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
+	"conclave/media"
 	"conclave/rooms"
 )
 
@@ -53,12 +54,16 @@ func runVerify(ctx context.Context, c console, args []string) (err error) {
 	if err != nil {
 		return fmt.Errorf("verifying: %w", err)
 	}
+	files, err := media.Verify(ctx, db, conf.DataDir, *full, list.add)
+	if err != nil {
+		return fmt.Errorf("verifying: %w", err)
+	}
 	if list.total > 0 {
 		return fmt.Errorf("the database contradicts itself: %d findings, %d of them printed", list.total, list.printed)
 	}
-	looked := fmt.Sprintf("%d rooms", seen.Rooms)
+	looked := fmt.Sprintf("%d rooms, %d media files", seen.Rooms, files)
 	if *full {
-		looked += fmt.Sprintf(", %d events and %d nodes of states", seen.Events, seen.Nodes)
+		looked += fmt.Sprintf(", %d events, %d nodes of states", seen.Events, seen.Nodes)
 	}
 	fmt.Fprintf(c.out, "The database is sound: %s checked.\n", looked)
 	return nil

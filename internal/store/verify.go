@@ -67,9 +67,24 @@ var verifyRules = []verifyRule{
 	{"gaps", `SELECT 'a gap before ' || g.missing || ' belongs to no event' FROM gaps g
 		LEFT JOIN events e ON e.nid = g.event AND e.room = g.room WHERE e.nid IS NULL`, false},
 	{"aliases", `SELECT 'alias ' || a.alias || ' leads nowhere' FROM aliases a LEFT JOIN rooms r ON r.nid = a.room WHERE r.nid IS NULL`, false},
+	{"positions", `SELECT 'a message to device ' || CAST(d.device AS TEXT) || ' is ahead of the stream' FROM to_device d WHERE d.pos > $1`, true},
+	{"positions", `SELECT 'a change of the devices of user ' || CAST(d.member AS TEXT) || ' is ahead of the stream' FROM device_list_changes d WHERE d.pos > $1`, true},
+	{"keys", `SELECT 'a one-time key of device ' || CAST(k.device AS TEXT) || ' was claimed and is still there' FROM one_time_keys k
+		JOIN claimed_keys c ON c.device = k.device AND c.algorithm = k.algorithm AND c.key_id = k.key_id`, false},
+	{"media", `SELECT 'media ' || m.media_id || ' of ' || m.origin || ' has a file without a hash, or a hash without a file' FROM media m
+		WHERE (m.file = '') <> (m.hash IS NULL)`, false},
 	{"sessions", `SELECT 'device ' || d.device_id || ' belongs to nobody' FROM devices d LEFT JOIN accounts a ON a.member = d.member WHERE a.member IS NULL`, false},
 	{"sessions", `SELECT 'an access token of user ' || CAST(t.member AS TEXT) || ' is for no device' FROM access_tokens t
 		LEFT JOIN devices d ON d.nid = t.device AND d.member = t.member WHERE d.nid IS NULL`, false},
+}
+
+// MediaFiles reads up to limit files that media and their small images are kept in, by name, after one.
+func (tx *Tx) MediaFiles(after string, limit int, each func(file string, hash []byte, size int64)) error {
+	return tx.Query(`SELECT f.file, f.hash, f.size FROM (SELECT file, hash, size FROM media UNION SELECT file, hash, size FROM thumbnails) f
+		WHERE f.file > $1 ORDER BY f.file LIMIT $2`, func(r *Row) error {
+		each(r.Text(0), append([]byte(nil), r.Bytes(1)...), r.Int64(2))
+		return nil
+	}, after, limit)
 }
 
 // maxFindings bounds what one rule reports.
