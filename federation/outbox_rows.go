@@ -37,7 +37,6 @@ type Rows struct {
 	RowsOptions
 
 	mu   sync.Mutex
-	own  store.ServerNID
 	nids map[matrix.ServerName]store.ServerNID // of destinations, at most maxKnownServers
 	sent map[store.ServerNID]store.Pos         // up to where messages to devices were deleted
 }
