@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { gzipSync } from "node:zlib";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { build } from "vite";
 
 interface Chunk {
@@ -17,6 +17,7 @@ test(
   "the first load stays small, and the wasm of the SDK's own encryption is not in a build",
   { timeout: 240_000 },
   async () => {
+    vi.stubEnv("NODE_ENV", "production"); // the tests' own would bring React's development build
     const root = path.resolve(import.meta.dirname, "..");
     const result = await build({
       root,

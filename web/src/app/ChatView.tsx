@@ -56,7 +56,8 @@ export function ChatView({
       <TooltipProvider delayDuration={450}>
         <div className="flex h-full bg-canvas">
           <div
-            role={phone && !inside ? "main" : undefined}
+            role={phone && !inside ? "main" : "complementary"}
+            aria-label={t("shell.rooms")}
             className={inside ? "h-full w-80 shrink-0 max-md:hidden" : "h-full w-full shrink-0 md:w-80"}
           >
             <Sidebar

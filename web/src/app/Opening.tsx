@@ -5,9 +5,9 @@ import { Skeleton } from "../ui/core";
 export function Opening() {
   return (
     <main aria-busy className="flex h-full">
-      <h1 role="status" className="sr-only">
-        {t("boot.opening")}
-      </h1>
+      <div role="status" className="sr-only">
+        <h1>{t("boot.opening")}</h1>
+      </div>
       <div className="flex w-full shrink-0 flex-col gap-1 bg-side p-3 md:w-80 md:border-r md:border-line">
         <div className="flex h-10 items-center gap-3 px-1.5">
           <Skeleton className="size-8 rounded-full!" />

@@ -24,7 +24,7 @@ export function Sidebar({ selected, onJump, onNewDirect, onNewGroup, onSettings,
   return (
     <div className="flex h-full flex-col border-line bg-side md:border-r">
       <h1 className="sr-only">{t("shell.rooms")}</h1>
-      <header className="flex h-15 shrink-0 items-center gap-2 pr-2 pl-3">
+      <div className="flex h-15 shrink-0 items-center gap-2 pr-2 pl-3">
         <Menu
           align="start"
           trigger={
@@ -58,7 +58,7 @@ export function Sidebar({ selected, onJump, onNewDirect, onNewGroup, onSettings,
             { label: t("shell.newGroup"), icon: <UsersRound />, onSelect: onNewGroup },
           ]}
         />
-      </header>
+      </div>
       <div className="shrink-0 px-3 pb-2">
         <button
           type="button"
