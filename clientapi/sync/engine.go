@@ -74,7 +74,8 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	return e, nil
 }
 
-// run follows the stream: on every wake, and every second in case one was lost.
+// run follows the stream: on every wake, and every second in case one was lost. While nobody listens wakes are let
+// pass: whoever comes next asks for what is missing (reach).
 func (e *Engine) run(ctx context.Context) error {
 	wakes, cancel := e.bus.Subscribe(cluster.Stream)
 	defer cancel()
@@ -86,12 +87,17 @@ func (e *Engine) run(ctx context.Context) error {
 			e.log.Error("following the stream failed", "err", err)
 		}
 		e.listeners.deliver(fresh)
-		select {
-		case <-wakes:
-		case <-e.nudges:
-		case <-poll.C:
-		case <-ctx.Done():
-			return ctx.Err()
+		for waiting := true; waiting; {
+			select {
+			case <-wakes:
+				waiting = !e.listeners.any()
+			case <-e.nudges:
+				waiting = false
+			case <-poll.C:
+				waiting = false
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		}
 	}
 }

@@ -15,13 +15,14 @@ type listeners struct {
 	mu     gosync.Mutex
 	users  map[store.UserNID]*listener
 	byRoom map[store.RoomNID]map[*listener]struct{}
+	holds  int // of all users
 }
 
 // listener is one user's place. It is kept for as long as requests hold it and, because clients poll again at once,
 // until idle ones are dropped.
 type listener struct {
 	user  rooms.Sender
-	holds int // requests and sockets; guarded by listeners.mu
+	holds int // requests and sockets; guarded by listeners.mu, as is their sum
 
 	loading gosync.Mutex // held while the memberships are read for the first time; taken before all others
 
@@ -57,6 +58,7 @@ func (ls *listeners) join(ctx context.Context, e *Engine, user rooms.Sender) (*l
 		ls.users[user.NID] = l
 	}
 	l.holds++
+	ls.holds++
 	ls.mu.Unlock()
 	if err := l.load(ctx, e); err != nil {
 		ls.leave(l)
@@ -167,7 +169,15 @@ func (ls *listeners) index(room store.RoomNID, l *listener) {
 func (ls *listeners) leave(l *listener) {
 	ls.mu.Lock()
 	l.holds--
+	ls.holds--
 	ls.mu.Unlock()
+}
+
+// any says whether a request or socket of anybody is there now.
+func (ls *listeners) any() bool {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.holds > 0
 }
 
 // dropIdle forgets the listeners that nobody holds. The caller holds ls.mu.
