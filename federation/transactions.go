@@ -68,6 +68,7 @@ func (s *Server) takeTransaction(ctx context.Context, origin matrix.ServerName, 
 		return nil, err
 	}
 	admitted := s.options.Rooms.Admit(ctx, origin, t.pdus)
+	s.options.Rooms.Queue(ctx, admitted)
 	verdicts := map[matrix.EventID]any{}
 	for i, a := range admitted {
 		if a.Err != nil {

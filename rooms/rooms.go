@@ -95,7 +95,7 @@ func New(ctx context.Context, o Options) (*Rooms, error) {
 		memo:     newResolutions(),
 		delays:   newDelays(),
 		filling:  roomLocks{held: map[store.RoomNID]chan struct{}{}},
-		inbound:  inbound{active: map[store.RoomNID]bool{}, timers: map[store.RoomNID]*time.Timer{}},
+		inbound:  newInbound(),
 		joining:  &roomSet{set: map[store.RoomNID]int{}},
 		rooms:    map[store.RoomNID]*room{},
 		inFlight: map[store.TxnKey]*unit{},

@@ -36,11 +36,40 @@ func (r *Rooms) Stage(tx *store.Tx, origin matrix.ServerName, admitted []Admitte
 		return err
 	}
 	tx.AfterCommit(func() {
+		for _, row := range rows {
+			r.inbound.came(row.Room)
+		}
 		for _, ref := range rooms {
 			r.wake(ref)
 		}
 	})
 	return nil
+}
+
+// The queue of a room that nobody has looked at yet is short enough for more, or its sender waits, for a while at most:
+// then the oldest give way (store.MaxStaged) rather than one room holding up all others of that sender.
+const (
+	crowdSize = store.MaxStaged / 2
+	crowdTime = 5 * time.Second
+)
+
+// Queue waits until the rooms of admitted events have room for them. Whoever brings events faster than they can be taken
+// to their places is so answered later, and brings the next ones later.
+func (r *Rooms) Queue(ctx context.Context, admitted []Admitted) {
+	ctx, cancel := context.WithTimeout(ctx, crowdTime)
+	defer cancel()
+	for _, a := range admitted {
+		for a.Err == nil && ctx.Err() == nil {
+			moved, crowded := r.inbound.crowd(a.Ref.NID)
+			if !crowded {
+				break
+			}
+			select {
+			case <-moved:
+			case <-ctx.Done():
+			}
+		}
+	}
 }
 
 // Resume goes on with the events that waited when the server stopped.
@@ -68,6 +97,41 @@ type inbound struct {
 	mu     sync.Mutex
 	active map[store.RoomNID]bool // true: something came since the drain began its round
 	timers map[store.RoomNID]*time.Timer
+	fresh  map[store.RoomNID]int // events that came and were not looked at yet
+	moved  chan struct{}         // closed when some were
+}
+
+// came counts an event that was staged.
+func (in *inbound) came(room store.RoomNID) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.fresh[room]++
+}
+
+// looked counts events that were taken up. Those that were put off come here more than once: the count may be too low,
+// never too high.
+func (in *inbound) looked(room store.RoomNID, n int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.fresh[room] -= n; in.fresh[room] <= 0 {
+		delete(in.fresh, room)
+	}
+	close(in.moved)
+	in.moved = make(chan struct{})
+}
+
+// crowd says whether too many events of a room wait, and what is closed when that may have changed.
+func (in *inbound) crowd(room store.RoomNID) (moved <-chan struct{}, crowded bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.moved, in.fresh[room] > crowdSize
+}
+
+func newInbound() inbound {
+	return inbound{
+		active: map[store.RoomNID]bool{}, timers: map[store.RoomNID]*time.Timer{},
+		fresh: map[store.RoomNID]int{}, moved: make(chan struct{}),
+	}
 }
 
 // wake sees to it that a room's drain looks at what waits.
@@ -150,6 +214,7 @@ func (r *Rooms) round(ctx context.Context, ref Ref) (again time.Duration, err er
 		}
 		after = rows[len(rows)-1].NID
 		done, wait, err := r.takeBatch(ctx, ref, rows, from)
+		r.inbound.looked(ref.NID, len(rows))
 		if err != nil {
 			return again, err
 		}
