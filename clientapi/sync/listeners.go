@@ -196,6 +196,28 @@ func (ls *listeners) dropIdle() {
 	}
 }
 
+// expect notes what new items make of what is remembered of the users, before the tail shows these items to anybody: a
+// reader that sees that somebody left has to see it in the memberships too.
+func (ls *listeners) expect(fresh []item) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for _, it := range fresh {
+		l := ls.users[it.change.User]
+		if it.event != nil || l == nil {
+			continue
+		}
+		switch it.change.Kind {
+		case store.ChangeMembership:
+			ls.index(it.change.Room, l)
+			l.mu.Lock()
+			l.dirty[it.change.Room] = struct{}{}
+			l.mu.Unlock()
+		case store.ChangeReceipt:
+			l.forgetMark(it.change.Room)
+		}
+	}
+}
+
 // deliver tells the listeners about new items: each is woken once for the whole batch.
 func (ls *listeners) deliver(fresh []item) {
 	if len(fresh) == 0 {
@@ -207,17 +229,9 @@ func (ls *listeners) deliver(fresh []item) {
 		switch c := it.change; {
 		case it.event != nil:
 			ls.inRoom(it.event.Room, woken)
-		case c.Kind == store.ChangeMembership:
-			if l := ls.users[c.User]; l != nil {
-				ls.index(c.Room, l)
-				l.mu.Lock()
-				l.dirty[c.Room] = struct{}{}
-				l.mu.Unlock()
-				woken[l] = struct{}{}
-			}
 		case c.Kind == store.ChangeReceipt:
 			if l := ls.users[c.User]; l != nil {
-				l.forgetMark(c.Room)
+				l.forgetMark(c.Room) // again: a reader may have read it as of the bound before
 			}
 			ls.inRoom(c.Room, woken)
 		case c.Kind == store.ChangeDeviceList:

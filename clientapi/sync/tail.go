@@ -122,6 +122,7 @@ func (e *Engine) follow(ctx context.Context) ([]item, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.listeners.expect(fresh)
 	e.tail.extend(fresh, bound, redacted)
 	return fresh, nil
 }
