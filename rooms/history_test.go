@@ -102,7 +102,7 @@ func TestEventsStayInTheirRoom(t *testing.T) {
 
 // lives are histories of a membership, as what becomes of the viewer between one message and the next.
 var lives = []string{
-	"", "join", "join leave", "join leave join", "invite", "invite join", "invite leave", "join ban", "join leave invite join leave",
+	"", "join", "join leave", "join leave join", "invite", "invite join", "invite leave", "join ban", "join leave invite leave", "join leave invite join leave",
 }
 
 // TestVisibility compares who sees what with an oracle that knows nothing but the specification: every visibility,

@@ -26,7 +26,7 @@ const (
 type Serving struct {
 	r    *Rooms
 	ref  Ref
-	sees *ServerVisibility
+	sees *Visibility
 }
 
 // Serve opens a room for a server that is or was in it and that its access list admits.
