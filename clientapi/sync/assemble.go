@@ -182,6 +182,8 @@ type joinedRoom struct {
 	Ephemeral   *eventList `json:"ephemeral,omitempty"`
 	AccountData *eventList `json:"account_data,omitempty"`
 	Unread      *unread    `json:"unread_notifications,omitempty"`
+
+	UnreadThreads map[matrix.EventID]*unread `json:"unread_thread_notifications,omitempty"`
 }
 
 type timeline struct {

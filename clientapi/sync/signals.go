@@ -15,12 +15,6 @@ type summary struct {
 	Invited int             `json:"m.invited_member_count"`
 }
 
-// unread counts what the user has not read.
-type unread struct {
-	Notify    int64 `json:"notification_count"`
-	Highlight int64 `json:"highlight_count"`
-}
-
 // signals adds what goes with a joined room beside events: counts, receipts, typing, the user's own data.
 func (a *assembly) signals(ref rooms.Ref, m store.MemberRow, p *piece, fresh bool, out *joinedRoom) error {
 	if fresh || a.q.FullState || membersChanged(p) {
@@ -40,9 +34,7 @@ func (a *assembly) signals(ref rooms.Ref, m store.MemberRow, p *piece, fresh boo
 	if !p.changed && !fresh && out.Ephemeral == nil {
 		return nil
 	}
-	var err error
-	out.Unread, err = a.unread(ref, m, p)
-	return err
+	return a.unread(ref, m, out)
 }
 
 // membersChanged says whether a piece may have changed the summary.
@@ -126,103 +118,4 @@ func typedEvent(typ, content string) json.RawMessage {
 	out := append([]byte(`{"type":`), name...)
 	out = append(append(out, `,"content":`...), content...)
 	return append(out, '}')
-}
-
-// unread counts what came after the furthest of what the user has read, sent, or joined at (law 6). The mark is kept
-// in memory while the user listens; only a receipt makes it be read again.
-func (a *assembly) unread(ref rooms.Ref, m store.MemberRow, p *piece) (*unread, error) {
-	mark, err := a.mark(ref, m)
-	if err != nil {
-		return nil, err
-	}
-	var head store.Counts
-	if items := a.byRoom[ref.NID]; len(items) > 0 {
-		for _, it := range items {
-			if it.event.Sender == a.q.User.NID && it.pos > mark.pos {
-				mark = readMark{it.pos, it.event.Counts}
-				a.l.advanceMark(ref.NID, mark)
-			}
-		}
-		head = items[len(items)-1].event.Counts
-	} else if head, err = a.countsAt(ref, a.bound); err != nil {
-		return nil, err
-	}
-	return &unread{max(0, head.Notify-mark.counts.Notify), max(0, head.Highlight-mark.counts.Highlight)}, nil
-}
-
-// readMark is how far a user has read a room, and the running numbers there.
-type readMark struct {
-	pos    store.Pos
-	counts store.Counts
-}
-
-// mark finds how far the user has read a room.
-func (a *assembly) mark(ref rooms.Ref, m store.MemberRow) (readMark, error) {
-	mark, moved, ok := a.l.mark(ref.NID)
-	if ok {
-		return mark, nil
-	}
-	var pos store.Pos
-	err := a.e.db.Read(a.ctx, func(tx *store.Tx) (err error) {
-		pos, err = tx.ReadMark(ref.NID, a.q.User.NID, m.Joined, a.bound)
-		return err
-	})
-	if err != nil {
-		return readMark{}, err
-	}
-	counts, err := a.countsAt(ref, pos)
-	mark = readMark{pos, counts}
-	if err == nil {
-		a.l.setMark(ref.NID, mark, moved)
-	}
-	return mark, err
-}
-
-func (a *assembly) countsAt(ref rooms.Ref, pos store.Pos) (counts store.Counts, err error) {
-	err = a.e.db.Read(a.ctx, func(tx *store.Tx) error {
-		row, err := tx.HeadAt(ref.NID, pos)
-		if row != nil {
-			counts = row.Counts
-		}
-		return err
-	})
-	return counts, err
-}
-
-// mark is how far the user has read a room, if that is known; moved goes with what is read of it otherwise.
-func (l *listener) mark(room store.RoomNID) (mark readMark, moved int64, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	mark, ok = l.marks[room]
-	return mark, l.moved, ok
-}
-
-// setMark keeps a mark unless the user has sent a receipt since it was read.
-func (l *listener) setMark(room store.RoomNID, mark readMark, moved int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.moved != moved {
-		return
-	}
-	if l.marks == nil {
-		l.marks = map[store.RoomNID]readMark{}
-	}
-	l.marks[room] = mark
-}
-
-// forgetMark makes the mark of a room be read again.
-func (l *listener) forgetMark(room store.RoomNID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.moved++
-	delete(l.marks, room)
-}
-
-// advanceMark moves a mark that is kept: the user's own event counts as read.
-func (l *listener) advanceMark(room store.RoomNID, mark readMark) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if had, ok := l.marks[room]; ok && had.pos < mark.pos {
-		l.marks[room] = mark
-	}
 }

@@ -67,20 +67,71 @@ func (tx *Tx) RoomsWithReceipts(rooms []RoomNID, after, upTo Pos, each func(Room
 	})
 }
 
-// ReadMark is how far a user has read a room for the count of unread messages: the furthest of its unthreaded and main
-// receipts, its joining, and its own last message, as of a position.
-func (tx *Tx) ReadMark(room RoomNID, user UserNID, joined, upTo Pos) (Pos, error) {
-	mark := joined
-	further := func(r *Row) error {
-		mark = max(mark, Pos(r.Int64(0)))
+// ReadMark is how far a user has read a room as of a position. main is for the count of unread messages of the main
+// timeline: the furthest of its unthreaded and main receipts, its joining, and its own last message there. every holds
+// for all threads: the furthest of its unthreaded receipts and its joining.
+func (tx *Tx) ReadMark(room RoomNID, user UserNID, joined, upTo Pos) (main, every Pos, err error) {
+	main, every = joined, joined
+	err = tx.Query(`SELECT place, thread FROM receipts WHERE room = $1 AND member = $2 AND kind IN (1, 2) AND thread IN ('', 'main')`, func(r *Row) error {
+		main = max(main, Pos(r.Int64(0)))
+		if r.Text(1) == "" {
+			every = max(every, Pos(r.Int64(0)))
+		}
 		return nil
+	}, room, user)
+	if err != nil {
+		return 0, 0, err
 	}
-	if err := tx.Query(`SELECT place FROM receipts WHERE room = $1 AND member = $2 AND kind IN (1, 2) AND thread IN ('', 'main')`, further, room, user); err != nil {
-		return 0, err
+	err = tx.Query(`SELECT pos FROM events WHERE room = $1 AND sub = 0 AND pos > $2 AND pos <= $3 AND sender = $4 AND thread = 0
+		ORDER BY pos DESC LIMIT 1`, func(r *Row) error {
+		main = Pos(r.Int64(0))
+		return nil
+	}, room, main, upTo, user)
+	return main, every, err
+}
+
+// ThreadMark is how far a user has read a thread, and the thread's running numbers there and at its end.
+type ThreadMark struct {
+	Thread     EventNID
+	Root       matrix.EventID
+	Read, Head Counts // their ThreadNotify and ThreadHighlight
+}
+
+// UnreadThreads reads the threads of a room in which something came after a position and up to another, and after what
+// the user has read of them: the furthest of its receipts in the thread and its own last message there.
+func (tx *Tx) UnreadThreads(room RoomNID, user UserNID, after, upTo Pos, each func(ThreadMark)) error {
+	return tx.Query(`SELECT x.thread, x.root, h.t_notify, h.t_highlight,
+			coalesce((SELECT m.t_notify FROM events m WHERE m.thread = x.thread AND m.sub = 0 AND m.pos <= x.read ORDER BY m.pos DESC LIMIT 1), 0),
+			coalesce((SELECT m.t_highlight FROM events m WHERE m.thread = x.thread AND m.sub = 0 AND m.pos <= x.read ORDER BY m.pos DESC LIMIT 1), 0)
+		FROM (SELECT t.thread, t.head, r.event_id AS root, {greatest}($3,
+				coalesce((SELECT max(c.place) FROM receipts c
+					WHERE c.room = $1 AND c.member = $2 AND c.kind IN (1, 2) AND c.thread = r.event_id), 0),
+				coalesce((SELECT o.pos FROM events o WHERE o.thread = t.thread AND o.sub = 0 AND o.pos > $3 AND o.pos <= $4 AND o.sender = $2
+					ORDER BY o.pos DESC LIMIT 1), 0)) AS read
+			FROM (SELECT thread, max(pos) AS head FROM events WHERE room = $1 AND thread <> 0 AND sub = 0 AND pos > $3 AND pos <= $4 GROUP BY thread) t
+			JOIN events r ON r.nid = t.thread AND r.room = $1) x
+		JOIN events h ON h.thread = x.thread AND h.pos = x.head AND h.sub = 0
+		WHERE x.head > x.read`, func(r *Row) error {
+		each(ThreadMark{EventNID(r.Int64(0)), matrix.EventID(r.Text(1)),
+			Counts{ThreadNotify: r.Int64(4), ThreadHighlight: r.Int64(5)}, Counts{ThreadNotify: r.Int64(2), ThreadHighlight: r.Int64(3)}})
+		return nil
+	}, room, user, after, upTo)
+}
+
+// ThreadAt is a thread of a room as it was just before a position: its root, and its running numbers.
+func (tx *Tx) ThreadAt(room RoomNID, thread EventNID, before Pos) (t ThreadMark, err error) {
+	err = tx.Query(`SELECT event_id FROM events WHERE nid = $1 AND room = $2`, func(r *Row) error {
+		t.Thread, t.Root = thread, matrix.EventID(r.Text(0))
+		return nil
+	}, thread, room)
+	if err != nil {
+		return t, err
 	}
-	err := tx.Query(`SELECT pos FROM events WHERE room = $1 AND sub = 0 AND pos > $2 AND pos <= $3 AND sender = $4 ORDER BY pos DESC LIMIT 1`,
-		further, room, mark, upTo, user)
-	return mark, err
+	err = tx.Query(`SELECT t_notify, t_highlight FROM events WHERE thread = $1 AND sub = 0 AND pos < $2 ORDER BY pos DESC LIMIT 1`, func(r *Row) error {
+		t.Read.ThreadNotify, t.Read.ThreadHighlight = r.Int64(0), r.Int64(1)
+		return nil
+	}, thread, before)
+	return t, err
 }
 
 // PutAccountData stores a user's own data, global with room 0.

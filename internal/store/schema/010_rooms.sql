@@ -47,6 +47,7 @@ CREATE TABLE events (
 CREATE UNIQUE INDEX events_stream ON events (pos) WHERE sub = 0 AND pos IS NOT NULL;
 CREATE INDEX events_room ON events (room, pos, sub) WHERE pos IS NOT NULL;
 CREATE INDEX events_thread ON events (thread, pos) WHERE thread <> 0;
+CREATE INDEX events_threads ON events (room, pos) WHERE thread <> 0;
 
 -- Nodes of the state trees (matrix/statetree): immutable, of one room.
 CREATE TABLE state_nodes (
