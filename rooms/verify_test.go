@@ -7,6 +7,7 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
+	"conclave/internal/testserver/dbtest"
 	"conclave/rooms"
 )
 
@@ -147,15 +148,7 @@ func TestVerifyFindsEveryDamage(t *testing.T) {
 			"{head}", fmt.Sprint(rows[len(rows)-1].NID), "{root}", fmt.Sprint(rows[0].NID), "{room}", fmt.Sprint(ref.NID))
 		for _, d := range damages {
 			sql := numbers.Replace(d.sql)
-			if before, rest, ok := strings.Cut(sql, "{bytes:"); ok {
-				hex, after, _ := strings.Cut(rest, "}")
-				quoted := "x'" + hex + "'"
-				if l.db.IsPostgres() {
-					quoted = `'\x` + hex + "'"
-				}
-				sql = before + quoted + after
-			}
-			repair := damage(l, sql)
+			repair := dbtest.Damage(l.t, l.db, sql)
 			list, _ := findings(l, true)
 			if !reported(list, d.rule) {
 				l.t.Errorf("not reported as %s: %s (%v)", d.rule, sql, list)
@@ -171,33 +164,6 @@ func TestVerifyFindsEveryDamage(t *testing.T) {
 			l.t.Errorf("the repaired database has %v", list)
 		}
 	})
-}
-
-// damage runs a statement that has to change something, and returns what puts its table right again.
-func damage(l *local, sql string) (repair func()) {
-	l.t.Helper()
-	words := strings.Fields(sql) // UPDATE x, INSERT INTO x, DELETE FROM x
-	table := words[1]
-	if words[0] != "UPDATE" {
-		table = words[2]
-	}
-	run := func(sql string) (n int64) {
-		l.t.Helper()
-		l.must(l.db.Write(l.t.Context(), func(tx *store.Tx) (err error) {
-			n, err = tx.Exec(sql)
-			return err
-		}))
-		return n
-	}
-	run(`CREATE TABLE saved AS SELECT * FROM ` + table)
-	if run(sql) == 0 {
-		l.t.Errorf("it changes nothing: %s", sql)
-	}
-	return func() {
-		run(`DELETE FROM ` + table)
-		run(`INSERT INTO ` + table + ` SELECT * FROM saved`)
-		run(`DROP TABLE saved`)
-	}
 }
 
 func reported(list []store.Finding, rule string) bool {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"conclave/internal/matrix"
 	"conclave/internal/matrix/statetree"
@@ -97,7 +98,7 @@ func (db *DB) Verify(ctx context.Context, report func(Finding)) error {
 	if err != nil {
 		return err
 	}
-	for _, rule := range verifyRules {
+	for _, rule := range slices.Concat(verifyRules, verifyKeyRules) {
 		var args []any
 		if rule.bound {
 			args = append(args, bound)

@@ -1,0 +1,57 @@
+package store
+
+// verifyKeyRules are the invariants of keys, device lists, messages to devices and media. A message or a claimed key of
+// a device that is gone is no finding: it can come while the device goes, and is cleared away later.
+var verifyKeyRules = []verifyRule{
+	{"positions", `SELECT 'a one-time key of device ' || CAST(k.device AS TEXT) || ' is ahead of the stream' FROM one_time_keys k WHERE k.pos > $1`, true},
+	{"positions", `SELECT 'a signature by user ' || CAST(s.signer AS TEXT) || ' is ahead of the stream' FROM key_signatures s WHERE s.pos > $1`, true},
+	{"positions", `SELECT 'a message for server ' || CAST(o.server AS TEXT) || ' is ahead of the stream' FROM to_device_out o WHERE o.pos > $1`, true},
+	{"positions", `SELECT 'the devices of user ' || CAST(l.member AS TEXT) || ' are known since a time ahead of the stream' FROM remote_lists l WHERE l.since > $1`, true},
+	{"numbers", `SELECT 'device ' || d.device_id || ' has a number that will be given out again' FROM devices d
+		WHERE d.nid >= (SELECT coalesce(max(b.next), 0) FROM nid_blocks b WHERE b.kind = 5)`, false},
+	{"keys", `SELECT 'the keys of device ' || CAST(k.device AS TEXT) || ' are those of no device of user ' || CAST(k.member AS TEXT) FROM device_keys k
+		LEFT JOIN devices d ON d.nid = k.device AND d.member = k.member WHERE d.nid IS NULL`, false},
+	{"keys", `SELECT 'the keys of device ' || CAST(k.device AS TEXT) || ' are no object' FROM device_keys k WHERE k.json NOT LIKE '{%}'`, false},
+	{"keys", `SELECT 'a one-time key is of device ' || CAST(k.device AS TEXT) || ', which is not there' FROM one_time_keys k
+		LEFT JOIN devices d ON d.nid = k.device WHERE d.nid IS NULL`, false},
+	{"keys", `SELECT 'a fallback key is of device ' || CAST(k.device AS TEXT) || ', which is not there' FROM fallback_keys k
+		LEFT JOIN devices d ON d.nid = k.device WHERE d.nid IS NULL`, false},
+	{"keys", `SELECT 'device ' || d.device_id || ' is called like a key of its user' FROM devices d
+		JOIN cross_signing_keys k ON k.member = d.member AND k.public = d.device_id`, false},
+	{"cross-signing", `SELECT 'user ' || CAST(k.member AS TEXT) || ' has a key for ' || CAST(k.usage AS TEXT) || ' without a master key' FROM cross_signing_keys k
+		LEFT JOIN cross_signing_keys m ON m.member = k.member AND m.usage = 1 WHERE m.member IS NULL OR k.usage NOT BETWEEN 1 AND 3`, false},
+	{"cross-signing", `SELECT 'the cross-signing keys of user ' || CAST(k.member AS TEXT) || ' are nobody''s' FROM cross_signing_keys k
+		LEFT JOIN users u ON u.nid = k.member WHERE u.nid IS NULL`, false},
+	{"cross-signing", `SELECT 'a cross-signing key of user ' || CAST(k.member AS TEXT) || ' is not the one of its object' FROM cross_signing_keys k
+		WHERE length(k.public) <> 43 OR k.json NOT LIKE '%"ed25519:' || k.public || '"%'`, false},
+	{"cross-signing", `SELECT 'two cross-signing keys of user ' || CAST(k.member AS TEXT) || ' are one' FROM cross_signing_keys k
+		JOIN cross_signing_keys o ON o.member = k.member AND o.public = k.public AND o.usage > k.usage`, false},
+	{"signatures", `SELECT 'a signature of user ' || CAST(s.signer AS TEXT) || ' is on a key of user ' || CAST(s.member AS TEXT) || ' that is not there' FROM key_signatures s
+		JOIN accounts a ON a.member = s.member WHERE NOT EXISTS (SELECT 1 FROM devices d JOIN device_keys k ON k.device = d.nid WHERE d.member = s.member AND d.device_id = s.target)
+		AND NOT EXISTS (SELECT 1 FROM cross_signing_keys c WHERE c.member = s.member AND c.usage = 1 AND c.public = s.target)`, false},
+	{"signatures", `SELECT 'a signature on a key of user ' || CAST(s.member AS TEXT) || ' is by nobody of ours' FROM key_signatures s
+		LEFT JOIN accounts a ON a.member = s.signer LEFT JOIN users u ON u.nid = s.member
+		WHERE a.member IS NULL OR u.nid IS NULL OR s.key_id NOT LIKE 'ed25519:%' OR s.signature = ''`, false},
+	{"device lists", `SELECT 'a change of devices at ' || CAST(c.pos AS TEXT) || ' is of nobody, or of nothing' FROM device_list_changes c
+		LEFT JOIN users u ON u.nid = c.member WHERE u.nid IS NULL OR c.what NOT BETWEEN 0 AND 2 OR (c.what = 1) <> (c.device_id <> '')`, false},
+	{"device lists", `SELECT 'the devices of user ' || CAST(l.member AS TEXT) || ' are followed, who is ours or nobody' FROM remote_lists l
+		LEFT JOIN users u ON u.nid = l.member LEFT JOIN accounts a ON a.member = l.member WHERE u.nid IS NULL OR a.member IS NOT NULL`, false},
+	{"device lists", `SELECT 'the list of user ' || CAST(l.member AS TEXT) || ' counts as whole although newer was heard of' FROM remote_lists l
+		WHERE NOT l.stale AND l.wanted > l.stream_id OR l.stream_id < 0`, false},
+	{"device lists", `SELECT 'device ' || d.device_id || ' of user ' || CAST(d.member AS TEXT) || ' is in no list that is followed' FROM remote_devices d
+		LEFT JOIN remote_lists l ON l.member = d.member WHERE l.member IS NULL`, false},
+	{"device lists", `SELECT 'device ' || d.device_id || ' of user ' || CAST(d.member AS TEXT) || ' has no object for its keys' FROM remote_devices d WHERE d.json NOT LIKE '{%}'`, false},
+	{"messages", `SELECT 'a message to device ' || CAST(d.device AS TEXT) || ' is no event' FROM to_device d WHERE d.event NOT LIKE '{%}' OR d.pos < 1`, false},
+	{"messages", `SELECT 'a message is for server ' || CAST(o.server AS TEXT) || ', which is not known' FROM to_device_out o
+		LEFT JOIN servers s ON s.nid = o.server WHERE s.nid IS NULL`, false},
+	{"messages", `SELECT 'a message for server ' || CAST(o.server AS TEXT) || ' has no content' FROM to_device_out o WHERE o.content NOT LIKE '{%}'`, false},
+	{"messages", `SELECT 'a message came from server ' || CAST(m.origin AS TEXT) || ', which is not known' FROM to_device_seen m
+		LEFT JOIN servers s ON s.nid = m.origin WHERE s.nid IS NULL`, false},
+	{"media", `SELECT 'media ' || m.media_id || ' of ' || m.origin || ' is neither there nor waited for' FROM media m
+		WHERE (m.file = '') <> (m.expires > 0) OR m.size < 0 OR length(m.hash) <> 32`, false},
+	{"media", `SELECT 'a small image is of media ' || t.media_id || ' of ' || t.origin || ', which is not there' FROM thumbnails t
+		LEFT JOIN media m ON m.origin = t.origin AND m.media_id = t.media_id AND m.file <> '' WHERE m.media_id IS NULL`, false},
+	{"media", `SELECT 'a small image of media ' || t.media_id || ' of ' || t.origin || ' has no hash or size' FROM thumbnails t WHERE length(t.hash) <> 32 OR t.size < 0`, false},
+	{"media", `SELECT 'file ' || f.file || ' belongs to several' FROM (SELECT file FROM media UNION ALL SELECT file FROM thumbnails) f
+		WHERE f.file <> '' GROUP BY f.file HAVING count(*) > 1`, false},
+}

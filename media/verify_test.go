@@ -1,0 +1,51 @@
+package media
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"conclave/internal/store"
+	"conclave/internal/testserver/dbtest"
+)
+
+// damages are what could be wrong with the rows of media.
+var damages = []string{
+	`UPDATE media SET hash = NULL WHERE file <> ''`,
+	`UPDATE media SET hash = {bytes:0102} WHERE file <> ''`,
+	`UPDATE media SET file = '', hash = NULL WHERE expires = 0`,
+	`UPDATE media SET expires = 0 WHERE file = ''`,
+	`UPDATE media SET size = -1 WHERE file <> ''`,
+	`DELETE FROM media WHERE file <> ''`,
+	`UPDATE thumbnails SET media_id = 'nowhere'`,
+	`UPDATE thumbnails SET hash = {bytes:0102}`,
+	`UPDATE thumbnails SET size = -1`,
+	`UPDATE thumbnails SET file = (SELECT max(file) FROM media)`,
+}
+
+func TestVerifyFindsDamagedRows(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		w.upload([]byte("text"))
+		_, _, err := w.Reserve(t.Context(), 1)
+		must(t, err)
+		id, err := w.Upload(t.Context(), 1, Upload{Type: "image/png", Length: -1, Body: bytes.NewReader(asPNG(t, quarters(400, 300)))})
+		must(t, err)
+		c, err := w.Thumbnail(t.Context(), Query{Server: us, ID: id}, box(90, 90, true))
+		must(t, err)
+		must(t, c.File.Close())
+		if list := dbtest.Findings(t, db); len(list) > 0 {
+			t.Errorf("sound rows have %v", list)
+		}
+		for _, sql := range damages {
+			repair := dbtest.Damage(t, db, sql)
+			if list := dbtest.Findings(t, db); !slices.ContainsFunc(list, func(f store.Finding) bool { return f.Rule == "media" }) {
+				t.Errorf("not reported: %s (%v)", sql, list)
+			}
+			repair()
+		}
+		if list := dbtest.Findings(t, db); len(list) > 0 {
+			t.Errorf("the repaired rows have %v", list)
+		}
+	})
+}
