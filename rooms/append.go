@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"conclave/internal/cluster"
 	"conclave/internal/matrix"
+	"conclave/internal/matrix/authrules"
 	"conclave/internal/store"
 	"conclave/internal/work"
 )
@@ -219,17 +221,13 @@ func (r *Rooms) committed(rm *room, d *draft, units []*unit) {
 	for _, n := range d.out.Nodes {
 		r.cache.nodes.Set(nodeKey{rm.ref.NID, n.Name}, n.Data)
 	}
-	for _, rows := range [][]*store.EventRow{d.out.Events, d.out.Aside} {
-		for _, row := range rows {
-			r.cache.events.Set(row.NID, row)
-		}
-	}
-	for _, red := range d.out.Redactions {
-		if red.TargetNID != 0 {
-			r.cache.events.Invalidate(red.TargetNID)
-		}
-	}
+	r.cache.events.fill(d.since, d.out.Events...)
+	r.cache.events.fill(d.since, d.out.Aside...)
 	h := d.head
+	if changed := changedRows(d.out.Replaced, d.out.Redactions); len(changed) > 0 {
+		r.cache.events.changed(changed...)
+		h.auth = map[authrules.StateKey]*store.EventRow{} // what it remembers may be among them
+	}
 	rm.head = &h
 	for _, u := range units {
 		u.finish(nil)
@@ -237,4 +235,15 @@ func (r *Rooms) committed(rm *room, d *draft, units []*unit) {
 	if last := d.out.Last(); last != 0 {
 		r.bus.Publish(cluster.Stream, int64(last))
 	}
+}
+
+// changedRows are the events whose rows a transaction changes: those that found their place, and those redacted.
+func changedRows(replaced []store.EventNID, redactions []store.Redaction) []store.EventNID {
+	nids := slices.Clone(replaced)
+	for _, red := range redactions {
+		if red.TargetNID != 0 {
+			nids = append(nids, red.TargetNID)
+		}
+	}
+	return nids
 }

@@ -260,9 +260,6 @@ func (h *history) write(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("writing history of room %s: %w", h.ref.ID, err)
 	}
-	for _, nid := range h.replaced {
-		h.r.cache.events.Invalidate(nid)
-	}
 	return nil
 }
 
@@ -324,6 +321,7 @@ func (h *history) effects(tx *store.Tx, may func(by, target *matrix.Event) bool)
 	if err := tx.Relate(h.ref.NID, relations); err != nil {
 		return err
 	}
+	tx.AfterCommit(func() { h.r.cache.events.changed(changedRows(h.replaced, redactions)...) })
 	return tx.Redact(h.ref.NID, redactions)
 }
 

@@ -2,6 +2,7 @@ package rooms
 
 import (
 	"context"
+	"sync"
 
 	"github.com/maypok86/otter/v2"
 
@@ -11,12 +12,11 @@ import (
 )
 
 // caches hold what never changes once written, bounded by bytes: events by number, tree nodes by name, room numbers.
-// Redaction, the one exception, puts a new row in the old one's place.
 type caches struct {
 	refs   *otter.Cache[matrix.RoomID, Ref]
 	byNID  *otter.Cache[store.RoomNID, Ref]
 	users  *otter.Cache[matrix.UserID, store.User]
-	events *otter.Cache[store.EventNID, *store.EventRow]
+	events *eventCache
 	nodes  *otter.Cache[nodeKey, []byte]
 	acls   *otter.Cache[store.EventNID, *matrix.ServerACL]
 }
@@ -32,16 +32,64 @@ func newCaches() *caches {
 		byNID: otter.Must(&otter.Options[store.RoomNID, Ref]{MaximumSize: 20_000}),
 		acls:  otter.Must(&otter.Options[store.EventNID, *matrix.ServerACL]{MaximumSize: 1000}),
 		users: otter.Must(&otter.Options[matrix.UserID, store.User]{MaximumSize: 50_000}),
-		events: otter.Must(&otter.Options[store.EventNID, *store.EventRow]{
-			MaximumWeight: 48 << 20,
-			Weigher: func(_ store.EventNID, e *store.EventRow) uint32 {
-				return uint32(e.Event.Size()) + 700 // row, header and map entry, measured
-			},
-		}),
+		events: newEventCache(),
 		nodes: otter.Must(&otter.Options[nodeKey, []byte]{
 			MaximumWeight: 24 << 20,
 			Weigher:       func(_ nodeKey, data []byte) uint32 { return uint32(len(data)) + 120 },
 		}),
+	}
+}
+
+// eventCache holds events by number. Their rows change in two ways: a redaction takes the text away, and what was held as
+// evidence finds its place. Whoever read a row before such a change was committed must not bring it in afterwards, where
+// it would stay: so every reader says since when it has been reading, and comes too late if anything changed meanwhile.
+type eventCache struct {
+	rows *otter.Cache[store.EventNID, *store.EventRow]
+
+	mu      sync.RWMutex
+	changes uint64 // how often rows have changed; guarded by mu
+}
+
+func newEventCache() *eventCache {
+	return &eventCache{rows: otter.Must(&otter.Options[store.EventNID, *store.EventRow]{
+		MaximumWeight: 48 << 20,
+		Weigher: func(_ store.EventNID, e *store.EventRow) uint32 {
+			return uint32(e.Event.Size()) + 700 // row, header and map entry, measured
+		},
+	})}
+}
+
+func (c *eventCache) get(nid store.EventNID) (*store.EventRow, bool) { return c.rows.GetIfPresent(nid) }
+
+// reading is to be asked before rows are read or written that fill is to be given.
+func (c *eventCache) reading() (since uint64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.changes
+}
+
+// fill brings rows in, unless some row has changed since they began to be read.
+func (c *eventCache) fill(since uint64, rows ...*store.EventRow) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.changes != since {
+		return
+	}
+	for _, row := range rows {
+		c.rows.Set(row.NID, row)
+	}
+}
+
+// changed drops rows that a transaction has changed, once it is committed.
+func (c *eventCache) changed(nids ...store.EventNID) {
+	if len(nids) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changes++
+	for _, nid := range nids {
+		c.rows.Invalidate(nid)
 	}
 }
 
@@ -83,7 +131,7 @@ func (r *Rooms) eventsByNID(ctx context.Context, room store.RoomNID, nids []stor
 	rows := make([]*store.EventRow, len(nids))
 	var missing []store.EventNID
 	for i, nid := range nids {
-		if row, ok := r.cache.events.GetIfPresent(nid); ok && row.Room == room {
+		if row, ok := r.cache.events.get(nid); ok && row.Room == room {
 			rows[i] = row
 		} else {
 			missing = append(missing, nid)
@@ -92,6 +140,7 @@ func (r *Rooms) eventsByNID(ctx context.Context, room store.RoomNID, nids []stor
 	if len(missing) == 0 {
 		return rows, nil
 	}
+	since := r.cache.events.reading()
 	read := make(map[store.EventNID]*store.EventRow, len(missing))
 	err := r.db.Read(ctx, func(tx *store.Tx) error {
 		clear(read)
@@ -108,7 +157,7 @@ func (r *Rooms) eventsByNID(ctx context.Context, room store.RoomNID, nids []stor
 		if row == nil {
 			return nil, corrupt("event %d of room %d is not there", nid, room)
 		}
-		r.cache.events.Set(nid, row)
+		r.cache.events.fill(since, row)
 		rows[i] = row
 	}
 	return rows, nil
@@ -125,7 +174,7 @@ func (r *Rooms) placedByNID(ctx context.Context, room store.RoomNID, nids []stor
 		if row.After != nil {
 			continue
 		}
-		r.cache.events.Invalidate(row.NID)
+		r.cache.events.changed(row.NID)
 		again, err := r.eventsByNID(ctx, room, []store.EventNID{row.NID})
 		if err != nil {
 			return nil, err

@@ -65,10 +65,12 @@ type draft struct {
 	out  store.Append
 	rows map[store.EventNID]*store.EventRow // events of this group
 	load nodeLoader
+
+	since uint64 // of the event cache
 }
 
 func (r *Rooms) newDraft(ref Ref, from *head) *draft {
-	d := &draft{r: r, ref: ref, head: *from, rows: map[store.EventNID]*store.EventRow{}}
+	d := &draft{r: r, ref: ref, head: *from, rows: map[store.EventNID]*store.EventRow{}, since: r.cache.events.reading()}
 	d.out = store.Append{Room: ref.NID, Head: from.nid}
 	d.load = nodeLoader{r: r, room: ref.NID, fresh: map[statetree.Name][]byte{}}
 	return d

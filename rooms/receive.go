@@ -402,7 +402,6 @@ func (r *Rooms) reject(ctx context.Context, ref Ref, a *arrival, before *store.S
 	var replaced []store.EventNID
 	if held := a.rows[a.event.ID()]; held != nil {
 		row.NID, replaced = held.NID, []store.EventNID{held.NID}
-		r.cache.events.Invalidate(held.NID)
 	} else {
 		nid, err := r.db.NextNID(store.KindEvent)
 		if err != nil {
@@ -414,6 +413,7 @@ func (r *Rooms) reject(ctx context.Context, ref Ref, a *arrival, before *store.S
 		if err := tx.Evidence([]*store.EventRow{row}, replaced); err != nil {
 			return err
 		}
+		tx.AfterCommit(func() { r.cache.events.changed(replaced...) })
 		return tx.CloseGaps(ref.NID, []matrix.EventID{a.event.ID()})
 	})
 }
