@@ -51,6 +51,16 @@ func (u *unit) finish(err error) {
 	close(u.done)
 }
 
+// ended reports whether the unit's caller has been told.
+func (u *unit) ended() bool {
+	select {
+	case <-u.done:
+		return true
+	default:
+		return false
+	}
+}
+
 const (
 	maxGroup = 64 // events written in one transaction (law 3)
 	maxTries = 8  // how often a unit is prepared again because another node was faster
@@ -86,7 +96,7 @@ func (r *Rooms) drain(ctx context.Context, rm *room) {
 		if group == nil {
 			return
 		}
-		again := r.group(ctx, rm, group)
+		again := r.groupContained(ctx, rm, group)
 		if len(again) > 0 {
 			rm.mu.Lock()
 			rm.waiting = append(again, rm.waiting...)
@@ -113,6 +123,24 @@ func (rm *room) take() []*unit {
 	return group
 }
 
+// groupContained is group for units whose callers must hear of it whatever goes wrong: after a panic those that are not
+// ended are ended with an error, and the room goes on from what the database says.
+func (r *Rooms) groupContained(ctx context.Context, rm *room, units []*unit) (again []*unit) {
+	defer func() {
+		if v := recover(); v != nil {
+			err := r.panicked("writing to a room", rm.ref, v)
+			rm.head = nil
+			again = nil
+			for _, u := range units {
+				if !u.ended() {
+					u.finish(err)
+				}
+			}
+		}
+	}()
+	return r.group(ctx, rm, units)
+}
+
 // group prepares units in order and writes them. It returns those that have to be prepared again.
 func (r *Rooms) group(ctx context.Context, rm *room, units []*unit) (again []*unit) {
 	if rm.head == nil {
@@ -129,7 +157,7 @@ func (r *Rooms) group(ctx context.Context, rm *room, units []*unit) (again []*un
 	var ready []*unit
 	for _, u := range units {
 		m := d.mark()
-		if err := d.prepare(ctx, u); err != nil {
+		if err := d.prepareContained(ctx, u); err != nil {
 			d.reset(m)
 			var need *needResolution
 			if errors.As(err, &need) && len(ready) > 0 {

@@ -28,10 +28,10 @@ type nodeKey struct {
 
 func newCaches() *caches {
 	return &caches{
-		refs:  otter.Must(&otter.Options[matrix.RoomID, Ref]{MaximumSize: 20_000}),
-		byNID: otter.Must(&otter.Options[store.RoomNID, Ref]{MaximumSize: 20_000}),
-		acls:  otter.Must(&otter.Options[store.EventNID, *matrix.ServerACL]{MaximumSize: 1000}),
-		users: otter.Must(&otter.Options[matrix.UserID, store.User]{MaximumSize: 50_000}),
+		refs:   otter.Must(&otter.Options[matrix.RoomID, Ref]{MaximumSize: 20_000}),
+		byNID:  otter.Must(&otter.Options[store.RoomNID, Ref]{MaximumSize: 20_000}),
+		acls:   otter.Must(&otter.Options[store.EventNID, *matrix.ServerACL]{MaximumSize: 1000}),
+		users:  otter.Must(&otter.Options[matrix.UserID, store.User]{MaximumSize: 50_000}),
 		events: newEventCache(),
 		nodes: otter.Must(&otter.Options[nodeKey, []byte]{
 			MaximumWeight: 24 << 20,

@@ -82,6 +82,16 @@ func refusal(err error) error {
 	return err
 }
 
+// prepareContained is prepare for a unit that must not take the others of its group with it, whatever is wrong with it.
+func (d *draft) prepareContained(ctx context.Context, u *unit) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = d.r.panicked("preparing an event", d.ref, v)
+		}
+	}()
+	return d.prepare(ctx, u)
+}
+
 // newRow makes an event's row. One that is held as an outlier keeps its number, by which states may refer to it.
 func (d *draft) newRow(e *entry, ev *matrix.Event, held *store.EventRow) (*store.EventRow, error) {
 	row := &store.EventRow{Room: d.ref.NID, Sender: e.sender, Event: ev}

@@ -12,7 +12,9 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +67,7 @@ type Rooms struct {
 	joining *roomSet // rooms that a join is under way to: what comes for them waits
 
 	created atomic.Int64 // when the last room was made, ms
+	panics  atomic.Int64
 
 	mu       sync.Mutex
 	rooms    map[store.RoomNID]*room
@@ -113,6 +116,19 @@ func (r *Rooms) Close(ctx context.Context) error {
 	r.abroad.Stop()
 	return errors.Join(r.abroad.Wait(ctx), r.work.Wait(ctx))
 }
+
+// errPanic is what whoever waited is told of a panic.
+var errPanic = errors.New("rooms: a panic, see the log")
+
+// panicked logs and counts a panic that was recovered. Its value is not shown: it could hold content (law 16).
+func (r *Rooms) panicked(what string, ref Ref, value any) error {
+	r.panics.Add(1)
+	r.log.Error("panic", "while", what, "room", ref.ID, "value", fmt.Sprintf("%T", value), "stack", string(debug.Stack()))
+	return errPanic
+}
+
+// Panics is how many panics were recovered since the start.
+func (r *Rooms) Panics() int64 { return r.panics.Load() }
 
 // User finds the numbers of a user and its server, giving them out at first sight.
 func (r *Rooms) User(ctx context.Context, id matrix.UserID) (store.User, error) {

@@ -3,7 +3,7 @@ package rooms
 import (
 	"context"
 	"errors"
-	"runtime/debug"
+	"fmt"
 	"sync"
 	"time"
 
@@ -278,14 +278,11 @@ func (r *Rooms) putOff(ref Ref, id matrix.EventID, err error) time.Duration {
 	return wait
 }
 
-var errPanic = errors.New("rooms: a panic, see the log")
-
 // arriveContained is arrive for an event that must not take the rest of its room with it, whatever is wrong with it.
 func (r *Rooms) arriveContained(ctx context.Context, ref Ref, from matrix.ServerName, ev *matrix.Event) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			r.log.Error("panic over an event", "room", ref.ID, "event", ev.ID(), "stack", string(debug.Stack()))
-			err = errPanic
+			err = fmt.Errorf("event %s: %w", ev.ID(), r.panicked("taking an event to its place", ref, v))
 		}
 	}()
 	return r.arrive(ctx, ref, from, ev)

@@ -141,6 +141,7 @@ func (s *server) domains(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	s.metrics.Count("conclave_room_panics_total", "Panics in the work of rooms that were contained.", s.rooms.Panics)
 	if s.remote != nil {
 		s.rooms.SetSource(federation.NewSource(s.remote.client, s.remote.keyring))
 		if err := s.rooms.Resume(ctx); err != nil {

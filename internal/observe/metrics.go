@@ -38,6 +38,11 @@ func NewMetrics(version string) *Metrics {
 // Registerer is where a package registers metrics of its own. It must not be asked of a nil *Metrics.
 func (m *Metrics) Registerer() prometheus.Registerer { return m.registry }
 
+// Count shows a number that something counts by itself and that only grows.
+func (m *Metrics) Count(name, help string, value func() int64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) }))
+}
+
 // Request counts an answered request. The operation is the operationID of a route table, never text of the request: labels must be few.
 func (m *Metrics) Request(api, operation string, status int, took time.Duration) {
 	if m == nil {
