@@ -68,15 +68,16 @@ type remote struct {
 func construct(ctx context.Context, conf *config.Config, log *slog.Logger) (s *server, err error) {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s = &server{conf: conf, log: log, cancel: cancel, work: work.NewGroup(background, log), bus: cluster.NewLocal(), metrics: observe.NewMetrics(thisBuild().Version)}
-	s.db, err = store.Open(ctx, store.Options{URL: conf.Database.URL.Reveal(), DataDir: conf.DataDir, Logger: log})
+	db, err := store.Open(ctx, store.Options{URL: conf.Database.URL.Reveal(), DataDir: conf.DataDir, Logger: log})
 	if err != nil {
 		cancel()
 		return nil, err
 	}
+	s.db = db
 	defer func() {
 		if err != nil {
 			cancel()
-			err = errors.Join(err, s.db.Close())
+			err = errors.Join(err, db.Close())
 		}
 	}()
 	current, retired, err := federation.LoadKeys(filepath.Join(conf.DataDir, "signing.key"))

@@ -227,3 +227,6 @@ var lockRooms = map[bool]string{
 	true:  `SELECT r.value, pg_try_advisory_xact_lock(r.value) FROM ({rows $1}) r ORDER BY r.value`,
 	false: `SELECT r.value, TRUE FROM ({rows $1}) r`,
 }
+
+// leapStream makes PostgreSQL's sequence leave out positions, and answers with the first of them.
+const leapStream = `SELECT setval('stream', last_value + $1) - $1 + 1 FROM stream`
