@@ -111,7 +111,7 @@ func (s *Server) takeReceipts(ctx context.Context, origin matrix.ServerName, con
 				if left--; left < 0 {
 					return lasting, nil
 				}
-				receipt, err := s.readReceipt(ctx, origin, room, user, raw)
+				write, err := s.readReceipt(ctx, origin, room, user, kind, raw)
 				var unusable *matrix.Error
 				switch {
 				case errors.As(err, &unusable):
@@ -119,8 +119,7 @@ func (s *Server) takeReceipts(ctx context.Context, origin matrix.ServerName, con
 				case err != nil:
 					return nil, err
 				default:
-					receipt.Kind = kind
-					lasting = append(lasting, putReceipt(receipt))
+					lasting = append(lasting, write)
 				}
 			}
 		}
@@ -128,38 +127,20 @@ func (s *Server) takeReceipts(ctx context.Context, origin matrix.ServerName, con
 	return lasting, nil
 }
 
-func putReceipt(r store.Receipt) effect {
-	return func(tx *store.Tx) error {
-		_, err := tx.PutReceipt(r)
-		return err
-	}
-}
-
-// readReceipt checks one receipt: of a user of that server who is in the room, for an event that is there.
-func (s *Server) readReceipt(ctx context.Context, origin matrix.ServerName, room matrix.RoomID, user matrix.UserID, raw []byte) (store.Receipt, error) {
+// readReceipt checks one receipt: of a user of that server who is in the room, for an event that is there or still to come.
+func (s *Server) readReceipt(ctx context.Context, origin matrix.ServerName, room matrix.RoomID, user matrix.UserID, kind store.ReceiptKind, raw []byte) (effect, error) {
 	var data receiptData
 	if err := matrix.Decode(raw, &data); err != nil {
-		return store.Receipt{}, err
+		return nil, err
 	}
 	if len(data.Events) != 1 || len(data.Data.Thread) > maxTxnID {
-		return store.Receipt{}, matrix.BadJSON("A receipt names one event.")
+		return nil, matrix.BadJSON("A receipt names one event.")
 	}
 	ref, who, err := s.member(ctx, origin, room, user)
 	if err != nil {
-		return store.Receipt{}, err
+		return nil, err
 	}
-	row, err := s.options.Rooms.EventInRoom(ctx, ref.NID, data.Events[0])
-	if err != nil {
-		return store.Receipt{}, err
-	}
-	if !row.Visible() {
-		return store.Receipt{}, matrix.NotFound("There is no such event in the room.")
-	}
-	place := row.Pos
-	if row.Sub < 0 {
-		place-- // history stands before the event whose position it shares
-	}
-	return store.Receipt{
-		Room: ref.NID, User: who.NID, Thread: data.Data.Thread, Event: data.Events[0], Place: place, TS: data.Data.TS,
-	}, nil
+	return s.options.Rooms.RemoteReceipt(ctx, ref, store.Receipt{
+		Room: ref.NID, User: who.NID, Kind: kind, Thread: data.Data.Thread, Event: data.Events[0], TS: data.Data.TS,
+	})
 }

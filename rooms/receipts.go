@@ -3,6 +3,7 @@ package rooms
 import (
 	"context"
 
+	"conclave/internal/cluster"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -30,7 +31,7 @@ func (r *Rooms) Receipt(ctx context.Context, ref Ref, user Sender, kind string, 
 		return err
 	}
 	return r.PutReceipt(ctx, store.Receipt{
-		Room: ref.NID, User: user.NID, Kind: k, Thread: thread, Event: id, Place: row.Pos, TS: r.now().UnixMilli(),
+		Room: ref.NID, User: user.NID, Kind: k, Thread: thread, Event: id, Place: row.ReceiptPlace(), TS: r.now().UnixMilli(),
 	})
 }
 
@@ -39,6 +40,67 @@ func (r *Rooms) PutReceipt(ctx context.Context, receipt store.Receipt) error {
 	return r.db.Write(ctx, func(tx *store.Tx) error {
 		_, err := tx.PutReceipt(receipt)
 		return err
+	})
+}
+
+// RemoteReceipt says how a receipt of another server, by a user of it who is in the room, is to be written. If its event
+// is not here yet (events wait for their turn, receipts do not) it waits for it: it takes effect when the event does.
+func (r *Rooms) RemoteReceipt(ctx context.Context, ref Ref, receipt store.Receipt) (write func(tx *store.Tx) error, err error) {
+	if _, err := matrix.ParseEventID(string(receipt.Event)); err != nil {
+		return nil, matrix.BadJSON("A receipt names an event.").With(err)
+	}
+	var row *store.EventRow
+	err = r.db.Read(ctx, func(tx *store.Tx) (err error) {
+		row, err = tx.EventInRoom(ref.NID, receipt.Event)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case row == nil || !row.Visible() && !settled(row):
+		return func(tx *store.Tx) error {
+			tx.AfterCommit(func() { r.wake(ref) }) // the event may have come while nobody knew of its receipt
+			return tx.KeepReceipt(receipt, r.now())
+		}, nil
+	case !row.Visible():
+		return nil, matrix.NotFound("There is no such event in the room.")
+	}
+	receipt.Place = row.ReceiptPlace()
+	return func(tx *store.Tx) error {
+		_, err := tx.PutReceipt(receipt)
+		return err
+	}, nil
+}
+
+// ripen lets receipts take effect that waited for events which are here now. Whoever left the room meanwhile has read
+// nothing there.
+func (r *Rooms) ripen(ctx context.Context, ref Ref) error {
+	var ripe []store.Receipt
+	err := r.db.Read(ctx, func(tx *store.Tx) error {
+		ripe = nil
+		return tx.RipeReceipts(ref.NID, func(receipt store.Receipt) { ripe = append(ripe, receipt) })
+	})
+	if err != nil || len(ripe) == 0 {
+		return err
+	}
+	return r.db.Write(ctx, func(tx *store.Tx) error {
+		for _, receipt := range ripe {
+			if err := tx.DropEarly(receipt); err != nil {
+				return err
+			}
+			member, err := tx.Membership(ref.NID, receipt.User)
+			if err != nil {
+				return err
+			}
+			if receipt.Place == 0 || member == nil || member.Membership != store.Join {
+				continue
+			}
+			if _, err := tx.PutReceipt(receipt); err != nil {
+				return err
+			}
+		}
+		tx.AfterCommit(func() { r.bus.Publish(cluster.Stream, int64(r.db.CachedBound())+1) })
+		return nil
 	})
 }
 

@@ -176,6 +176,9 @@ func (r *Rooms) drainStaged(ctx context.Context, ref Ref) error {
 	for {
 		r.inbound.begin(ref.NID)
 		again, err := r.round(ctx, ref)
+		if err == nil {
+			err = r.ripen(ctx, ref)
+		}
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,10 @@
 package store
 
-import "conclave/internal/matrix"
+import (
+	"time"
+
+	"conclave/internal/matrix"
+)
 
 // ReceiptKind is a kind of receipt.
 type ReceiptKind int16
@@ -43,6 +47,51 @@ func (tx *Tx) PutReceipt(r Receipt) (bool, error) {
 		ON CONFLICT (room, member, kind, thread) DO UPDATE SET event_id = excluded.event_id, place = excluded.place, ts = excluded.ts, pos = excluded.pos
 		WHERE receipts.place < excluded.place`, r.Room, r.User, r.Kind, r.Thread, string(r.Event), r.Place, r.TS, pos)
 	return n > 0, err
+}
+
+// Bounds of the receipts that wait for their events: how many in one room, and how long.
+const (
+	MaxEarlyReceipts = 1000
+	earlyReceiptTime = 7 * 24 * time.Hour
+)
+
+// KeepReceipt lets a receipt wait for its event, in the place of one that waits already. Where too many wait, those that
+// came first give way, and so do those that have waited too long anywhere.
+func (tx *Tx) KeepReceipt(r Receipt, now time.Time) error {
+	_, err := tx.Exec(`INSERT INTO early_receipts (room, member, kind, thread, event_id, ts, received) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (room, member, kind, thread) DO UPDATE SET event_id = excluded.event_id, ts = excluded.ts, received = excluded.received`,
+		r.Room, r.User, r.Kind, r.Thread, string(r.Event), r.TS, now.UnixMilli())
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(`DELETE FROM early_receipts WHERE received < $1`, now.Add(-earlyReceiptTime).UnixMilli()); err != nil {
+		return err
+	}
+	_, err = tx.Exec(`DELETE FROM early_receipts WHERE room = $1 AND received <= coalesce((
+		SELECT received FROM early_receipts WHERE room = $1 ORDER BY received DESC LIMIT 1 OFFSET $2), 0)`, r.Room, MaxEarlyReceipts)
+	return err
+}
+
+// RipeReceipts reads those of a room's waiting receipts whose events have come, or were refused for good: then the place
+// is 0.
+func (tx *Tx) RipeReceipts(room RoomNID, each func(Receipt)) error {
+	return tx.Query(`SELECT x.member, x.kind, x.thread, x.event_id, x.ts, e.pos, e.sub, e.flags FROM early_receipts x
+		JOIN events e ON e.room = x.room AND e.event_id = x.event_id
+		WHERE x.room = $1 AND (e.pos IS NOT NULL OR e.flags & $2 <> 0)`, func(row *Row) error {
+		r := Receipt{Room: room, User: UserNID(row.Int64(0)), Kind: ReceiptKind(row.Int64(1)), Thread: row.Text(2), Event: matrix.EventID(row.Text(3)), TS: row.Int64(4)}
+		if e := (&EventRow{Pos: Pos(row.Int64(5)), Sub: row.Int64(6), Flags: EventFlags(row.Int64(7))}); e.Visible() {
+			r.Place = e.ReceiptPlace()
+		}
+		each(r)
+		return nil
+	}, room, int64(FlagRejected|FlagSoftFailed))
+}
+
+// DropEarly removes a receipt that waits no longer. One that has taken its place meanwhile stays.
+func (tx *Tx) DropEarly(r Receipt) error {
+	_, err := tx.Exec(`DELETE FROM early_receipts WHERE room = $1 AND member = $2 AND kind = $3 AND thread = $4 AND event_id = $5`,
+		r.Room, r.User, r.Kind, r.Thread, string(r.Event))
+	return err
 }
 
 // Receipts reads a room's receipts that changed after one position and up to another, at most limit, newest first.

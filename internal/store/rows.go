@@ -128,6 +128,14 @@ func (e *EventRow) Visible() bool {
 	return e.Pos > 0 && e.Flags&(FlagRejected|FlagSoftFailed|FlagOutlier) == 0
 }
 
+// ReceiptPlace is how far a receipt for the event goes. History stands before the event whose position it shares.
+func (e *EventRow) ReceiptPlace() Pos {
+	if e.Sub < 0 {
+		return e.Pos - 1
+	}
+	return e.Pos
+}
+
 // Membership is a user's relation to a room, as small as a row wants it.
 type Membership int16
 

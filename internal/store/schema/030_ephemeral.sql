@@ -13,6 +13,19 @@ CREATE TABLE receipts (
 ){norowid};
 CREATE INDEX receipts_pos ON receipts (room, pos);
 
+-- Receipts of other servers for events that are not here yet: each waits for its event, the newest of its kind alone.
+CREATE TABLE early_receipts (
+  room     BIGINT NOT NULL,
+  member   BIGINT NOT NULL,
+  kind     SMALLINT NOT NULL,
+  thread   {text} NOT NULL DEFAULT '',
+  event_id {text} NOT NULL,
+  ts       BIGINT NOT NULL,                 -- ms, as its sender says
+  received BIGINT NOT NULL,                 -- ms
+  PRIMARY KEY (room, member, kind, thread)
+){norowid};
+CREATE INDEX early_receipts_received ON early_receipts (received);
+
 CREATE TABLE account_data (
   member  BIGINT NOT NULL,
   room    BIGINT NOT NULL,                  -- 0 = global
