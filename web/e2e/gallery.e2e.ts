@@ -49,6 +49,18 @@ interface Finding {
   nodes: { html: string; failureSummary?: string }[];
 }
 
+/** A virtual list is hidden until it has measured itself: what is looked at before is an empty page. */
+async function settled(page: Page): Promise<void> {
+  await page.waitForFunction(() =>
+    [...document.querySelectorAll("[data-testid=virtuoso-item-list]")].every((list) => {
+      const first = list.firstElementChild;
+      if (!list.checkVisibility()) return true; // of a column that a phone does not show
+      return first !== null && getComputedStyle(first).visibility === "visible" && first.clientHeight > 0;
+    }),
+  );
+  await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+}
+
 async function inspect(page: Page): Promise<string[]> {
   await page.evaluate(axe);
   const violations = await page.evaluate(async () => {
@@ -65,6 +77,27 @@ async function inspect(page: Page): Promise<string[]> {
   );
 }
 
+/** What a finger could miss: anything to press that is less than 44 pixels high or wide. A link in a sentence may be. */
+function smallTargets(page: Page): Promise<string[]> {
+  return page.evaluate(() => {
+    const found: string[] = [];
+    for (const element of document.querySelectorAll("button, a[href], input, textarea, summary, [role=menuitem]")) {
+      if (!element.checkVisibility({ visibilityProperty: true }) || element.closest("article p, li > a") !== null)
+        continue;
+      // A field is as large as the frame that it stands in.
+      const box = (
+        element instanceof HTMLInputElement ? (element.parentElement ?? element) : element
+      ).getBoundingClientRect();
+      const around = getComputedStyle(element, "::after");
+      const width = Math.max(box.width, parseFloat(around.width) || 0);
+      const height = Math.max(box.height, parseFloat(around.height) || 0);
+      if (width < 43.5 || height < 43.5)
+        found.push(`${element.outerHTML.slice(0, 160)} is ${Math.round(width)} by ${Math.round(height)}`);
+    }
+    return found;
+  });
+}
+
 test.each([
   ["desktop", "light", desktop],
   ["desktop", "dark", desktop],
@@ -75,6 +108,8 @@ test.each([
     viewport,
     colorScheme,
     deviceScaleFactor: device === "phone" ? 2 : 1,
+    isMobile: device === "phone",
+    hasTouch: device === "phone",
     locale: "en-GB",
     reducedMotion: "reduce",
   });
@@ -92,15 +127,74 @@ test.each([
       () => (document.getElementById("root")?.childElementCount ?? 0) > 0 && document.fonts.status === "loaded",
     );
     await page.waitForFunction(() => [...document.images].every((image) => image.complete));
-    // Two frames: the virtual lists measure in the first and place in the second.
-    await page.evaluate(
-      () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 60)))),
-    );
+    await settled(page);
     if (shots !== undefined) await page.screenshot({ path: path.join(shots, `${name}-${device}-${colorScheme}.png`) });
     const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
     if (wide > 0) problems.push(`${name}: scrolls sideways by ${wide}`);
+    if (device === "phone") problems.push(...(await smallTargets(page)).map((finding) => `${name}: ${finding}`));
     problems.push(...(await inspect(page)).map((finding) => `${name}: ${finding}`));
   }
   await context.close();
   expect(problems).toEqual([]);
+});
+
+/** How much of the messages lies below what is in sight, once two frames in a row agree on it. */
+async function below(page: Page): Promise<number> {
+  await page.locator("article[data-message]").first().waitFor();
+  await settled(page);
+  return page.evaluate(
+    () =>
+      new Promise<number>((done) => {
+        const scroller = document.querySelector("[aria-label=Messages] [data-testid=virtuoso-scroller]");
+        if (scroller === null) throw new Error("no messages");
+        let before = -1;
+        let same = 0;
+        const look = (): void => {
+          const now = Math.round(scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop);
+          same = now === before ? same + 1 : 0;
+          before = now;
+          if (same >= 20) done(now);
+          else requestAnimationFrame(look);
+        };
+        look();
+      }),
+  );
+}
+
+test("the newest message stays in sight through every change of size, unless one reads further up", async () => {
+  const context = await browser.newContext({ viewport: desktop, reducedMotion: "reduce" });
+  const page = await context.newPage();
+  await page.goto(`${base}/gallery/long`);
+  expect(await below(page)).toBeLessThanOrEqual(1);
+  for (const size of [phone, desktop, { width: 700, height: 420 }, desktop]) {
+    await page.setViewportSize(size);
+    expect(await below(page)).toBeLessThanOrEqual(1);
+    await page.getByText("1000: the crane").waitFor();
+  }
+  await page.getByRole("textbox").fill("one\ntwo\nthree\nfour\nfive");
+  expect(await below(page)).toBeLessThanOrEqual(1);
+  await page.getByText("996: the crane").hover();
+  await page.mouse.wheel(0, -900);
+  await page.getByRole("button", { name: "Go to the newest message" }).waitFor();
+  expect(await below(page)).toBeGreaterThan(700);
+  await page.setViewportSize(phone);
+  expect(await below(page)).toBeGreaterThan(300);
+  await page.getByRole("button", { name: "Go to the newest message" }).click();
+  await expect.poll(() => below(page), { timeout: 10_000 }).toBeLessThanOrEqual(1);
+  await context.close();
+});
+
+test("of a thousand messages only those near the eye are drawn", async () => {
+  const context = await browser.newContext({ viewport: desktop, reducedMotion: "reduce" });
+  const page = await context.newPage();
+  await page.goto(`${base}/gallery/long`);
+  expect(await below(page)).toBeLessThanOrEqual(1);
+  const rows = (): Promise<number> => page.locator("article[data-message]").count();
+  await page.getByText("990: the crane").hover();
+  for (let i = 0; i < 15; i++) {
+    await page.mouse.wheel(0, -1200);
+    expect(await rows()).toBeLessThan(120);
+  }
+  expect(await below(page)).toBeGreaterThan(10_000);
+  await context.close();
 });

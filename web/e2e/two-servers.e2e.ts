@@ -224,15 +224,33 @@ test("nothing broke in the pages, and their policy refused nothing", () => {
   expect([...alice.problems, ...bob.problems]).toEqual([]);
 });
 
-async function pictureEverything(): Promise<void> {
-  for (const name of ["Pilots and tugs", "Board", "Kitchen, third floor", "Press office"]) {
+/** Everybody's day, so that the pictures show what a list of conversations looks like: read, unread, begun, offered. */
+async function liveOn(): Promise<void> {
+  for (const name of ["Pilots and tugs", "Board", "Kitchen, third floor"]) {
     await alice.createGroup(name, []);
-    await alice.say(`This is ${name}.`);
-    await alice.reached(`This is ${name}.`, "sent");
+    await alice.say(`Welcome to ${name}.`);
+    await alice.reached(`Welcome to ${name}.`, "sent");
   }
+  await bob.createGroup("Insurance", [`@alice:${servers.a.name}`]);
+  await alice.accept("Insurance");
+  await alice.row("Board").click();
+  await alice.room("Board");
+  await alice.page.getByRole("textbox", { name: /^Write to/ }).fill("The vote is open until six.");
+  await bob.say("The photographs reached the insurer.");
+  await bob.say("They ask for one more, of the gate.");
+  await bob.createGroup("Tide tables", [`@alice:${servers.a.name}`]);
+  await alice.row("Tide tables").waitFor();
+  await alice.row("Insurance").getByRole("img", { name: "2 unread messages" }).waitFor();
+}
+
+async function pictureEverything(): Promise<void> {
+  await liveOn();
+  const { page } = alice;
+  await page.goto(servers.a.url);
+  await alice.row("Insurance").getByRole("img", { name: "2 unread messages" }).waitFor();
+  await shoot(page, "room-list");
   await alice.row(room).click();
   await alice.room(room);
-  const { page } = alice;
   for (const scheme of ["light", "dark"] as const) {
     for (const [device, size] of [
       ["desktop", desktop],
@@ -240,13 +258,21 @@ async function pictureEverything(): Promise<void> {
     ] as const) {
       await page.emulateMedia({ colorScheme: scheme, reducedMotion: "reduce" });
       await page.setViewportSize(size);
-      await alice.sees(whileAway[2] ?? "");
-      await page.waitForTimeout(500); // the list measures anew
+      await page.mouse.move(0, 0); // nothing hovers
+      await alice.message(whileAway[2] ?? "").waitFor();
+      expect(await alice.message(whileAway[2] ?? "").evaluate(isWhollyInSight)).toBe(true);
       await shoot(page, `timeline-${device}-${scheme}`);
     }
   }
-  await page.emulateMedia({ colorScheme: "light", reducedMotion: "reduce" });
-  await page.goto(servers.a.url);
-  await alice.row(room).waitFor();
-  await shoot(page, "room-list");
+}
+
+/** Whether the timeline shows an element from top to bottom, once it has come to rest. */
+async function isWhollyInSight(element: Element): Promise<boolean> {
+  const frame = element.closest("[data-testid=virtuoso-scroller]")?.getBoundingClientRect();
+  const box = (): DOMRect => element.getBoundingClientRect();
+  for (let before = -1; before !== box().top;) {
+    before = box().top;
+    await new Promise((next) => setTimeout(next, 250)); // the list measures anew
+  }
+  return frame !== undefined && box().top >= frame.top && box().bottom <= frame.bottom;
 }

@@ -167,6 +167,71 @@ export function troubled(): TimelineItem[] {
   ];
 }
 
+/** More than anybody reads at once. */
+export function long(count: number): TimelineItem[] {
+  const people = [bob, alice, carla, dmitri];
+  const words = "the crane waits at the east quay until the tide lets the pilots in again".split(" ");
+  return Array.from({ length: count }, (_, i) =>
+    message(
+      people[Math.floor(i / 3) % people.length] ?? bob,
+      now - (count - i) * minute,
+      `${i + 1}: ${words.slice(0, 3 + ((i * 7) % (words.length - 3))).join(" ")}`,
+    ),
+  );
+}
+
+export const leila = person("@leila:harbour.example", "ليلى عبد الرحمن");
+export const endless = person(`@${"w".repeat(120)}:northwind.org`, "Wolfeschlegelsteinhausenbergerdorff".repeat(4));
+
+/** What people, and others, write in fact: nothing of it may leave its bubble. */
+export function extremes(): TimelineItem[] {
+  return [
+    message(endless, now - 40 * minute, "x".repeat(400)),
+    message(endless, now - 39 * minute, `https://plan.northwind.org/${"a-very-long-path/".repeat(20)}`),
+    message(leila, now - 30 * minute, "صباح الخير، موعد التفتيش يوم الخميس الساعة التاسعة."),
+    message(alice, now - 29 * minute, "שלום, نعم, and yes: see you at 9:00 (gate 3).", { edited: true }),
+    message(leila, now - 28 * minute, "👍🏽"),
+    message(alice, now - 27 * minute, "🎉🎉🎉"),
+    message(leila, now - 26 * minute, "👨‍👩‍👧‍👦 🏳️‍🌈"),
+    message(alice, now - 25 * minute, "one\n\n\ntwo\n  indented\tand tabbed"),
+    message(leila, now - 24 * minute, "Zalgo: Z̵̡̢̛̗̘̙̜̝̞a̵̡̢̛̗̘̙̜̝̞l̵̡̢̛̗̘̙̜̝̞g̵̡̢̛̗̘̙̜̝̞o̵"),
+    message(endless, now - 10 * minute, {
+      kind: "file",
+      attachment: {
+        name: `${"report-".repeat(30)}.pdf`,
+        size: null,
+        mimetype: "application/pdf",
+        width: null,
+        height: null,
+      },
+    }),
+    message(alice, now - 9 * minute, "A reply to somebody with a long name", {
+      quoted: { id: "$q", sender: endless, body: "y".repeat(300) },
+    }),
+    message(alice, now - 8 * minute, "k"),
+  ];
+}
+
+/** Names as long as names get, in either direction. */
+export function extremeRooms(): RoomSummary[] {
+  return [
+    summary("!inv2:x.org", endless.name, { membership: "invited", invitedBy: endless, at: now }),
+    summary("!harbour:northwind.org", endless.name, {
+      at: now,
+      unread: 1234,
+      preview: from(endless.name, text("y".repeat(300))),
+    }),
+    summary("!leila:harbour.example", leila.name, {
+      direct: true,
+      at: now - minute,
+      unread: 1,
+      preview: from(null, text("صباح الخير، موعد التفتيش يوم الخميس.")),
+    }),
+    summary("!emoji:northwind.org", "🎉🎉 🎉", { at: now - hour, preview: from("👩‍🚀", text("🚀🚀🚀")) }),
+    summary("!space:northwind.org", "!#@", { at: now - 2 * hour, preview: mine("z".repeat(200), "failed") }),
+  ];
+}
+
 export function happenings(): TimelineItem[] {
   const a = [alice.name];
   return [

@@ -108,6 +108,26 @@ export const states: Record<string, State> = {
       }),
   },
   troubled: { path: harbourPath, render: () => room({ items: f.troubled(), safety: changed }) },
+  long: { path: harbourPath, render: () => room({ items: f.long(1000), timeline: { more: true } }) },
+  extremes: {
+    path: harbourPath,
+    render: () =>
+      chat(
+        {
+          rooms: f.extremeRooms(),
+          room: f.fakeRoom({
+            ...harbour(),
+            summary: f.extremeRooms()[1] ?? null,
+            items: f.extremes(),
+            typing: [f.endless],
+            members: [...f.members(), ...[f.endless, f.leila].map((who) => ({ ...f.members()[1]!, ...who }))],
+            draft: { text: "x".repeat(300), replyTo: { id: "$q", sender: f.endless, body: "y".repeat(300) } },
+            uploads: [{ id: "1", name: `${"report-".repeat(30)}.pdf`, done: 1, total: 2, failed: false }],
+          }),
+        },
+        { members: true },
+      ),
+  },
   happenings: { path: harbourPath, render: () => room({ items: f.happenings() }) },
   "room-loading": { path: harbourPath, render: () => room({ items: [], timeline: { loading: true, more: true } }) },
   "room-older": { path: harbourPath, render: () => room({ timeline: { failed: true, more: true } }) },

@@ -9,6 +9,7 @@ import { Boundary } from "../../ui/Boundary";
 import { Lightbox } from "./Attachments";
 import { DayLine, NoticeLine, StartLine, UnreadLine } from "./Lines";
 import { type MessageActions, MessageRow } from "./MessageRow";
+import { nearEnd, type StayAtEnd, stayAtEnd } from "./stayAtEnd";
 
 /** Messages of one person within this time stand together. */
 const together = 5 * 60_000;
@@ -43,14 +44,20 @@ export function Timeline({ room, direct, onReply, onLeave }: Props) {
   });
 
   const newest = items[items.length - 1];
+  const start = items.findIndex((item) => item.kind === "unread");
+  const { end, attach } = useStayAtEnd(start <= 0);
   useFollowOwn(newest, list);
   useReading(room, atBottom, newest?.key);
-  useStayAtEnd(atBottom, list);
 
-  const jumpTo = useCallback((id: string) => {
-    const index = latest.current.items.findIndex((item) => item.kind === "message" && item.id === id);
-    if (index !== -1) list.current?.scrollToIndex({ index, align: "center", behavior: "smooth" });
-  }, []);
+  const jumpTo = useCallback(
+    (id: string) => {
+      const index = latest.current.items.findIndex((item) => item.kind === "message" && item.id === id);
+      if (index === -1) return;
+      end.current?.release();
+      list.current?.scrollToIndex({ index, align: "center", behavior: "smooth" });
+    },
+    [end],
+  );
   const actions = useMemo<MessageActions>(() => ({ reply: onReply, openImage: setImage, jumpTo }), [onReply, jumpTo]);
 
   const pageBack = useCallback(() => void room.pageBack(), [room]);
@@ -65,7 +72,6 @@ export function Timeline({ room, direct, onReply, onLeave }: Props) {
 
   const below = atBottom ? 0 : countAfter(items, seen);
   if (items.length === 0) return <Loading />;
-  const start = items.findIndex((item) => item.kind === "unread");
   return (
     <section
       aria-label={t("timeline.label")}
@@ -74,6 +80,7 @@ export function Timeline({ room, direct, onReply, onLeave }: Props) {
     >
       <Virtuoso
         ref={list}
+        scrollerRef={attach}
         className="h-full overscroll-contain"
         data={items}
         context={context}
@@ -82,12 +89,13 @@ export function Timeline({ room, direct, onReply, onLeave }: Props) {
         alignToBottom
         tabIndex={0}
         increaseViewportBy={{ top: 800, bottom: 400 }}
-        atBottomThreshold={60}
+        atBottomThreshold={nearEnd}
         atBottomStateChange={(bottom) => {
+          if (bottom) end.current?.hold();
           setAtBottom(bottom);
           setSeen(latest.current.items[latest.current.items.length - 1]?.key ?? null);
         }}
-        followOutput={(isAtBottom) => (isAtBottom ? "auto" : false)}
+        followOutput={(isAtBottom) => (isAtBottom || end.current?.held() === true ? "auto" : false)}
         startReached={() => {
           if (timeline.more && !timeline.failed) pageBack();
         }}
@@ -111,7 +119,7 @@ export function Timeline({ room, direct, onReply, onLeave }: Props) {
           type="button"
           aria-label={below > 0 ? t("timeline.newBelow", { count: below }) : t("timeline.toNewest")}
           onClick={() => list.current?.scrollToIndex({ index: "LAST", align: "end", behavior: "smooth" })}
-          className="animate-rise absolute right-4 bottom-3 flex h-10 min-w-10 items-center justify-center gap-1 rounded-full border border-line bg-raised px-2.5 text-[13px] font-semibold shadow-pop hover:bg-hover"
+          className="animate-rise absolute right-4 bottom-3 flex h-10 min-w-10 pointer-coarse:h-11 pointer-coarse:min-w-11 items-center justify-center gap-1 rounded-full border border-line bg-raised px-2.5 text-[13px] font-semibold shadow-pop hover:bg-hover"
         >
           {below > 0 ? <span className="tabular-nums">{below}</span> : null}
           <ChevronDown className="size-5 text-ink-2" />
@@ -235,14 +243,16 @@ function useFollowOwn(newest: TimelineItem | undefined, list: { current: Virtuos
   }, [key, list]);
 }
 
-/** A keyboard that opens, or a turned phone, must not hide the newest message from somebody who was looking at it. */
-function useStayAtEnd(atBottom: boolean, list: { current: VirtuosoHandle | null }): void {
-  useEffect(() => {
-    if (!atBottom) return;
-    const stay = (): void => list.current?.scrollToIndex({ index: "LAST", align: "end" });
-    window.addEventListener("resize", stay);
-    return () => window.removeEventListener("resize", stay);
-  }, [atBottom, list]);
+/** The newest message stays in sight of whoever looks at it; `attach` is given the element that scrolls. */
+function useStayAtEnd(atEnd: boolean) {
+  const end = useRef<StayAtEnd | null>(null);
+  const from = useRef(atEnd);
+  const attach = useCallback((scroller: HTMLElement | Window | null) => {
+    end.current?.stop();
+    end.current = scroller instanceof HTMLElement ? stayAtEnd(scroller, from.current) : null;
+  }, []);
+  useEffect(() => () => end.current?.stop(), []);
+  return { end, attach };
 }
 
 /** A message counts as read once it is in sight in a window that has the person's attention. */
