@@ -8,6 +8,7 @@ import { Header, TypingLine } from "../features/room/Header";
 import { Timeline } from "../features/timeline/Timeline";
 import { t } from "../i18n";
 import { useChat, useValue } from "../stores/context";
+import { plainOf } from "../stores/events";
 import type { Message, RoomModel, RoomSummary } from "../stores/model";
 import { Button, Empty } from "../ui/core";
 import { Opening } from "./Opening";
@@ -61,7 +62,10 @@ function Conversation({
 
   const reply = useCallback(
     (message: Message) => {
-      room.setDraft({ ...room.draft.get(), replyTo: { id: message.id, sender: message.sender, body: quote(message) } });
+      room.setDraft({
+        ...room.draft.get(),
+        replyTo: { id: message.id, sender: message.sender, body: plainOf(message.body) },
+      });
       write();
     },
     [room, write],
@@ -98,16 +102,4 @@ function Conversation({
       {members ? <Members room={room} name={summary.name} onClose={() => setMembers(false)} /> : null}
     </div>
   );
-}
-
-function quote({ body }: Message): string | null {
-  switch (body.kind) {
-    case "text":
-      return body.text;
-    case "image":
-    case "file":
-      return body.attachment.name;
-    default:
-      return null;
-  }
 }

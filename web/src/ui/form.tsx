@@ -1,7 +1,42 @@
 import { clsx } from "clsx";
-import { Eye, EyeOff } from "lucide-react";
-import { type InputHTMLAttributes, type ReactNode, type Ref, useId, useState } from "react";
+import { CircleAlert, Eye, EyeOff } from "lucide-react";
+import { type FormEvent, type InputHTMLAttributes, type ReactNode, type Ref, useId, useState } from "react";
 import { t } from "../i18n";
+import { Button, Callout } from "./core";
+
+interface FormProps {
+  /** What the button at the end does. */
+  action: string;
+  busy: boolean;
+  /** Why it did not work. */
+  failure: string | null | undefined;
+  onSubmit(event: FormEvent): void;
+  children: ReactNode;
+}
+
+/** Fields, one button, and between them what went wrong. The fields say themselves what is wrong in them. */
+export function Form({ action, busy, failure, onSubmit, children }: FormProps) {
+  return (
+    <form
+      noValidate
+      className="flex flex-col gap-4"
+      onSubmit={(event) => {
+        event.preventDefault();
+        onSubmit(event);
+      }}
+    >
+      {children}
+      {failure !== null && failure !== undefined ? (
+        <Callout tone="bad" role="alert" icon={<CircleAlert />}>
+          {failure}
+        </Callout>
+      ) : null}
+      <Button type="submit" variant="primary" size="large" busy={busy} className="mt-1">
+        {action}
+      </Button>
+    </form>
+  );
+}
 
 interface FieldProps extends InputHTMLAttributes<HTMLInputElement> {
   label: string;
@@ -57,6 +92,21 @@ export function TextField({ label, hint, error, good, prefix, suffix, className,
   );
 }
 
+/** An address, which no keyboard should correct. */
+export function UserIdField(props: Omit<FieldProps, "label" | "type"> & { label?: string }) {
+  return (
+    <TextField
+      label={t("create.userId")}
+      hint={t("create.userIdHint")}
+      {...props}
+      autoCapitalize="none"
+      autoComplete="off"
+      spellCheck={false}
+      maxLength={300}
+    />
+  );
+}
+
 export function PasswordField(props: Omit<FieldProps, "type" | "suffix">) {
   const [shown, show] = useState(false);
   return (
@@ -69,7 +119,7 @@ export function PasswordField(props: Omit<FieldProps, "type" | "suffix">) {
           aria-label={shown ? t("form.hidePassword") : t("form.showPassword")}
           aria-pressed={shown}
           onClick={() => show(!shown)}
-          className="mr-1 flex size-9 items-center justify-center rounded-md text-ink-3 hover:text-ink [&_svg]:size-[18px]"
+          className="touch mr-1 flex size-9 items-center justify-center rounded-md text-ink-3 hover:text-ink [&_svg]:size-[18px]"
         >
           {shown ? <EyeOff /> : <Eye />}
         </button>

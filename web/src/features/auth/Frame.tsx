@@ -8,11 +8,14 @@ export function Frame({
   title,
   text,
   server,
+  other,
   children,
 }: {
   title: string;
   text: string;
   server: string;
+  /** The way to the other of the two pages. */
+  other: { question: string; action: string; go(): void };
   children: ReactNode;
 }) {
   return (
@@ -26,8 +29,18 @@ export function Frame({
           <h1 className="text-xl font-semibold tracking-tight">{title}</h1>
           <p className="mt-1.5 mb-6 text-sm leading-relaxed text-ink-2">{text}</p>
           {children}
+          <p className="mt-5 text-center text-sm text-ink-2">
+            {other.question}{" "}
+            <button
+              type="button"
+              onClick={other.go}
+              className="touch rounded font-medium text-accent-ink hover:underline"
+            >
+              {other.action}
+            </button>
+          </p>
         </section>
-        <p className="mx-auto mt-6 flex max-w-xs items-center justify-center gap-2 text-left text-[13px] text-ink-2">
+        <p className="mx-auto mt-6 flex items-center justify-center gap-2 text-left text-[13px] text-balance text-ink-2">
           <ShieldCheck className="size-4 shrink-0 text-good" aria-hidden />
           {t("auth.promise", { server })}
         </p>

@@ -4,8 +4,8 @@ import { useForm } from "react-hook-form";
 import * as z from "zod/mini";
 import { t } from "../../i18n";
 import { describe, errcodeOf } from "../../stores/failed";
-import { Button, Callout } from "../../ui/core";
-import { PasswordField, TextField } from "../../ui/form";
+import { Callout } from "../../ui/core";
+import { Form, PasswordField, TextField } from "../../ui/form";
 import { Frame } from "./Frame";
 
 const schema = z.object({
@@ -39,8 +39,18 @@ export function SignIn({ server, note, onSubmit, onSignUp }: Props) {
   }
 
   return (
-    <Frame title={t("auth.welcome")} text={t("auth.welcomeText", { server })} server={server}>
-      <form noValidate className="flex flex-col gap-4" onSubmit={(event) => void handleSubmit(submit)(event)}>
+    <Frame
+      title={t("auth.welcome")}
+      text={t("auth.welcomeText", { server })}
+      server={server}
+      other={{ question: t("auth.noAccount"), action: t("auth.signUp"), go: onSignUp }}
+    >
+      <Form
+        action={t("auth.signIn")}
+        busy={isSubmitting}
+        failure={errors.root?.message}
+        onSubmit={(event) => void handleSubmit(submit)(event)}
+      >
         {note !== undefined ? (
           <Callout role="status" icon={<CircleAlert />}>
             {note}
@@ -61,21 +71,7 @@ export function SignIn({ server, note, onSubmit, onSignUp }: Props) {
           error={errors.password?.message}
           autoComplete="current-password"
         />
-        {errors.root?.message !== undefined ? (
-          <Callout tone="bad" role="alert" icon={<CircleAlert />}>
-            {errors.root.message}
-          </Callout>
-        ) : null}
-        <Button type="submit" variant="primary" size="large" busy={isSubmitting} className="mt-1">
-          {t("auth.signIn")}
-        </Button>
-      </form>
-      <p className="mt-5 text-center text-sm text-ink-2">
-        {t("auth.noAccount")}{" "}
-        <button type="button" onClick={onSignUp} className="rounded font-medium text-accent-ink hover:underline">
-          {t("auth.signUp")}
-        </button>
-      </p>
+      </Form>
     </Frame>
   );
 }

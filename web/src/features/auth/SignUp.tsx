@@ -7,7 +7,7 @@ import { t } from "../../i18n";
 import type { RegistrationInfo } from "../../sdk";
 import { describe, errcodeOf } from "../../stores/failed";
 import { Button, Callout, Skeleton } from "../../ui/core";
-import { PasswordField, TextField } from "../../ui/form";
+import { Form, PasswordField, TextField } from "../../ui/form";
 import { Frame } from "./Frame";
 
 const namePattern = /^[a-z0-9._=/+-]+$/;
@@ -56,7 +56,12 @@ export function SignUp(props: Props) {
 
   const strange = info?.stages.find((stage) => !known.has(stage));
   return (
-    <Frame title={t("auth.create")} text={t("auth.createText", { server: props.server })} server={props.server}>
+    <Frame
+      title={t("auth.create")}
+      text={t("auth.createText", { server: props.server })}
+      server={props.server}
+      other={{ question: t("auth.haveAccount"), action: t("auth.signIn"), go: props.onSignIn }}
+    >
       {failure !== null ? (
         <Callout
           tone="bad"
@@ -93,12 +98,6 @@ export function SignUp(props: Props) {
       ) : (
         <SignUpForm {...props} withToken={info.stages.includes("m.login.registration_token")} />
       )}
-      <p className="mt-5 text-center text-sm text-ink-2">
-        {t("auth.haveAccount")}{" "}
-        <button type="button" onClick={props.onSignIn} className="rounded font-medium text-accent-ink hover:underline">
-          {t("auth.signIn")}
-        </button>
-      </p>
     </Frame>
   );
 }
@@ -129,7 +128,12 @@ function SignUpForm({ isNameFree, onSubmit, withToken }: Props & { withToken: bo
   }
 
   return (
-    <form noValidate className="flex flex-col gap-4" onSubmit={(event) => void handleSubmit(submit)(event)}>
+    <Form
+      action={t("auth.signUp")}
+      busy={isSubmitting}
+      failure={errors.root?.message}
+      onSubmit={(event) => void handleSubmit(submit)(event)}
+    >
       <TextField
         {...register("localpart")}
         label={t("auth.name")}
@@ -159,15 +163,7 @@ function SignUpForm({ isNameFree, onSubmit, withToken }: Props & { withToken: bo
           spellCheck={false}
         />
       ) : null}
-      {errors.root?.message !== undefined ? (
-        <Callout tone="bad" role="alert" icon={<CircleAlert />}>
-          {errors.root.message}
-        </Callout>
-      ) : null}
-      <Button type="submit" variant="primary" size="large" busy={isSubmitting} className="mt-1">
-        {t("auth.signUp")}
-      </Button>
-    </form>
+    </Form>
   );
 }
 

@@ -1,41 +1,24 @@
-import { CircleAlert, X } from "lucide-react";
-import { type FormEvent, type KeyboardEvent, useState } from "react";
+import { X } from "lucide-react";
+import { type KeyboardEvent, useState } from "react";
 import { t } from "../../i18n";
 import { useChat } from "../../stores/context";
-import { describe } from "../../stores/failed";
-import { Avatar, Button, Callout } from "../../ui/core";
-import { TextField } from "../../ui/form";
-import { Dialog } from "../../ui/overlay";
-import { wrongUser } from "./NewDirect";
+import { useAction } from "../../stores/useAction";
+import { Avatar, Button } from "../../ui/core";
+import { Form, TextField, UserIdField } from "../../ui/form";
+import { CreateDialog, type CreateProps, wrongUser } from "./parts";
 
-interface Props {
-  open: boolean;
-  onOpenChange(open: boolean): void;
-  onCreated(roomId: string): void;
+export function NewGroup(props: CreateProps) {
+  return <CreateDialog {...props} title={t("create.group")} description={t("create.groupText")} form={GroupForm} />;
 }
 
-export function NewGroup({ open, onOpenChange, onCreated }: Props) {
-  return (
-    <Dialog open={open} onOpenChange={onOpenChange} title={t("create.group")} description={t("create.groupText")}>
-      <Form
-        onCreated={(id) => {
-          onOpenChange(false);
-          onCreated(id);
-        }}
-      />
-    </Dialog>
-  );
-}
-
-function Form({ onCreated }: { onCreated(roomId: string): void }) {
+function GroupForm({ onCreated }: Pick<CreateProps, "onCreated">) {
   const chat = useChat();
   const [name, setName] = useState("");
   const [nameError, setNameError] = useState<string | undefined>();
   const [user, setUser] = useState("");
   const [userError, setUserError] = useState<string | undefined>();
   const [invited, setInvited] = useState<string[]>([]);
-  const [failure, setFailure] = useState<string | null>(null);
-  const [busy, setBusy] = useState(false);
+  const { busy, failure, run } = useAction();
 
   /** Takes what stands in the input over into the list; the list is null where it cannot. */
   function take(): string[] | null {
@@ -59,24 +42,16 @@ function Form({ onCreated }: { onCreated(roomId: string): void }) {
     }
   }
 
-  async function submit(event: FormEvent): Promise<void> {
-    event.preventDefault();
+  function submit(): void {
     const missing = name.trim() === "";
     setNameError(missing ? t("create.nameMissing") : undefined);
     const list = user.trim() === "" ? invited : take();
     if (missing || list === null) return;
-    setBusy(true);
-    setFailure(null);
-    try {
-      onCreated(await chat.createGroup({ name: name.trim(), invite: list }));
-    } catch (reason) {
-      setFailure(describe(reason));
-      setBusy(false);
-    }
+    void run(async () => onCreated(await chat.createGroup({ name: name.trim(), invite: list })));
   }
 
   return (
-    <form noValidate className="flex flex-col gap-4" onSubmit={(event) => void submit(event)}>
+    <Form action={t("create.createGroup")} busy={busy} failure={failure} onSubmit={submit}>
       <TextField
         label={t("create.name")}
         value={name}
@@ -87,7 +62,7 @@ function Form({ onCreated }: { onCreated(roomId: string): void }) {
         maxLength={200}
       />
       <div>
-        <TextField
+        <UserIdField
           label={t("create.invite")}
           hint={t("create.inviteHint")}
           value={user}
@@ -97,10 +72,6 @@ function Form({ onCreated }: { onCreated(roomId: string): void }) {
           }}
           onKeyDown={key}
           error={userError}
-          autoCapitalize="none"
-          autoComplete="off"
-          spellCheck={false}
-          maxLength={300}
           suffix={
             <Button variant="quiet" size="small" className="mr-1.5" onClick={take} disabled={user.trim() === ""}>
               {t("create.add")}
@@ -120,7 +91,7 @@ function Form({ onCreated }: { onCreated(roomId: string): void }) {
                   type="button"
                   aria-label={t("create.remove", { user: id })}
                   onClick={() => setInvited(invited.filter((other) => other !== id))}
-                  className="flex size-6 shrink-0 items-center justify-center rounded-full text-ink-2 hover:bg-hover hover:text-ink"
+                  className="touch flex size-6 shrink-0 items-center justify-center rounded-full text-ink-2 hover:bg-hover hover:text-ink"
                 >
                   <X className="size-3.5" />
                 </button>
@@ -129,14 +100,6 @@ function Form({ onCreated }: { onCreated(roomId: string): void }) {
           </ul>
         ) : null}
       </div>
-      {failure !== null ? (
-        <Callout tone="bad" role="alert" icon={<CircleAlert />}>
-          {failure}
-        </Callout>
-      ) : null}
-      <Button type="submit" variant="primary" size="large" busy={busy}>
-        {t("create.createGroup")}
-      </Button>
-    </form>
+    </Form>
   );
 }

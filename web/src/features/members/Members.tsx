@@ -1,13 +1,14 @@
+import { clsx } from "clsx";
 import { UserMinus, UserPlus, X } from "lucide-react";
-import { type FormEvent, useDeferredValue, useMemo, useState } from "react";
+import { useDeferredValue, useMemo, useState } from "react";
 import { Virtuoso } from "react-virtuoso";
 import { t } from "../../i18n";
 import { useValue } from "../../stores/context";
-import { describe } from "../../stores/failed";
 import type { Member, RoomModel } from "../../stores/model";
-import { Avatar, Button, Callout } from "../../ui/core";
+import { useAction } from "../../stores/useAction";
+import { Avatar } from "../../ui/core";
 import { IconButton } from "../../ui/icon";
-import { TextField } from "../../ui/form";
+import { Form, UserIdField } from "../../ui/form";
 import { isUserId } from "../../ui/matrixId";
 import { Confirm, Dialog } from "../../ui/overlay";
 import { toast } from "../../ui/toast";
@@ -39,7 +40,7 @@ export function Members({ room, name, onClose }: Props) {
   return (
     <aside
       aria-label={t("members.title")}
-      className="flex h-full w-full flex-col bg-side md:w-72 md:border-l md:border-line"
+      className="flex h-full w-full flex-col bg-side md:w-80 md:border-l md:border-line"
       onKeyDown={(event) => {
         if (event.key === "Escape") {
           event.stopPropagation();
@@ -47,7 +48,7 @@ export function Members({ room, name, onClose }: Props) {
         }
       }}
     >
-      <header className="flex h-15 shrink-0 items-center gap-1 px-2 pl-4">
+      <header className="flex h-15 shrink-0 items-center gap-2 px-2 pl-4">
         <h2 className="flex-1 text-[15px] font-semibold">
           {t("members.title")} <span className="ml-1 font-normal text-ink-3 tabular-nums">{members.length}</span>
         </h2>
@@ -67,7 +68,7 @@ export function Members({ room, name, onClose }: Props) {
             placeholder={t("members.search")}
             value={query}
             onChange={(event) => setQuery(event.target.value)}
-            className="h-9 w-full rounded-lg border border-line bg-canvas px-3 text-sm outline-none placeholder:text-ink-3 focus:border-accent-ink"
+            className="h-9 w-full rounded-lg border border-line bg-canvas px-3 text-sm outline-none pointer-coarse:h-11 placeholder:text-ink-3 focus:border-accent-ink"
           />
         </div>
       ) : null}
@@ -94,7 +95,7 @@ export function MemberRow({ member, onKick }: { member: Member; onKick(): void }
         ? null
         : t(`members.${member.role}`);
   return (
-    <div className="group flex items-center gap-3 px-4 py-1.5">
+    <div className="group relative flex items-center gap-3 px-4 py-1.5">
       <Avatar name={member.name} seed={member.userId} size={36} />
       <div className="min-w-0 flex-1">
         <p className="flex items-baseline gap-1.5">
@@ -106,13 +107,21 @@ export function MemberRow({ member, onKick }: { member: Member; onKick(): void }
         <p className="truncate text-xs text-ink-2">{member.userId}</p>
       </div>
       {role !== null ? (
-        <span className="shrink-0 rounded-full bg-sunken px-2 py-0.5 text-[11px] font-medium text-ink-2">{role}</span>
+        <span
+          className={clsx(
+            "shrink-0 rounded-full bg-sunken px-2 py-0.5 text-[11px] font-medium text-ink-2",
+            member.mayKick && "pointer-fine:group-focus-within:invisible pointer-fine:group-hover:invisible",
+          )}
+        >
+          {role}
+        </span>
       ) : null}
       {member.mayKick ? (
         <IconButton
           label={t("members.kick", { name: member.name })}
           small
-          className="-mr-2 opacity-0 group-hover:opacity-100 focus-visible:opacity-100 max-md:opacity-100"
+          // Over the end of the row where one can hover: no room is kept for what is mostly not there.
+          className="bg-side pointer-coarse:-mr-2 pointer-fine:absolute! pointer-fine:right-2 pointer-fine:opacity-0 pointer-fine:group-focus-within:opacity-100 pointer-fine:group-hover:opacity-100"
           onClick={onKick}
         >
           <UserMinus />
@@ -148,62 +157,31 @@ function Invite({
 function InviteForm({ room, onDone }: { room: RoomModel; onDone(): void }) {
   const [user, setUser] = useState("");
   const [error, setError] = useState<string | undefined>();
-  const [failure, setFailure] = useState<string | null>(null);
-  const [busy, setBusy] = useState(false);
-  async function submit(event: FormEvent): Promise<void> {
-    event.preventDefault();
+  const { busy, failure, run } = useAction();
+
+  function submit(): void {
     const wanted = user.trim();
     const bad = wanted === "" ? t("create.userIdMissing") : isUserId(wanted) ? undefined : t("create.userIdBad");
     setError(bad);
-    setFailure(null);
     if (bad !== undefined) return;
-    setBusy(true);
-    try {
+    void run(async () => {
       await room.invite(wanted);
       toast("good", t("members.invitedToast", { user: wanted }));
       onDone();
-    } catch (reason) {
-      setFailure(describe(reason));
-      setBusy(false);
-    }
+    });
   }
+
   return (
-    <form noValidate className="flex flex-col gap-4" onSubmit={(event) => void submit(event)}>
-      <TextField
-        label={t("create.userId")}
-        hint={t("create.userIdHint")}
-        value={user}
-        onChange={(event) => setUser(event.target.value)}
-        error={error}
-        autoFocus
-        autoCapitalize="none"
-        autoComplete="off"
-        spellCheck={false}
-        maxLength={300}
-      />
-      {failure !== null ? (
-        <Callout tone="bad" role="alert">
-          {failure}
-        </Callout>
-      ) : null}
-      <Button type="submit" variant="primary" size="large" busy={busy}>
-        {t("members.inviteAction")}
-      </Button>
-    </form>
+    <Form action={t("members.inviteAction")} busy={busy} failure={failure} onSubmit={submit}>
+      <UserIdField value={user} onChange={(event) => setUser(event.target.value)} error={error} autoFocus />
+    </Form>
   );
 }
 
 function Kick({ room, member, onClose }: { room: RoomModel; member: Member | null; onClose(): void }) {
-  const [busy, setBusy] = useState(false);
+  const { busy, run } = useAction((failure) => toast("bad", failure));
   async function kick(): Promise<void> {
-    if (member === null) return;
-    setBusy(true);
-    try {
-      await room.kick(member.userId);
-    } catch (error) {
-      toast("bad", describe(error));
-    }
-    setBusy(false);
+    if (member !== null) await run(() => room.kick(member.userId));
     onClose();
   }
   const name = member?.name ?? "";

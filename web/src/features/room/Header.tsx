@@ -2,8 +2,8 @@ import { ChevronLeft, EllipsisVertical, LogOut, UsersRound } from "lucide-react"
 import { useState } from "react";
 import { formatNames, t } from "../../i18n";
 import { useValue } from "../../stores/context";
-import { describe } from "../../stores/failed";
 import type { Person, RoomModel, RoomSummary } from "../../stores/model";
+import { useAction } from "../../stores/useAction";
 import { Avatar } from "../../ui/core";
 import { IconButton } from "../../ui/icon";
 import { Confirm, Menu } from "../../ui/overlay";
@@ -23,18 +23,14 @@ export function Header({ room, summary, membersOpen, onMembers, onBack, onLeft }
   const safety = useValue(room.safety);
   const members = useValue(room.members);
   const [leaving, setLeaving] = useState(false);
-  const [busy, setBusy] = useState(false);
+  const { busy, run } = useAction((failure) => toast("bad", failure));
 
-  async function leave(): Promise<void> {
-    setBusy(true);
-    try {
+  function leave(): Promise<void> {
+    return run(async () => {
       await room.leave();
       setLeaving(false);
       onLeft();
-    } catch (error) {
-      toast("bad", describe(error));
-    }
-    setBusy(false);
+    });
   }
 
   const other = summary.direct ? members.find((member) => !member.self) : undefined;

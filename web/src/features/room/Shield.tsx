@@ -1,9 +1,8 @@
 import { clsx } from "clsx";
 import { ShieldAlert, ShieldCheck, ShieldOff } from "lucide-react";
-import { useState } from "react";
 import { t } from "../../i18n";
-import { describe } from "../../stores/failed";
 import type { Member, RoomModel, RoomSafety } from "../../stores/model";
+import { useAction } from "../../stores/useAction";
 import { Button } from "../../ui/core";
 import { Popover } from "../../ui/overlay";
 import { toast } from "../../ui/toast";
@@ -29,7 +28,7 @@ export function Shield({ room, safety, members }: Props) {
           data-testid="shield"
           data-sealed={safety.sealed}
           className={clsx(
-            "inline-flex h-9 shrink-0 items-center gap-1.5 rounded-lg px-2 text-[13px] font-medium transition-colors hover:bg-hover data-[state=open]:bg-hover",
+            "touch inline-flex h-9 shrink-0 items-center gap-1.5 rounded-lg px-2 text-[13px] font-medium transition-colors hover:bg-hover data-[state=open]:bg-hover",
             safety.sealed && !attention ? "text-good" : "text-warn",
           )}
         >
@@ -70,21 +69,12 @@ export function SafetyDetails({ room, safety, members }: Props) {
 }
 
 function Changed({ room, userId, name }: { room: RoomModel; userId: string; name: string }) {
-  const [busy, setBusy] = useState(false);
-  async function accept(): Promise<void> {
-    setBusy(true);
-    try {
-      await room.acceptIdentity(userId);
-    } catch (error) {
-      toast("bad", describe(error));
-    }
-    setBusy(false);
-  }
+  const { busy, run } = useAction((failure) => toast("bad", failure));
   return (
     <section className="border-t border-line pt-3">
       <h3 className="font-semibold wrap-anywhere">{t("safety.changed", { name })}</h3>
       <p className="mt-1 mb-2.5 text-ink-2 wrap-anywhere">{t("safety.changedText", { name })}</p>
-      <Button size="small" busy={busy} onClick={() => void accept()}>
+      <Button size="small" busy={busy} onClick={() => void run(() => room.acceptIdentity(userId))}>
         {t("safety.accept")}
       </Button>
     </section>

@@ -1,8 +1,7 @@
 import { TriangleAlert } from "lucide-react";
-import { useState } from "react";
 import { t } from "../../i18n";
 import { useChat } from "../../stores/context";
-import { describe } from "../../stores/failed";
+import { useAction } from "../../stores/useAction";
 import { Callout } from "../../ui/core";
 import { Confirm } from "../../ui/overlay";
 import { toast } from "../../ui/toast";
@@ -10,16 +9,7 @@ import { toast } from "../../ui/toast";
 /** Signing out deletes keys. It says so before, and what they are needed for. */
 export function SignOutDialog({ open, onOpenChange }: { open: boolean; onOpenChange(open: boolean): void }) {
   const chat = useChat();
-  const [busy, setBusy] = useState(false);
-  async function signOut(): Promise<void> {
-    setBusy(true);
-    try {
-      await chat.signOut();
-    } catch (error) {
-      toast("bad", describe(error));
-      setBusy(false);
-    }
-  }
+  const { busy, run } = useAction((failure) => toast("bad", failure));
   return (
     <Confirm
       open={open}
@@ -36,7 +26,7 @@ export function SignOutDialog({ open, onOpenChange }: { open: boolean; onOpenCha
       action={t("settings.signOut")}
       danger
       busy={busy}
-      onConfirm={() => void signOut()}
+      onConfirm={() => void run(() => chat.signOut())}
     />
   );
 }
