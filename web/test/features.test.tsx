@@ -9,6 +9,7 @@ import { RecoveryKey } from "../src/features/identity/RecoveryKey";
 import { Unlock } from "../src/features/identity/Unlock";
 import { MessageRow } from "../src/features/timeline/MessageRow";
 import * as f from "../src/gallery/fixtures";
+import { initials } from "../src/ui/core";
 import { isUserId } from "../src/ui/matrixId";
 import { TooltipProvider } from "../src/ui/icon";
 import { Linked } from "../src/ui/links";
@@ -173,3 +174,14 @@ test.each([
   ["@bob:exa mple.org", false],
   [`@${"b".repeat(300)}:example.org`, false],
 ])("is %s a Matrix ID: %s", (id, valid) => expect(isUserId(id)).toBe(valid));
+
+test.each([
+  ["Alice Weber", "AW"],
+  ["@bob:example.org", "B"],
+  ["Kitchen, third floor", "KF"],
+  ["ليلى عبد الرحمن", "لا"],
+  ["🎉🎉 🎉", "🎉"],
+  ["👩‍🚀 Crew", "👩‍🚀"],
+  ["Crew 👩‍🚀", "C"],
+  ["!#@", "?"],
+])("the avatar of %s shows %s", (name, shown) => expect(initials(name)).toBe(shown));

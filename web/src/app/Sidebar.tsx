@@ -31,7 +31,7 @@ export function Sidebar({ selected, onJump, onNewDirect, onNewGroup, onSettings,
             <button
               type="button"
               data-testid="account"
-              className="flex min-w-0 flex-1 items-center gap-2.5 rounded-lg p-1.5 text-left transition-colors hover:bg-hover data-[state=open]:bg-hover"
+              className="flex min-w-0 flex-1 items-center gap-2.5 rounded-lg p-1.5 pointer-coarse:min-h-11 text-left transition-colors hover:bg-hover data-[state=open]:bg-hover"
             >
               <Avatar name={chat.me.name} seed={chat.me.userId} size={30} />
               <span className="min-w-0">
@@ -64,7 +64,7 @@ export function Sidebar({ selected, onJump, onNewDirect, onNewGroup, onSettings,
           type="button"
           onClick={onJump}
           data-testid="jump"
-          className="flex h-9 w-full items-center gap-2 rounded-lg border border-line bg-canvas px-2.5 text-[13px] text-ink-3 transition-colors hover:border-line-strong"
+          className="flex h-9 w-full items-center gap-2 rounded-lg border pointer-coarse:h-11 border-line bg-canvas px-2.5 text-[13px] text-ink-3 transition-colors hover:border-line-strong"
         >
           <Search className="size-4" aria-hidden />
           <span className="flex-1 text-left">{t("shell.jump")}</span>

@@ -328,6 +328,7 @@ export const en = {
 
   file: {
     download: "Download {{name}}",
+    downloadAction: "Download",
     open: "Open picture {{name}}",
     damaged: "This file is damaged or was altered on the way.",
     loadFailed: "The file could not be loaded.",
@@ -349,7 +350,7 @@ export const en = {
     devices: "Devices",
     devicesText: "Where you are signed in. Messages are opened on these devices only.",
     thisDevice: "This device",
-    lastSeen: "Last active {{when}}",
+    lastSeen: "Last active: {{when}}",
     never: "Never seen",
     unnamed: "Unnamed device",
     devicesFailed: "Your devices could not be loaded.",

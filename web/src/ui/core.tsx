@@ -33,8 +33,8 @@ export function Button({
       aria-busy={busy === true ? true : undefined}
       className={clsx(
         "inline-flex shrink-0 items-center justify-center gap-2 rounded-lg font-medium whitespace-nowrap transition-colors select-none disabled:opacity-55",
-        size === "small" && "h-8 px-3 text-[13px]",
-        size === "medium" && "h-9 px-3.5 text-sm",
+        size === "small" && "touch h-8 px-3 text-[13px]",
+        size === "medium" && "h-9 px-3.5 text-sm pointer-coarse:h-11",
         size === "large" && "h-11 px-5 text-[15px]",
         variants[variant],
         className,
@@ -72,14 +72,24 @@ function tint(seed: string): string {
   return tints[hash % tints.length] ?? "#5b6ad0";
 }
 
-function initials(name: string): string {
+const graphemes = new Intl.Segmenter(undefined, { granularity: "grapheme" });
+
+/** The first sign of a word as people see it: a family of four is one. */
+function firstOf(word: string): string {
+  for (const { segment } of graphemes.segment(word)) return segment;
+  return "";
+}
+
+export function initials(name: string): string {
   const words = name
+    .replace(/^@([^:]+):.*$/, "$1")
     .replace(/^[@#!]/, "")
     .split(/[\s._-]+/)
     .filter((word) => /^[\p{L}\p{N}\p{Extended_Pictographic}]/u.test(word));
-  const first = [...(words[0] ?? "?")][0] ?? "?";
-  const last = words.length > 1 ? ([...(words[words.length - 1] ?? "")][0] ?? "") : "";
-  return (first + last).toUpperCase();
+  const first = firstOf(words[0] ?? "?");
+  if (words.length < 2 || !/^[\p{L}\p{N}]/u.test(first)) return first.toUpperCase();
+  const last = firstOf(words[words.length - 1] ?? "");
+  return (first + (/^[\p{L}\p{N}]/u.test(last) ? last : "")).toUpperCase();
 }
 
 export function Avatar({

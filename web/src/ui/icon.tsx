@@ -17,7 +17,7 @@ export function IconButton({ label, small, tooltip = true, className, children, 
       {...rest}
       aria-label={label}
       className={clsx(
-        "inline-flex shrink-0 items-center justify-center rounded-lg text-ink-2 transition-colors hover:bg-hover hover:text-ink disabled:opacity-40 data-[state=open]:bg-hover data-[state=open]:text-ink [&_svg]:size-[18px]",
+        "touch inline-flex shrink-0 items-center justify-center rounded-lg text-ink-2 transition-colors hover:bg-hover hover:text-ink disabled:opacity-40 data-[state=open]:bg-hover data-[state=open]:text-ink [&_svg]:size-[18px]",
         small === true ? "size-8" : "size-9",
         className,
       )}

@@ -6,7 +6,7 @@ import { t } from "../i18n";
 import { Button } from "./core";
 import { IconButton } from "./icon";
 
-const veil = "animate-appear fixed inset-0 z-40 bg-black/35 backdrop-blur-[1px]";
+const veil = "animate-appear fixed inset-0 z-40 bg-black/35";
 const card =
   "animate-rise fixed z-50 flex max-h-[min(90dvh,44rem)] flex-col bg-raised shadow-pop outline-none border border-line inset-x-0 bottom-0 rounded-t-2xl sm:inset-x-auto sm:bottom-auto sm:left-1/2 sm:top-1/2 sm:w-full sm:-translate-x-1/2 sm:-translate-y-1/2 sm:rounded-2xl";
 
@@ -147,7 +147,7 @@ export function Menu({
               key={entry.label}
               onSelect={entry.onSelect}
               className={clsx(
-                "flex cursor-default items-center gap-2.5 rounded-lg px-2.5 py-2 text-sm outline-none select-none data-[highlighted]:bg-hover [&_svg]:size-4",
+                "flex cursor-default items-center gap-2.5 rounded-lg px-2.5 py-2 text-sm outline-none select-none pointer-coarse:py-3 data-[highlighted]:bg-hover [&_svg]:size-4",
                 entry.danger === true ? "text-bad" : "text-ink [&_svg]:text-ink-2",
               )}
             >

@@ -47,7 +47,7 @@ export function Toaster() {
           <Toast.Description className="min-w-0 flex-1 leading-snug wrap-anywhere">{text}</Toast.Description>
           <Toast.Close
             aria-label={t("close")}
-            className="flex size-8 items-center justify-center rounded-md text-ink-3 hover:bg-hover"
+            className="touch flex size-8 items-center justify-center rounded-md text-ink-3 hover:bg-hover"
           >
             <X className="size-4" />
           </Toast.Close>

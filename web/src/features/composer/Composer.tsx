@@ -103,7 +103,11 @@ export function Composer({ room, name, input, onUp }: Props) {
           </div>
         ) : null}
         <div className="flex items-end gap-1 p-1.5">
-          <IconButton label={t("composer.attach")} onClick={() => picker.current?.click()}>
+          <IconButton
+            label={t("composer.attach")}
+            className="pointer-coarse:size-11"
+            onClick={() => picker.current?.click()}
+          >
             <Paperclip />
           </IconButton>
           <textarea
@@ -122,14 +126,14 @@ export function Composer({ room, name, input, onUp }: Props) {
             onKeyDown={key}
             onPaste={paste}
             onBlur={() => typing(false)}
-            className="max-h-50 min-h-9 min-w-0 flex-1 resize-none bg-transparent px-1 py-[7px] text-[15px] leading-[22px] outline-none placeholder:truncate placeholder:text-ink-3"
+            className="max-h-50 min-h-9 min-w-0 flex-1 resize-none bg-transparent px-1 py-[7px] pointer-coarse:py-[11px] text-[15px] leading-[22px] outline-none placeholder:truncate placeholder:text-ink-3"
           />
           <button
             type="submit"
             aria-label={t("composer.send")}
             disabled={text.trim() === ""}
             className={clsx(
-              "flex size-9 shrink-0 items-center justify-center rounded-full transition-colors",
+              "touch flex size-9 shrink-0 pointer-coarse:size-11 items-center justify-center rounded-full transition-colors",
               text.trim() === "" ? "text-ink-3" : "bg-accent text-on-accent hover:bg-accent-hover",
             )}
           >
@@ -168,7 +172,7 @@ function Uploads({ room, uploads }: { room: RoomModel; uploads: Upload[] }) {
             {upload.failed ? (
               <button
                 type="button"
-                className="rounded px-1 font-semibold text-accent-ink hover:underline"
+                className="touch rounded px-1 font-semibold text-accent-ink hover:underline"
                 onClick={() => room.retryUpload(upload.id)}
               >
                 {t("retry")}

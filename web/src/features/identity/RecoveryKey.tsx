@@ -99,10 +99,10 @@ function Show({ userId, recoveryKey, onKept }: { userId: string; recoveryKey: st
         ))}
       </ol>
       <div className="flex flex-col gap-2 sm:flex-row">
-        <Button onClick={() => void copy()} className="flex-1">
+        <Button onClick={() => void copy()} className="sm:flex-1">
           <Copy className="size-4" /> {t("recovery.copy")}
         </Button>
-        <Button onClick={download} className="flex-1">
+        <Button onClick={download} className="sm:flex-1">
           <Download className="size-4" /> {t("recovery.download")}
         </Button>
       </div>

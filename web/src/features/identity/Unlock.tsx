@@ -92,7 +92,7 @@ export function Unlock({ userId, onUnlock, onSignOut }: Props) {
             </Button>
           </form>
           <details className="group mt-5 text-sm">
-            <summary className="cursor-pointer rounded font-medium text-ink-2 hover:text-ink">
+            <summary className="touch w-fit cursor-pointer rounded font-medium text-ink-2 hover:text-ink">
               {t("unlock.why")}
             </summary>
             <div className="mt-2">

@@ -85,7 +85,10 @@ export function RoomRow({ room, selected }: { room: RoomSummary; selected: boole
         <span className="min-w-0 flex-1">
           <span className="flex items-baseline gap-2">
             <span
-              className={clsx("min-w-0 flex-1 truncate text-[15px]", unread ? "font-semibold" : "font-medium")}
+              className={clsx(
+                "min-w-0 flex-1 truncate text-left text-[15px]",
+                unread ? "font-semibold" : "font-medium",
+              )}
               dir="auto"
             >
               {room.name}
@@ -152,7 +155,7 @@ function Second({ room }: { room: RoomSummary }) {
   return (
     <>
       {preview.delivery !== null ? <RowTicks state={preview.delivery} /> : null}
-      <span className="truncate" dir="auto">
+      <span className="truncate text-left" dir="auto">
         {preview.sender !== null ? `${preview.sender}: ` : ""}
         {previewText(preview)}
       </span>

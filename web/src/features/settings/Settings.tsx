@@ -1,4 +1,4 @@
-import { ChevronLeft, CircleAlert, Laptop, LogOut, Monitor, Moon, Sun } from "lucide-react";
+import { ChevronLeft, CircleAlert, Laptop, LogOut, Monitor, Moon, Smartphone, Sun } from "lucide-react";
 import { type ReactNode, useEffect, useState } from "react";
 import { formatShort, t } from "../../i18n";
 import { setTheme, theme } from "../../stores/appearance";
@@ -50,7 +50,7 @@ export function Settings({ onBack }: { onBack(): void }) {
         <Section title={t("settings.devices")} text={t("settings.devicesText")}>
           <Devices />
         </Section>
-        <Section title={t("settings.keyboard")}>
+        <Section title={t("settings.keyboard")} className="pointer-coarse:hidden">
           <dl className="grid grid-cols-[1fr_auto] gap-x-6 gap-y-2.5 text-sm">
             <Shortcut what={t("settings.kJump")} keys={["Ctrl", "K"]} />
             <Shortcut what={t("settings.kClose")} keys={["Esc"]} />
@@ -71,9 +71,19 @@ export function Settings({ onBack }: { onBack(): void }) {
   );
 }
 
-function Section({ title, text, children }: { title: string; text?: string; children: ReactNode }) {
+function Section({
+  title,
+  text,
+  className,
+  children,
+}: {
+  title: string;
+  text?: string;
+  className?: string;
+  children: ReactNode;
+}) {
   return (
-    <section>
+    <section className={className}>
       <h2 className="text-[15px] font-semibold">{title}</h2>
       {text !== undefined ? <p className="mt-0.5 text-sm text-ink-2">{text}</p> : null}
       <div className="mt-3 rounded-2xl border border-line bg-raised p-4">{children}</div>
@@ -85,7 +95,7 @@ function Shortcut({ what, keys }: { what: string; keys: string[] }) {
   return (
     <>
       <dt className="text-ink-2">{what}</dt>
-      <dd className="flex gap-1">
+      <dd className="flex justify-end gap-1">
         {keys.map((key) => (
           <Kbd key={key}>{key}</Kbd>
         ))}
@@ -122,13 +132,17 @@ function Devices() {
       {devices.map((device) => (
         <li key={device.id} className="flex items-center gap-3">
           <span className="flex size-10 shrink-0 items-center justify-center rounded-xl bg-sunken text-ink-2">
-            <Laptop className="size-5" aria-hidden />
+            {/Android|iOS/.test(device.name) ? (
+              <Smartphone className="size-5" aria-hidden />
+            ) : (
+              <Laptop className="size-5" aria-hidden />
+            )}
           </span>
           <div className="min-w-0 flex-1">
-            <p className="truncate text-sm font-medium" dir="auto">
+            <p className="line-clamp-2 text-left text-sm font-medium wrap-anywhere" dir="auto">
               {device.name === "" ? t("settings.unnamed") : device.name}
             </p>
-            <p className="truncate text-xs text-ink-2">
+            <p className="text-xs text-ink-2 wrap-anywhere">
               {device.id}
               {device.lastSeen !== null ? ` · ${t("settings.lastSeen", { when: formatShort(device.lastSeen) })}` : ""}
             </p>

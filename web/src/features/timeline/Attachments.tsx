@@ -84,10 +84,10 @@ export function FileCard({ room, message, attachment }: Props) {
     <button
       type="button"
       onClick={() => void download()}
-      aria-label={t("file.download", { name: attachment.name })}
       aria-busy={busy}
       className="flex max-w-full items-center gap-3 rounded-lg py-0.5 text-left"
     >
+      <span className="sr-only">{t("file.downloadAction")}</span>
       <span
         className={clsx(
           "flex size-10 shrink-0 items-center justify-center rounded-xl",

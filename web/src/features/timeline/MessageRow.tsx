@@ -60,7 +60,6 @@ export const MessageRow = memo(function MessageRow({ room, message, first, last,
             "relative max-w-full min-w-0 group-focus-visible/message:ring-2 group-focus-visible/message:ring-accent-ink",
             shape(message, first, last),
             isBare(message) ? "" : own ? "bg-bubble-own text-on-accent" : "bg-bubble text-ink",
-            message.delivery === "sending" && "opacity-85",
           )}
         >
           {message.quoted !== null ? <Quoted quoted={message.quoted} own={own} onJump={actions.jumpTo} /> : null}
@@ -104,7 +103,12 @@ function Content({ room, message, actions }: { room: RoomModel; message: Message
       if (isBare(message)) return <p className="px-1 text-[40px] leading-tight">{body.text}</p>;
       return (
         <p
-          className={clsx("text-[15px] leading-[1.4] wrap-anywhere whitespace-pre-wrap", body.emote && "italic")}
+          className={clsx(
+            "text-[15px] leading-[1.4] wrap-anywhere whitespace-pre-wrap",
+            // Marks heaped upon a letter stay within the bubble.
+            "overflow-clip [overflow-clip-margin:6px]",
+            body.emote && "italic",
+          )}
           dir="auto"
         >
           {body.emote ? `${message.sender.name} ` : ""}
@@ -236,9 +240,12 @@ function Warning({ failure }: { failure: Failure }) {
 }
 
 function NotSent({ room, message }: { room: RoomModel; message: Message }) {
-  const action = "rounded font-semibold underline-offset-2 hover:underline";
+  const action = "touch rounded font-semibold underline-offset-2 hover:underline";
   return (
-    <p role="alert" className="mt-1 flex items-center gap-2 px-1 text-xs text-bad">
+    <p
+      role="alert"
+      className="mt-1 flex items-center gap-2 px-1 text-xs text-bad pointer-coarse:gap-4 pointer-coarse:py-2"
+    >
       <Ticks state="failed" />
       {t("timeline.failed")}
       <button type="button" className={action} onClick={() => room.retry(message.id)}>
