@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"conclave/internal/config"
 	"conclave/internal/matrix"
 )
 
@@ -34,6 +35,18 @@ func TestLoadKeys(t *testing.T) {
 	}
 	if _, _, err := LoadKeys(file); err == nil {
 		t.Error("a key file that others can read was used")
+	}
+}
+
+// TestLoadKeysOfANewServer reads what config makes.
+func TestLoadKeysOfANewServer(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := config.EnsureDataDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	keys, retired, err := LoadKeys(filepath.Join(dir, "signing.key"))
+	if err != nil || len(keys) != 1 || len(retired) != 0 || !strings.HasPrefix(string(keys[0].ID), "ed25519:a_") {
+		t.Errorf("%v, %v, %v", keys, retired, err)
 	}
 }
 

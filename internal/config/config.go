@@ -2,7 +2,7 @@
 //
 // Load reads a YAML file strictly (an unknown key is an error that names its line), then the environment, where every key is
 // CONCLAVE_ and its path in upper case with underscores (CONCLAVE_DATABASE_URL), and validates the whole. Print writes the commented
-// example, so there is no second place to document a key. InitDir, LoadSigningKey and LoadSecrets deal with the files of a data directory.
+// example, so there is no second place to document a key. InitDir, EnsureDataDir and LoadSecrets deal with the files of a data directory.
 // Nothing here knows Matrix beyond the shape of a server name.
 package config
 

@@ -12,8 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strings"
 
 	"gopkg.in/yaml.v3"
 )
@@ -102,7 +100,7 @@ func writeNew(path string, data []byte) error {
 	return nil
 }
 
-// newSigningKey makes the line "ed25519 <key id> <seed>". The key ID is random, so that a key made anew after a loss never bears the name of the old one.
+// newSigningKey makes the line (federation.LoadKeys reads it) "ed25519 <key id> <seed>". The key ID is random, so that a key made anew after a loss never bears the name of the old one.
 func newSigningKey() []byte {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 	random := make([]byte, 6+ed25519.SeedSize)
@@ -119,26 +117,6 @@ func newSecrets() []byte {
 	_, _ = rand.Read(master)
 	return fmt.Appendf(nil, "# Secrets of this server. Whoever has this file can read what the database keeps encrypted. Losing it disables second factors.\nmaster: %s\n",
 		base64.RawStdEncoding.EncodeToString(master))
-}
-
-var keyVersion = regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`)
-
-// LoadSigningKey reads the server's signing key and its ID ("ed25519:a_…") from the data directory.
-func LoadSigningKey(dataDir string) (keyID string, key ed25519.PrivateKey, err error) {
-	path := filepath.Join(dataDir, signingKeyFile)
-	data, err := readPrivate(path)
-	if err != nil {
-		return "", nil, err
-	}
-	parts := strings.Fields(string(data))
-	if len(parts) != 3 || parts[0] != "ed25519" || !keyVersion.MatchString(parts[1]) {
-		return "", nil, fmt.Errorf("%s must be one line: ed25519 <key id> <unpadded base64 seed>", path)
-	}
-	seed, err := base64.RawStdEncoding.DecodeString(parts[2]) // not Strict: the spec's own example seed has stray bits in its last letter
-	if err != nil || len(seed) != ed25519.SeedSize {
-		return "", nil, fmt.Errorf("%s: the seed must be 32 bytes in unpadded base64", path)
-	}
-	return "ed25519:" + parts[1], ed25519.NewKeyFromSeed(seed), nil
 }
 
 // Secrets derives the keys a server needs from the one random secret of its data directory.

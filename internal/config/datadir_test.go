@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -51,9 +52,9 @@ func TestInitDir(t *testing.T) {
 	if err != nil || c.ServerName != "example.org" || c.DataDir != filepath.Join(dir, "data") {
 		t.Fatalf("%+v, %v", c, err)
 	}
-	id, key, err := LoadSigningKey(c.DataDir)
-	if err != nil || !strings.HasPrefix(id, "ed25519:a_") || len(key) != 64 {
-		t.Errorf("%q, %v", id, err)
+	key, err := os.ReadFile(filepath.Join(c.DataDir, signingKeyFile))
+	if err != nil || !strings.HasPrefix(string(key), "ed25519 a_") {
+		t.Errorf("the signing key: %v", err)
 	}
 	if _, err := InitDir(dir, "other.example"); err == nil || !strings.Contains(err.Error(), "exists already") {
 		t.Errorf("a second init: %v", err)
@@ -64,7 +65,7 @@ func TestInitDir(t *testing.T) {
 	if again, err := InitDir(dir, "example.org"); err != nil || len(again) != 1 {
 		t.Errorf("init beside keys wrote %v, %v", again, err)
 	}
-	if _, same, err := LoadSigningKey(c.DataDir); err != nil || !same.Equal(key) {
+	if same, err := os.ReadFile(filepath.Join(c.DataDir, signingKeyFile)); err != nil || !bytes.Equal(same, key) {
 		t.Error("the signing key was overwritten")
 	}
 	if _, err := InitDir(t.TempDir(), "not a name"); err == nil {
@@ -92,41 +93,22 @@ func TestSecretsDerive(t *testing.T) {
 
 func TestPrivateFilesAreRefused(t *testing.T) {
 	for _, test := range []struct {
-		name, text string
-		mode       os.FileMode
-		want       string
+		text string
+		mode os.FileMode
+		want string
 	}{
-		{signingKeyFile, "ed25519 a_1 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1\n", 0o644, "chmod 600"},
-		{signingKeyFile, "ed25519 a-1 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1\n", 0o600, "must be one line"},
-		{signingKeyFile, "ed25519 a_1 canary\n", 0o600, "32 bytes"},
-		{signingKeyFile, "", 0o600, "must be one line"},
-		{secretsFile, "master: canary\n", 0o600, "32 bytes"},
-		{secretsFile, "mister: canary\n", 0o600, "one key"},
-		{secretsFile, "master: [canary]\n", 0o600, "one key"},
+		{"master: YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1\n", 0o644, "chmod 600"},
+		{"master: canary\n", 0o600, "32 bytes"},
+		{"mister: canary\n", 0o600, "one key"},
+		{"master: [canary]\n", 0o600, "one key"},
 	} {
 		dir := t.TempDir()
-		path := filepath.Join(dir, test.name)
-		if err := os.WriteFile(path, []byte(test.text), test.mode); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, secretsFile), []byte(test.text), test.mode); err != nil {
 			t.Fatal(err)
 		}
-		var err error
-		if test.name == signingKeyFile {
-			_, _, err = LoadSigningKey(dir)
-		} else {
-			_, err = LoadSecrets(dir)
-		}
+		_, err := LoadSecrets(dir)
 		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "canary") {
-			t.Errorf("%s %q: %v", test.name, test.text, err)
+			t.Errorf("%q: %v", test.text, err)
 		}
-	}
-}
-
-func TestSigningKeyFileOfThePublishedSeed(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, signingKeyFile), []byte("ed25519 1 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if id, _, err := LoadSigningKey(dir); err != nil || id != "ed25519:1" {
-		t.Errorf("%q, %v", id, err)
 	}
 }
