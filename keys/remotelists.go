@@ -25,10 +25,12 @@ const (
 	forgetBatch     = 1000
 )
 
-// Run fetches again what was missed of other servers' lists, and forgets what is old. It ends with ctx.
+// Run fetches again what was missed of other servers' lists, forgets what is old, and drops what nobody fetches. It ends
+// with ctx.
 func (k *Keys) Run(ctx context.Context) error {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
+	var tidied int64 // when, in ms
 	for {
 		if k.o.Remote != nil {
 			if err := k.refetchDue(ctx); err != nil && ctx.Err() == nil {
@@ -37,6 +39,12 @@ func (k *Keys) Run(ctx context.Context) error {
 		}
 		if err := k.forget(ctx); err != nil && ctx.Err() == nil {
 			k.o.Log.Error("forgetting old messages to devices failed", "err", err)
+		}
+		if now := k.now(); now-tidied >= tidyEvery.Milliseconds() {
+			tidied = now
+			if err := k.tidy(ctx); err != nil && ctx.Err() == nil {
+				k.o.Log.Error("dropping messages that nobody fetches failed", "err", err)
+			}
 		}
 		select {
 		case <-k.stale:

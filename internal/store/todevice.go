@@ -105,3 +105,48 @@ func (tx *Tx) RemembersMessages(before int64) (yes bool, err error) {
 	}, before)
 	return yes, err
 }
+
+// DropOrphanMessages removes messages and claimed keys of devices that are gone, limit of each at most: they came while
+// the device went. It returns how many messages.
+func (tx *Tx) DropOrphanMessages(limit int) (int64, error) {
+	_, err := tx.Exec(`DELETE FROM claimed_keys WHERE device IN (SELECT c.device FROM claimed_keys c
+		WHERE NOT EXISTS (SELECT 1 FROM devices d WHERE d.nid = c.device) LIMIT $1)`, limit)
+	if err != nil {
+		return 0, err
+	}
+	return tx.Exec(`DELETE FROM to_device WHERE (device, pos) IN (SELECT t.device, t.pos FROM to_device t
+		WHERE NOT EXISTS (SELECT 1 FROM devices d WHERE d.nid = t.device) LIMIT $1)`, limit)
+}
+
+// SilentDevices names devices for which messages wait and that were last heard of before a time (ms), after one and at
+// most limit.
+func (tx *Tx) SilentDevices(after, before int64, limit int, each func(device int64)) error {
+	return tx.Query(`SELECT d.nid FROM devices d WHERE d.nid > $1 AND d.seen < $2
+		AND EXISTS (SELECT 1 FROM to_device t WHERE t.device = d.nid) ORDER BY d.nid LIMIT $3`, func(r *Row) error {
+		each(r.Int64(0))
+		return nil
+	}, after, before, limit)
+}
+
+// TrimDeviceMessages removes the oldest of a device's messages, limit at most, but leaves the newest keep.
+func (tx *Tx) TrimDeviceMessages(device int64, keep, limit int) (int64, error) {
+	return tx.Exec(`DELETE FROM to_device WHERE device = $1 AND pos IN (SELECT pos FROM to_device WHERE device = $1
+		AND pos <= (SELECT pos FROM to_device WHERE device = $1 ORDER BY pos DESC LIMIT 1 OFFSET $2) ORDER BY pos LIMIT $3)`, device, keep, limit)
+}
+
+// SilentServers names servers for which messages wait and that have been failing since before a time (ms), or were never
+// sent anything, after one and at most limit.
+func (tx *Tx) SilentServers(after ServerNID, before int64, limit int, each func(ServerNID)) error {
+	return tx.Query(`SELECT s.nid FROM servers s LEFT JOIN destinations d ON d.server = s.nid
+		WHERE s.nid > $1 AND (d.server IS NULL OR d.failing_since <> 0 AND d.failing_since < $2)
+		AND EXISTS (SELECT 1 FROM to_device_out o WHERE o.server = s.nid) ORDER BY s.nid LIMIT $3`, func(r *Row) error {
+		each(ServerNID(r.Int64(0)))
+		return nil
+	}, after, before, limit)
+}
+
+// TrimOutgoingMessages removes the oldest of the messages for a server, limit at most, but leaves the newest keep.
+func (tx *Tx) TrimOutgoingMessages(server ServerNID, keep, limit int) (int64, error) {
+	return tx.Exec(`DELETE FROM to_device_out WHERE pos IN (SELECT pos FROM to_device_out WHERE server = $1
+		AND pos <= (SELECT pos FROM to_device_out WHERE server = $1 ORDER BY pos DESC LIMIT 1 OFFSET $2) ORDER BY pos LIMIT $3)`, server, keep, limit)
+}

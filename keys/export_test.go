@@ -1,0 +1,6 @@
+package keys
+
+import "context"
+
+// Tidy is one round of dropping what nobody fetches.
+func (k *Keys) Tidy(ctx context.Context) error { return k.tidy(ctx) }
