@@ -1,14 +1,20 @@
 // @vitest-environment happy-dom
-import { cleanup, render, screen } from "@testing-library/react";
+import { act, cleanup, render, screen } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { createRef } from "react";
 import { afterEach, expect, test, vi } from "vitest";
+import { Router } from "wouter";
+import { memoryLocation } from "wouter/memory-location";
+import { ChatView } from "../src/app/ChatView";
 import { SignUp } from "../src/features/auth/SignUp";
 import { Composer } from "../src/features/composer/Composer";
 import { RecoveryKey } from "../src/features/identity/RecoveryKey";
 import { Unlock } from "../src/features/identity/Unlock";
 import { MessageRow } from "../src/features/timeline/MessageRow";
+import { Timeline } from "../src/features/timeline/Timeline";
 import * as f from "../src/gallery/fixtures";
+import type { Timeline as TimelineModel } from "../src/stores/model";
+import { cell } from "../src/stores/observable";
 import { initials } from "../src/ui/core";
 import { isUserId } from "../src/ui/matrixId";
 import { TooltipProvider } from "../src/ui/icon";
@@ -185,3 +191,67 @@ test.each([
   ["Crew 👩‍🚀", "C"],
   ["!#@", "?"],
 ])("the avatar of %s shows %s", (name, shown) => expect(initials(name)).toBe(shown));
+
+test("a file that the server will never take is not offered again", () => {
+  const failed = { id: "1", name: "film.mp4", done: 0, total: 9 };
+  const uploads = [
+    { ...failed, failure: { reason: "Too large.", again: false } },
+    { ...failed, id: "2", failure: { reason: "No connection.", again: true } },
+  ];
+  render(
+    <TooltipProvider>
+      <Composer room={f.fakeRoom({ summary: null, uploads })} name="Harbour" input={createRef()} onUp={() => {}} />
+    </TooltipProvider>,
+  );
+  expect(screen.getAllByRole("alert").map((row) => row.textContent)).toEqual([
+    "film.mp4 was not sent.Too large.",
+    "film.mp4 was not sent.No connection.",
+  ]);
+  expect(screen.getAllByRole("button", { name: "Try again" })).toHaveLength(1);
+});
+
+test("what others write is read out while the conversation is open, not what was there before", () => {
+  const before = [f.message(f.bob, f.now, "before")];
+  const timeline = cell<TimelineModel>({ items: before, firstIndex: 9, loading: false, more: false, failed: false });
+  const room = { ...f.fakeRoom({ summary: null }), timeline };
+  render(<Timeline room={room} direct={false} onReply={() => {}} onLeave={() => {}} />);
+  const say = (...items: TimelineModel["items"]): void =>
+    act(() => timeline.set({ ...timeline.get(), items: [...timeline.get().items, ...items] }));
+  expect(screen.getByRole("status").textContent).toBe("");
+  say(f.message(f.alice, f.now, "my own"));
+  expect(screen.getByRole("status").textContent).toBe("");
+  say(f.message(f.bob, f.now, "Noted."));
+  expect(screen.getByRole("status").textContent).toBe("Bob Okafor: Noted.");
+});
+
+function open(path: string, chat: Parameters<typeof f.fakeChat>[0] = {}) {
+  const { hook } = memoryLocation({ path });
+  return render(
+    <Router hook={hook}>
+      <ChatView chat={f.fakeChat(chat)} />
+    </Router>,
+  );
+}
+
+test("the tab says how much is unread, and where one is", () => {
+  const { unmount } = open("/");
+  expect(document.title).toBe("(17) Conclave"); // 3, 1 and 12 messages, and an invitation
+  unmount();
+  open(`/room/${encodeURIComponent("!board:northwind.org")}`, { rooms: [f.summary("!board:northwind.org", "Board")] });
+  expect(document.title).toBe("Board · Conclave");
+});
+
+test.each([
+  ["a phone", false, 2],
+  ["a desktop", true, 1],
+])("that there is no connection is said where one looks on %s", (_device, wide, times) => {
+  vi.stubGlobal("matchMedia", (query: string) => ({
+    matches: query.includes("48rem") && wide,
+    addEventListener() {},
+    removeEventListener() {},
+  }));
+  open(`/room/${encodeURIComponent("!board:northwind.org")}`, { connection: "offline" });
+  // The list of a phone is there, but not shown beside a conversation.
+  expect(screen.getAllByText("No connection. What you write is sent once it is back.")).toHaveLength(times);
+  vi.unstubAllGlobals();
+});

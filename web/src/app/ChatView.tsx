@@ -1,4 +1,5 @@
-import { useCallback, useEffect, useState, useSyncExternalStore } from "react";
+import { clsx } from "clsx";
+import { useCallback, useEffect, useState } from "react";
 import { useLocation, useRoute } from "wouter";
 import { NewDirect } from "../features/create/NewDirect";
 import { NewGroup } from "../features/create/NewGroup";
@@ -14,6 +15,7 @@ import { Boundary } from "../ui/Boundary";
 import { MessagesSquare } from "lucide-react";
 import { RoomView } from "./RoomView";
 import { Sidebar } from "./Sidebar";
+import { useOneColumn } from "./useOneColumn";
 
 type Open = "jump" | "direct" | "group" | "signOut" | null;
 
@@ -35,7 +37,10 @@ export function ChatView({
   const [open, setOpen] = useState<Open>(initiallyOpen);
   const show = useCallback((id: string) => navigate(`/room/${encodeURIComponent(id)}`), [navigate]);
   const home = useCallback(() => navigate("/"), [navigate]);
-  useTitle(rooms.reduce((sum, room) => sum + (room.membership === "invited" ? 1 : room.unread), 0));
+  useTitle(
+    rooms.find((room) => room.id === roomId)?.name ?? (settings ? t("settings.title") : null),
+    rooms.reduce((sum, room) => sum + (room.membership === "invited" ? 1 : room.unread), 0),
+  );
 
   useEffect(() => {
     function key(event: KeyboardEvent): void {
@@ -55,6 +60,14 @@ export function ChatView({
     <ChatContext value={chat}>
       <TooltipProvider delayDuration={450}>
         <div className="flex h-full bg-canvas">
+          {inside ? (
+            <a
+              href="#content"
+              className="fixed top-2 left-2 z-50 rounded-lg bg-accent px-4 py-2.5 text-sm font-medium text-on-accent not-focus-visible:sr-only"
+            >
+              {t("shell.skip")}
+            </a>
+          ) : null}
           <div
             role={phone && !inside ? "main" : "complementary"}
             aria-label={t("shell.rooms")}
@@ -69,7 +82,11 @@ export function ChatView({
               onSignOut={() => setOpen("signOut")}
             />
           </div>
-          <div className={inside ? "h-full min-w-0 flex-1" : "h-full min-w-0 flex-1 max-md:hidden"}>
+          <div
+            id="content"
+            tabIndex={-1}
+            className={clsx("h-full min-w-0 flex-1 outline-none", !inside && "max-md:hidden")}
+          >
             <Boundary key={roomId ?? "none"} fallback={<Broken />}>
               {settings ? (
                 <Settings onBack={home} />
@@ -90,20 +107,6 @@ export function ChatView({
   );
 }
 
-/** As in the style sheet: below `md` there is one column, and the list is the page. */
-const wide = "(width >= 48rem)";
-
-function useOneColumn(): boolean {
-  return useSyncExternalStore(
-    (listener) => {
-      const query = matchMedia(wide);
-      query.addEventListener("change", listener);
-      return () => query.removeEventListener("change", listener);
-    },
-    () => !matchMedia(wide).matches,
-  );
-}
-
 /** An address that somebody typed may not be one. */
 function safeDecode(text: string): string {
   try {
@@ -113,10 +116,12 @@ function safeDecode(text: string): string {
   }
 }
 
-function useTitle(unread: number): void {
+/** How much is unread, and where one is: what a tab among many has to say. */
+function useTitle(place: string | null, unread: number): void {
   useEffect(() => {
-    document.title = unread > 0 ? `(${unread > 99 ? "99+" : unread}) Conclave` : "Conclave";
-  }, [unread]);
+    const count = unread > 0 ? `(${unread > 99 ? "99+" : unread}) ` : "";
+    document.title = `${count}${place === null ? "" : `${place} · `}Conclave`;
+  }, [place, unread]);
 }
 
 function Nothing() {

@@ -28,3 +28,18 @@ export function Opening() {
     </main>
   );
 }
+
+/** The outline of one conversation, while it is not known yet whether there is one. */
+export function OpeningRoom() {
+  return (
+    <main aria-busy className="flex h-full flex-col">
+      <div role="status" className="sr-only">
+        <h1>{t("boot.opening")}</h1>
+      </div>
+      <div className="flex h-15 shrink-0 items-center gap-3 border-b border-line px-4">
+        <Skeleton className="size-9 rounded-[28%]!" />
+        <Skeleton className="h-4 w-40" />
+      </div>
+    </main>
+  );
+}

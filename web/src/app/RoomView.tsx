@@ -11,7 +11,9 @@ import { useChat, useValue } from "../stores/context";
 import { plainOf } from "../stores/events";
 import type { Message, RoomModel, RoomSummary } from "../stores/model";
 import { Button, Empty } from "../ui/core";
-import { Opening } from "./Opening";
+import { Offline } from "./Offline";
+import { OpeningRoom } from "./Opening";
+import { useOneColumn } from "./useOneColumn";
 
 interface Props {
   roomId: string;
@@ -25,7 +27,7 @@ export function RoomView({ roomId, membersOpen, onBack }: Props) {
   const loaded = useValue(chat.loaded);
   const room = useMemo(() => chat.room(roomId), [chat, roomId]);
   const summary = useValue(room.summary);
-  if (summary === null) return loaded ? <Gone onBack={onBack} text={t("shell.notFound")} /> : <Opening />;
+  if (summary === null) return loaded ? <Gone onBack={onBack} text={t("shell.notFound")} /> : <OpeningRoom />;
   if (summary.membership === "invited") return <Invitation room={summary} onBack={onBack} onDeclined={onBack} />;
   if (summary.membership === "left") return <Gone onBack={onBack} text={t("composer.left")} />;
   return <Conversation room={room} summary={summary} membersOpen={membersOpen} onBack={onBack} />;
@@ -55,6 +57,8 @@ function Conversation({
   onBack(): void;
 }) {
   const typing = useValue(room.typing);
+  const connection = useValue(useChat().connection);
+  const phone = useOneColumn(); // beside the list it is the list that says so
   const [members, setMembers] = useState(membersOpen);
   const input = useRef<HTMLTextAreaElement>(null);
   const page = useRef<HTMLElement>(null);
@@ -94,6 +98,7 @@ function Conversation({
             onBack={onBack}
             onLeft={onBack}
           />
+          {phone ? <Offline connection={connection} /> : null}
           <Timeline room={room} direct={summary.direct} onReply={reply} onLeave={write} />
           <TypingLine people={typing} />
           <Composer room={room} name={summary.name} input={input} onUp={toNewest} />

@@ -1,11 +1,11 @@
-import { CloudOff, LogOut, Search, Settings as SettingsIcon, SquarePen, UserRound, UsersRound } from "lucide-react";
+import { LogOut, Search, Settings as SettingsIcon, SquarePen, UserRound, UsersRound } from "lucide-react";
 import { RoomList } from "../features/rooms/RoomList";
 import { t } from "../i18n";
 import { useChat, useValue } from "../stores/context";
-import type { Connection } from "../stores/model";
 import { Avatar, Dots, Kbd } from "../ui/core";
 import { IconButton } from "../ui/icon";
 import { Menu } from "../ui/overlay";
+import { Offline } from "./Offline";
 
 interface Props {
   selected: string | null;
@@ -38,7 +38,16 @@ export function Sidebar({ selected, onJump, onNewDirect, onNewGroup, onSettings,
                 <span className="block truncate text-sm leading-tight font-semibold" dir="auto">
                   {chat.me.name}
                 </span>
-                <span className="block truncate text-xs leading-tight text-ink-2">{chat.me.userId}</span>
+                {/* In a line that is always there, so that the list below does not move. */}
+                <span
+                  data-connection={connection}
+                  className="flex items-center gap-1.5 text-xs leading-tight text-ink-2"
+                >
+                  {connection === "connecting" ? <Dots /> : null}
+                  <span className="truncate">
+                    {connection === "connecting" ? t("shell.connecting") : chat.me.userId}
+                  </span>
+                </span>
               </span>
             </button>
           }
@@ -59,7 +68,7 @@ export function Sidebar({ selected, onJump, onNewDirect, onNewGroup, onSettings,
           ]}
         />
       </div>
-      <div className="shrink-0 px-3 pb-2">
+      <div className="shrink-0 px-3 pb-1">
         <button
           type="button"
           onClick={onJump}
@@ -74,27 +83,8 @@ export function Sidebar({ selected, onJump, onNewDirect, onNewGroup, onSettings,
           </span>
         </button>
       </div>
-      <ConnectionLine connection={connection} />
+      <Offline connection={connection} />
       <RoomList rooms={rooms} loaded={loaded} selected={selected} onNew={onNewDirect} />
-    </div>
-  );
-}
-
-/** Nothing while all is well: the socket and the long poll are the same to a person. */
-export function ConnectionLine({ connection }: { connection: Connection }) {
-  return (
-    <div role="status" data-connection={connection}>
-      {connection === "offline" ? (
-        <p className="mx-3 mb-2 flex items-center gap-2 rounded-lg bg-warn-soft px-3 py-2 text-[13px] leading-snug text-warn">
-          <CloudOff className="size-4 shrink-0" aria-hidden />
-          {t("shell.offline")}
-        </p>
-      ) : connection === "connecting" ? (
-        <p className="mx-3 mb-2 flex items-center gap-2 px-2 text-[13px] text-ink-2">
-          <Dots />
-          {t("shell.connecting")}
-        </p>
-      ) : null}
     </div>
   );
 }

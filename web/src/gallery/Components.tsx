@@ -1,6 +1,6 @@
 import { CircleAlert, Info, MessageSquare, Plus, ShieldCheck, Trash2 } from "lucide-react";
 import type { ReactNode } from "react";
-import { ConnectionLine } from "../app/Sidebar";
+import { Offline } from "../app/Offline";
 import { SafetyDetails } from "../features/room/Shield";
 import { TypingLine } from "../features/room/Header";
 import { Avatar, Button, Callout, Empty, Kbd, Mark, Skeleton } from "../ui/core";
@@ -108,8 +108,8 @@ export function Components() {
         </Group>
         <Group title="Connection and typing">
           <div className="w-full max-w-80">
-            <ConnectionLine connection="offline" />
-            <ConnectionLine connection="connecting" />
+            <Offline connection="offline" />
+            <Offline connection="connecting" />
             <TypingLine people={[f.bob]} />
             <TypingLine people={[f.bob, f.carla]} />
             <TypingLine people={[f.alice, f.bob, f.carla, f.dmitri]} />

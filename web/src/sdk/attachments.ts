@@ -69,8 +69,39 @@ async function upload(client: MatrixClient, source: Blob, options: SendFileOptio
   }
 }
 
+/** What the server says it takes; asked once a client. */
+const limits = new WeakMap<MatrixClient, Promise<number | undefined>>();
+
+function uploadLimit(client: MatrixClient): Promise<number | undefined> {
+  const known = limits.get(client);
+  if (known) return known;
+  const asked = client.getMediaConfig(true).then(
+    (config) => (typeof config["m.upload.size"] === "number" ? config["m.upload.size"] : undefined),
+    () => {
+      limits.delete(client); // the upload itself says what is wrong; the next one asks again
+      return undefined;
+    },
+  );
+  limits.set(client, asked);
+  return asked;
+}
+
+/** Nobody waits for the encryption and the upload of what the server will refuse. The ciphertext is as long as the file. */
+async function checkSize(client: MatrixClient, file: File): Promise<void> {
+  const limit = await uploadLimit(client);
+  if (limit !== undefined && file.size > limit) throw new TooLarge(limit);
+}
+
+/** The server would refuse the file; `limit` is the largest that it takes, in bytes. */
+export class TooLarge extends ApiError {
+  constructor(readonly limit: number) {
+    super(413, { errcode: "M_TOO_LARGE", error: `The server takes files of up to ${limit} bytes.` });
+  }
+}
+
 /** Uploads a file and gives the content of the event that carries it. */
 export async function prepareFile(client: MatrixClient, file: File, options: SendFileOptions): Promise<JsonObject> {
+  await checkSize(client, file);
   const type = file.type || "application/octet-stream";
   const info: JsonObject = { mimetype: type, size: file.size };
   const preview = type.startsWith("image/") ? await makeThumbnail(file) : null;

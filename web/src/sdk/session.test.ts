@@ -139,6 +139,17 @@ describe("two people in a sealed room", () => {
     await expect(b.readAttachment(event, { thumbnail: false, signal })).rejects.toThrow("wrong_hash");
   });
 
+  test("do not begin to send a file that the server will refuse", async () => {
+    const { a, roomId } = await direct();
+    const progress = vi.fn();
+    const file = new File([new Uint8Array(hs.uploadLimit + 1)], "film.mp4");
+    await expect(
+      a.sendFile(roomId, file, { onProgress: progress, signal: new AbortController().signal }),
+    ).rejects.toMatchObject({ errcode: "M_TOO_LARGE", limit: hs.uploadLimit });
+    expect(hs.media.size).toBe(0);
+    expect(progress).not.toHaveBeenCalled();
+  });
+
   test("encrypt reactions whole", async () => {
     const { a, b, roomId } = await direct();
     await a.sendText(roomId, "nice?");

@@ -274,7 +274,7 @@ class ConclaveSession implements Session {
   }
 
   async sendFile(roomId: string, file: File, options: SendFileOptions): Promise<void> {
-    if (!this.isSealed(roomId)) throw new Error("files are sent in sealed rooms only");
+    if (!this.isSealed(roomId)) throw new Error("not_sealed");
     const content = await prepareFile(this.client, file, options);
     options.signal.throwIfAborted();
     await this.send(roomId, "m.room.message", content);

@@ -107,11 +107,23 @@ export async function draftStore(userId: string): Promise<DraftStore> {
     return made;
   }
 
+  /** What was written within the last moment is not lost with the page. */
+  function flush(): void {
+    if (document.visibilityState !== "hidden") return;
+    for (const [roomId, timer] of timers) {
+      clearTimeout(timer);
+      const draft = cells.get(roomId)?.get();
+      if (draft !== undefined) void save(roomId, draft).catch(() => undefined);
+    }
+  }
+
   await restore();
+  document.addEventListener("visibilitychange", flush);
   return {
     of: (roomId) => cells.get(roomId) ?? add(roomId, none),
     has: (roomId) => (cells.get(roomId)?.get().text ?? "") !== "",
     async destroy() {
+      document.removeEventListener("visibilitychange", flush);
       for (const timer of timers.values()) clearTimeout(timer);
       cells.clear();
       database.close();

@@ -1,4 +1,4 @@
-import { t } from "../i18n";
+import { formatSize, t } from "../i18n";
 import { ApiError } from "../sdk";
 
 /** A field of an error of unknown origin: ours, or the SDK's, which has the same names. */
@@ -21,8 +21,10 @@ export function describe(error: unknown): string {
     case "M_UNKNOWN_TOKEN":
     case "M_MISSING_TOKEN":
       return t("failed.gone");
-    case "M_TOO_LARGE":
-      return t("failed.large");
+    case "M_TOO_LARGE": {
+      const limit = field(error, "limit");
+      return typeof limit === "number" ? t("failed.largerThan", { size: formatSize(limit) }) : t("failed.large");
+    }
   }
   const name = field(error, "name");
   if (

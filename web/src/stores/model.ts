@@ -136,7 +136,14 @@ export interface Upload {
   name: string;
   done: number;
   total: number;
-  failed: boolean;
+  failure: UploadFailure | null;
+}
+
+export interface UploadFailure {
+  /** One sentence. */
+  reason: string;
+  /** Whether to try again may help. */
+  again: boolean;
 }
 
 export interface Draft {

@@ -1,5 +1,7 @@
 import type { Session } from "../sdk";
-import type { Observable, Upload } from "./model";
+import { describe, errcodeOf } from "./failed";
+import { t } from "../i18n";
+import type { Observable, Upload, UploadFailure } from "./model";
 import { cell } from "./observable";
 
 /** The files on their way out of one conversation; they go on while one looks at another. */
@@ -33,10 +35,10 @@ export function uploads(session: Session, roomId: string): Uploads {
         onProgress: (done, total) => change(id, { done, total }),
       });
       drop(id);
-    } catch {
+    } catch (error) {
       // The person decides: the row offers to try again or to give it up.
       if (stop.signal.aborted) drop(id);
-      else change(id, { failed: true });
+      else change(id, { failure: whyNot(error) });
     }
   }
 
@@ -44,7 +46,7 @@ export function uploads(session: Session, roomId: string): Uploads {
     list,
     send(file) {
       const id = `upload ${++serial}`;
-      list.set([...list.get(), { id, name: file.name, done: 0, total: file.size, failed: false }]);
+      list.set([...list.get(), { id, name: file.name, done: 0, total: file.size, failure: null }]);
       void run(id, file);
     },
     cancel(id) {
@@ -55,8 +57,14 @@ export function uploads(session: Session, roomId: string): Uploads {
     retry(id) {
       const upload = running.get(id);
       if (upload === undefined) return;
-      change(id, { done: 0, failed: false });
+      change(id, { done: 0, failure: null });
       void run(id, upload.file);
     },
   };
+}
+
+function whyNot(error: unknown): UploadFailure {
+  if (error instanceof Error && error.message === "not_sealed")
+    return { reason: t("composer.filesSealedOnly"), again: false };
+  return { reason: describe(error), again: errcodeOf(error) !== "M_TOO_LARGE" };
 }

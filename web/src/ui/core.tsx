@@ -3,7 +3,7 @@ import type { ButtonHTMLAttributes, ReactNode, Ref } from "react";
 
 const variants = {
   primary: "bg-accent text-on-accent hover:bg-accent-hover disabled:hover:bg-accent",
-  secondary: "bg-raised text-ink border border-line hover:bg-hover disabled:hover:bg-raised",
+  secondary: "bg-raised text-ink border border-line-strong/40 hover:bg-hover disabled:hover:bg-raised",
   quiet: "text-ink-2 hover:bg-hover hover:text-ink",
   danger: "bg-bad-solid text-white hover:brightness-110",
 };

@@ -165,11 +165,22 @@ function Uploads({ room, uploads }: { room: RoomModel; uploads: Upload[] }) {
       {uploads.map((upload) => (
         <li key={upload.id} className="rounded-xl bg-sunken py-1.5 pr-1.5 pl-3.5">
           <div className="flex items-center gap-2 text-[13px]">
-            {upload.failed ? <CircleAlert className="size-4 shrink-0 text-bad" aria-hidden /> : null}
-            <span className={clsx("min-w-0 flex-1 truncate", upload.failed && "text-bad")} dir="auto">
-              {upload.failed ? t("composer.uploadFailed", { name: upload.name }) : upload.name}
-            </span>
-            {upload.failed ? (
+            {upload.failure !== null ? <CircleAlert className="size-4 shrink-0 text-bad" aria-hidden /> : null}
+            {upload.failure !== null ? (
+              <span role="alert" className="min-w-0 flex-1 py-1 leading-snug text-bad">
+                <span className="block truncate" dir="auto">
+                  {t("composer.uploadFailed", { name: upload.name })}
+                </span>
+                <span className="block text-ink-2">{upload.failure.reason}</span>
+              </span>
+            ) : (
+              <span className="min-w-0 flex-1 truncate text-left" dir="auto">
+                {upload.name}
+              </span>
+            )}
+            {upload.failure === null ? (
+              <span className="text-ink-2 tabular-nums">{percent(upload)} %</span>
+            ) : upload.failure.again ? (
               <button
                 type="button"
                 className="touch rounded px-1 font-semibold text-accent-ink hover:underline"
@@ -177,9 +188,7 @@ function Uploads({ room, uploads }: { room: RoomModel; uploads: Upload[] }) {
               >
                 {t("retry")}
               </button>
-            ) : (
-              <span className="text-ink-2 tabular-nums">{percent(upload)} %</span>
-            )}
+            ) : null}
             <IconButton
               label={t("composer.cancelUpload", { name: upload.name })}
               tooltip={false}
@@ -189,7 +198,7 @@ function Uploads({ room, uploads }: { room: RoomModel; uploads: Upload[] }) {
               <X />
             </IconButton>
           </div>
-          {upload.failed ? null : (
+          {upload.failure !== null ? null : (
             <div
               role="progressbar"
               aria-label={upload.name}

@@ -134,10 +134,15 @@ export function Lightbox({ room, message, onClose }: { room: RoomModel; message:
   return (
     <Dialog.Root open onOpenChange={(open) => (open ? undefined : onClose())}>
       <Dialog.Portal>
-        <Dialog.Overlay className="animate-appear fixed inset-0 z-40 bg-black/90" />
+        <Dialog.Overlay className="animate-appear fixed inset-0 z-40 bg-black" />
         <Dialog.Content
           aria-describedby={undefined}
           className="fixed inset-0 z-50 flex flex-col text-white outline-none"
+          // Not the first button, which would show its tooltip over the picture.
+          onOpenAutoFocus={(event) => {
+            event.preventDefault();
+            (event.currentTarget as HTMLElement).focus();
+          }}
         >
           <Opened room={room} message={message} attachment={attachment} onClose={onClose} />
         </Dialog.Content>

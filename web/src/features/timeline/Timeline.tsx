@@ -3,6 +3,7 @@ import { type KeyboardEvent, useCallback, useEffect, useLayoutEffect, useMemo, u
 import { Virtuoso, type VirtuosoHandle } from "react-virtuoso";
 import { t } from "../../i18n";
 import { useValue } from "../../stores/context";
+import { plainOf } from "../../stores/events";
 import type { Message, RoomModel, TimelineItem } from "../../stores/model";
 import { Button, Callout, Skeleton } from "../../ui/core";
 import { Boundary } from "../../ui/Boundary";
@@ -125,8 +126,23 @@ export function Timeline({ room, direct, onReply, onLeave }: Props) {
           <ChevronDown className="size-5 text-ink-2" />
         </button>
       )}
+      <Announced newest={newest} />
       {image !== null ? <Lightbox room={room} message={image} onClose={() => setImage(null)} /> : null}
     </section>
+  );
+}
+
+/** Reads out what others write while the conversation is open, but not what was there when it was opened. */
+function Announced({ newest }: { newest: TimelineItem | undefined }) {
+  const [opened] = useState(newest?.key);
+  const text =
+    newest?.kind === "message" && !newest.own && newest.key !== opened
+      ? t("timeline.announced", { name: newest.sender.name, text: plainOf(newest.body) ?? "" })
+      : "";
+  return (
+    <p role="status" className="sr-only">
+      {text}
+    </p>
   );
 }
 

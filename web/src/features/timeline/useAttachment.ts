@@ -11,7 +11,10 @@ interface Loaded {
 
 /** What to tell of a file that could not be had; a wrong hash is not a matter of trying again. */
 export function attachmentFailure(error: unknown): string {
-  return error instanceof Error && /hash|digest|damaged/i.test(error.message) ? t("file.damaged") : describe(error);
+  const message = error instanceof Error ? error.message : "";
+  if (/hash|digest|damaged/i.test(message)) return t("file.damaged");
+  if (message === "too_large") return t("file.tooLarge");
+  return message === "no_attachment" ? t("file.loadFailed") : describe(error);
 }
 
 /** The address of a decrypted picture for as long as the component stands; its bytes never leave this page. */

@@ -48,6 +48,8 @@ export class Homeserver {
   readonly crossSigning = new Map<string, JsonObject>();
   readonly accountData = new Map<string, JsonObject>();
   readonly media = new Map<string, ArrayBuffer>();
+  /** The largest file that it takes. */
+  readonly uploadLimit = 1_000_000;
   /** Every to-device request, as it came. */
   readonly sentToDevice: { sender: string; type: string; messages: JsonObject }[] = [];
   readonly requests: string[] = [];
@@ -108,6 +110,7 @@ export class Homeserver {
       this.media.set(id, await new Response(init?.body ?? null).arrayBuffer());
       return Response.json({ content_uri: `mxc://hs.test/${id}` });
     }
+    if (url.pathname.endsWith("/media/config")) return Response.json({ "m.upload.size": this.uploadLimit });
     const download = /\/media\/download\/hs\.test\/([^/?]+)$/.exec(url.pathname);
     if (!download) return undefined;
     this.device(init);
