@@ -36,6 +36,8 @@ type KeyQueues interface {
 type Rows struct {
 	RowsOptions
 
+	members roomServers
+
 	mu   sync.Mutex
 	nids map[matrix.ServerName]store.ServerNID // of destinations, at most maxKnownServers
 	sent map[store.ServerNID]store.Pos         // up to where messages to devices were deleted
@@ -46,7 +48,7 @@ const maxKnownServers = 20_000
 
 // NewRows makes the outbox over a database.
 func NewRows(o RowsOptions) *Rows {
-	return &Rows{RowsOptions: o, nids: map[matrix.ServerName]store.ServerNID{}, sent: map[store.ServerNID]store.Pos{}}
+	return &Rows{RowsOptions: o, members: roomServers{}, nids: map[matrix.ServerName]store.ServerNID{}, sent: map[store.ServerNID]store.Pos{}}
 }
 
 // number finds the number of a server.
@@ -82,63 +84,6 @@ func (o *Rows) end(ctx context.Context, upTo store.Pos) (store.Pos, error) {
 		return upTo, nil
 	}
 	return o.DB.StreamBound(ctx)
-}
-
-// Concerned implements Outbox.
-func (o *Rows) Concerned(ctx context.Context, after store.Pos) ([]matrix.ServerName, store.Pos, error) {
-	own, err := o.ours(ctx)
-	if err != nil {
-		return nil, after, err
-	}
-	bound, err := o.DB.StreamBound(ctx)
-	if err != nil || bound <= after {
-		return nil, after, err
-	}
-	servers := map[store.ServerNID]bool{}
-	if o.Keys != nil {
-		more, err := o.Keys.Concerned(ctx, after, bound)
-		if err != nil {
-			return nil, after, err
-		}
-		for _, nid := range more {
-			servers[nid] = true
-		}
-	}
-	var names []matrix.ServerName
-	err = o.DB.Read(ctx, func(tx *store.Tx) error {
-		note := func(nid store.ServerNID) { servers[nid] = true }
-		if err := concernedByRooms(tx, own, after, bound, note); err != nil {
-			return err
-		}
-		delete(servers, own)
-		nids := make([]store.ServerNID, 0, len(servers))
-		for nid := range servers {
-			nids = append(nids, nid)
-		}
-		names = nil
-		return tx.ServerNames(nids, func(_ store.ServerNID, name matrix.ServerName) { names = append(names, name) })
-	})
-	if err != nil {
-		return nil, after, err
-	}
-	return names, bound, nil
-}
-
-// concernedByRooms names the servers of the rooms in which something of ours came, and those whose users moved.
-func concernedByRooms(tx *store.Tx, own store.ServerNID, after, bound store.Pos, note func(store.ServerNID)) error {
-	if after == 0 {
-		return tx.SharingServers(note)
-	}
-	var rooms []store.RoomNID
-	if err := tx.OutgoingRooms(own, after, bound, func(room store.RoomNID) { rooms = append(rooms, room) }); err != nil {
-		return err
-	}
-	for _, room := range rooms {
-		if err := tx.ServerNIDsIn(room, note); err != nil {
-			return err
-		}
-	}
-	return tx.MovedServers(after, bound, note)
 }
 
 // Start implements Outbox: a server gets what came since its first user came to a room that we are in. Messages to

@@ -95,24 +95,11 @@ func (e *Engine) follow(ctx context.Context) ([]item, error) {
 	if bound <= from {
 		return nil, nil
 	}
-	var fresh []item
-	err = e.db.Read(ctx, func(tx *store.Tx) error {
-		fresh = fresh[:0]
-		events := 0
-		err := tx.Stream(from, bound, tailMax, func(row *store.EventRow) {
-			fresh = append(fresh, item{pos: row.Pos, event: row})
-			events++
-		})
-		if err != nil {
-			return err
+	fresh, ok := e.committed(from, bound)
+	if !ok {
+		if fresh, bound, err = e.readItems(ctx, from, bound); err != nil {
+			return nil, err
 		}
-		if events == tailMax { // too far behind to keep up item by item: what is left comes with the next round
-			bound = fresh[len(fresh)-1].pos
-		}
-		return tx.Changes(from, bound, func(c store.Change) { fresh = append(fresh, item{pos: c.Pos, change: c}) })
-	})
-	if err != nil {
-		return nil, err
 	}
 	slices.SortStableFunc(fresh, func(a, b item) int { return int(a.pos - b.pos) })
 	if err := e.priors(ctx, fresh); err != nil {
@@ -122,9 +109,49 @@ func (e *Engine) follow(ctx context.Context) ([]item, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i, it := range fresh {
+		if it.event != nil && redacted[it.event.NID] != nil {
+			fresh[i].event = redacted[it.event.NID]
+		}
+	}
 	e.listeners.expect(fresh)
 	e.tail.extend(fresh, bound, redacted)
 	return fresh, nil
+}
+
+// committed takes what came after one position and up to another from memory, if all of it is there.
+func (e *Engine) committed(after, upTo store.Pos) (fresh []item, ok bool) {
+	commits, ok := e.db.Committed(after, upTo)
+	for _, c := range commits {
+		for _, row := range c.Events {
+			if row.Pos > after && row.Pos <= upTo {
+				fresh = append(fresh, item{pos: row.Pos, event: row})
+			}
+		}
+		for _, change := range c.Changes {
+			if change.Pos > after && change.Pos <= upTo {
+				fresh = append(fresh, item{pos: change.Pos, change: change})
+			}
+		}
+	}
+	return fresh, ok
+}
+
+// readItems reads what came after one position and up to another, or up to a lower bound, which it returns: who is too
+// far behind to keep up item by item gets what is left with the next round.
+func (e *Engine) readItems(ctx context.Context, after, upTo store.Pos) (fresh []item, bound store.Pos, err error) {
+	err = e.db.Read(ctx, func(tx *store.Tx) error {
+		fresh, bound = fresh[:0], upTo
+		err := tx.Stream(after, upTo, tailMax, func(row *store.EventRow) { fresh = append(fresh, item{pos: row.Pos, event: row}) })
+		if err != nil {
+			return err
+		}
+		if len(fresh) == tailMax {
+			bound = fresh[len(fresh)-1].pos
+		}
+		return tx.Changes(after, bound, func(c store.Change) { fresh = append(fresh, item{pos: c.Pos, change: c}) })
+	})
+	return fresh, bound, err
 }
 
 // redacted reads the events anew that new redactions mean: the tail may hold them as they were.

@@ -97,7 +97,7 @@ func (w *appendWork) writeTxns(b *Batch) {
 func txnInsert(txns []Txn, ts int64) Insert {
 	return Insert{Table: "txns", Rows: len(txns), Cols: []Col{
 		IntCol("device", func(i int) int64 { return txns[i].Key.Device }),
-		BytesCol("txn", func(i int) []byte { return txns[i].Key.Hash[:] }),
+		BytesCol("txn", func(i int) []byte { return txns[i].Key.bytes() }),
 		TextCol("client", func(i int) string { return txns[i].Client }),
 		IntCol("event", func(i int) EventNID { return txns[i].Event }),
 		TextCol("answer", func(i int) string { return txns[i].Answer }),
@@ -221,18 +221,21 @@ func (w *appendWork) writeRedactions(b *Batch) {
 
 // TxnsOf reads the client's transaction IDs of events that a device sent.
 func (tx *Tx) TxnsOf(device int64, events []EventNID, each func(EventNID, string)) error {
-	return tx.Query(`SELECT event, client FROM txns WHERE event IN ({ids $1}) AND device = $2`, func(r *Row) error {
-		each(EventNID(r.Int64(0)), r.Text(1))
-		return nil
-	}, int64s(events), device)
+	return tx.Query(`SELECT v.value, (SELECT t.client FROM txns t WHERE t.event = v.value AND t.event <> 0 AND t.device = $2) FROM ({ids $1}) v`,
+		func(r *Row) error {
+			if !r.IsNull(1) {
+				each(EventNID(r.Int64(0)), r.Text(1))
+			}
+			return nil
+		}, int64s(events), device)
 }
 
 // TxnAnswer reads what a transaction that makes no event was answered; false if it is new.
 func (tx *Tx) TxnAnswer(key TxnKey) (answer string, found bool, err error) {
-	err = tx.Query(`SELECT answer FROM txns WHERE device = $1 AND txn = $2`, func(r *Row) error {
+	err = tx.Query(`SELECT answer FROM txns WHERE txn = $1`, func(r *Row) error {
 		answer, found = r.Text(0), true
 		return nil
-	}, key.Device, key.Hash[:])
+	}, key.bytes())
 	return answer, found, err
 }
 

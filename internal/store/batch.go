@@ -13,6 +13,8 @@ type Batch struct {
 	ops  []batchOp
 	err  error
 	last bool // the second part, whose rows nobody reads
+
+	wrote Commit // what the journal is to hold of it
 }
 
 // batchOp is a statement, rows to insert, or positions to take.
@@ -110,18 +112,18 @@ func (db *DB) fillFirst(first func(*Batch)) (*Batch, error) {
 
 // batch2 on SQLite runs both parts in the writer.
 func (e *liteEngine) batch2(ctx context.Context, first func(*Batch), second func(*Batch) error) error {
-	return e.writer.write(ctx, func(ctx context.Context, c conn) ([]func(), error) {
+	return e.writer.write(ctx, func(ctx context.Context, c conn) (outcome, error) {
 		b, err := e.db.fillFirst(first)
 		if err == nil {
 			err = b.runAll(ctx, c)
 		}
 		if err != nil {
-			return nil, err
+			return outcome{}, err
 		}
 		if b, err = e.db.fillSecond(second); err != nil {
-			return nil, err
+			return outcome{}, err
 		}
-		return nil, b.runAll(ctx, c)
+		return outcome{wrote: b.wrote}, b.runAll(ctx, c)
 	})
 }
 

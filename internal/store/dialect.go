@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -12,7 +13,7 @@ import (
 // arguments.
 //
 // Macros in statements: {ids $n}, {texts $n} and {blobs $n} are a sub-select over a list parameter ([]int64, []string,
-// [][]byte), to be used as IN ({ids $1}), and {rows $n} a sub-select of numbers as rows with a column "value"; {now} is the database's clock in ms; {least} and {greatest} are the functions;
+// [][]byte) with one column, "value", to be used as IN ({ids $1}) or FROM ({blobs $1}) v, and {rows $n} is {ids $n} by another name; {now} is the database's clock in ms; {least} and {greatest} are the functions;
 // {lock} and {skip locked} end a SELECT whose rows are about to be changed; {ilike} compares without regard to the case
 // of ASCII letters. In the schema: {text}, {bytes}, {bigid} (a number that is a primary key), {norowid} (a table that is
 // looked up by its whole key), {postgres: …} and {sqlite: …} (only there).
@@ -110,7 +111,7 @@ func (d *dialect) expand(sql string, types signature, params bool) (string, erro
 			}
 			out.WriteString(d.param(n, types.at(n-1)))
 			i += 1 + width
-		case c == '{':
+		case c == '{', d.postgres && (strings.HasPrefix(sql[i:], inList) || strings.HasPrefix(sql[i:], notInList)):
 			width, err := d.macro(&out, sql[i:], types)
 			if err != nil {
 				return "", fmt.Errorf("%w in %q", err, sql)
@@ -177,8 +178,26 @@ var macros = map[string][2]string{
 // lists are the macros over a list parameter.
 var lists = map[string]argKind{"ids": argInts, "rows": argInts, "texts": argTexts, "blobs": argBlobs}
 
+// How a list is asked for a value. PostgreSQL gets "= ANY" of an array instead: it knows how to look each of its values up
+// in an index, where of a sub-select it may think that reading the whole table is cheaper.
+const (
+	inList    = "IN ({"
+	notInList = "NOT IN ({"
+)
+
 // macro expands the macro at the beginning of sql and returns its length.
 func (d *dialect) macro(out *strings.Builder, sql string, types signature) (int, error) {
+	for start, spelling := range map[string]string{inList: "= ANY(", notInList: "<> ALL("} {
+		if list, ok := strings.CutPrefix(sql, start); ok {
+			body, _, closed := strings.Cut(list, "})")
+			name, param, err := d.listParam(body, types)
+			if err != nil || !closed {
+				return 0, errors.Join(err, fmt.Errorf("unknown list {%s", name))
+			}
+			out.WriteString(spelling + param + ")")
+			return len(start) + len(body) + len("})"), nil
+		}
+	}
 	width, err := closing(sql)
 	if err != nil {
 		return 0, err
@@ -201,23 +220,32 @@ func (d *dialect) macro(out *strings.Builder, sql string, types signature) (int,
 	return width, d.list(out, body, types)
 }
 
-func (d *dialect) list(out *strings.Builder, body string, types signature) error {
-	name, param, _ := strings.Cut(body, " $")
+// listParam reads the body of a macro over a list parameter.
+func (d *dialect) listParam(body string, types signature) (name, param string, err error) {
+	name, param, _ = strings.Cut(body, " $")
 	kind, ok := lists[name]
 	n, width := number(param)
 	if !ok || n == 0 || n > maxArgs || width != len(param) {
-		return fmt.Errorf("unknown macro {%s}", body)
+		return name, "", fmt.Errorf("unknown macro {%s}", body)
 	}
 	if types.at(n-1) != kind {
-		return fmt.Errorf("{%s} wants a %s", body, pgTypes[kind])
+		return name, "", fmt.Errorf("{%s} wants a %s", body, pgTypes[kind])
 	}
+	return name, d.param(n, kind), nil
+}
+
+// list expands a list to a sub-select.
+func (d *dialect) list(out *strings.Builder, body string, types signature) error {
+	name, param, err := d.listParam(body, types)
 	switch {
+	case err != nil:
+		return err
 	case d.postgres:
-		out.WriteString("SELECT unnest(" + d.param(n, kind) + ") AS value")
-	case kind == argBlobs:
-		out.WriteString("SELECT unhex(value) FROM json_each(" + d.param(n, kind) + ")")
+		out.WriteString("SELECT unnest(" + param + ") AS value")
+	case lists[name] == argBlobs:
+		out.WriteString("SELECT unhex(value) AS value FROM json_each(" + param + ")")
 	default:
-		out.WriteString("SELECT value FROM json_each(" + d.param(n, kind) + ")")
+		out.WriteString("SELECT value FROM json_each(" + param + ")")
 	}
 	return nil
 }

@@ -117,14 +117,14 @@ func (tx *Tx) Timeline(room RoomNID, lo, hi Place, backward bool, limit int) ([]
 		order = `ORDER BY e.pos DESC, e.sub DESC`
 	}
 	var rows []*EventRow
-	err := tx.events(selectEvents+`WHERE e.room = $1 AND (e.pos, e.sub) > ($2, $3) AND (e.pos, e.sub) <= ($4, $5) `+order+` LIMIT $6`,
+	err := tx.events(selectEvents+`WHERE e.room = $1 AND e.pos IS NOT NULL AND (e.pos, e.sub) > ($2, $3) AND (e.pos, e.sub) <= ($4, $5) `+order+` LIMIT $6`,
 		func(e *EventRow) { rows = append(rows, e) }, room, lo.Pos, lo.Sub, hi.Pos, hi.Sub, limit)
 	return rows, err
 }
 
 // ThreadCounts are the running numbers of a thread as its newest event has them; zero for a thread without events.
 func (tx *Tx) ThreadCounts(thread EventNID) (c Counts, err error) {
-	err = tx.Query(`SELECT t_notify, t_highlight FROM events WHERE thread = $1 AND sub = 0 AND pos IS NOT NULL ORDER BY pos DESC LIMIT 1`, func(r *Row) error {
+	err = tx.Query(`SELECT t_notify, t_highlight FROM events WHERE thread = $1 AND thread <> 0 AND sub = 0 AND pos IS NOT NULL ORDER BY pos DESC LIMIT 1`, func(r *Row) error {
 		c.ThreadNotify, c.ThreadHighlight = r.Int64(0), r.Int64(1)
 		return nil
 	}, thread)

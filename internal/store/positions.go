@@ -27,6 +27,12 @@ type inquiry struct {
 // never older than the call: everything that was committed before is within it. Callers share the question.
 func (db *DB) StreamBound(ctx context.Context) (Pos, error) {
 	b := &db.bounds
+	if pos, ok := db.engine.boundNow(); ok {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.last = max(b.last, pos)
+		return b.last, nil
+	}
 	b.mu.Lock()
 	mine := b.next
 	if mine == nil {
@@ -50,7 +56,7 @@ func (db *DB) StreamBound(ctx context.Context) (Pos, error) {
 	}
 }
 
-// CachedBound is the last known StreamBound, without asking the database.
+// CachedBound is the last known StreamBound, without asking the database. It may be too low.
 func (db *DB) CachedBound() Pos {
 	db.bounds.mu.Lock()
 	defer db.bounds.mu.Unlock()
@@ -109,7 +115,10 @@ func (tx *Tx) AddChange(kind ChangeKind, room RoomNID, user UserNID) (Pos, error
 }
 
 // AddChanges writes changes at positions of NextPos. Different changes can share one.
-func (tx *Tx) AddChanges(list []Change) error { return tx.InsertRows(changeInsert(list)) }
+func (tx *Tx) AddChanges(list []Change) error {
+	tx.changes = append(tx.changes, list...)
+	return tx.InsertRows(changeInsert(list))
+}
 
 func changeInsert(list []Change) Insert {
 	return Insert{Table: "changes", Rows: len(list), Cols: []Col{

@@ -32,7 +32,10 @@ type pgEngine struct {
 }
 
 // pgConn is a connection of the pool, inside a transaction or not.
-type pgConn struct{ c *pgx.Conn }
+type pgConn struct {
+	c  *pgx.Conn
+	tx *pgTx // nil for reads
+}
 
 // pgSettings are those of every connection that its URL does not set. The timeouts end a transaction whose client has
 // stopped half-way; the positions it holds keep every reader waiting.
@@ -109,6 +112,7 @@ func (e *pgEngine) check(ctx context.Context) error {
 }
 
 func (e *pgEngine) close() error {
+	e.db.journal.disable()
 	e.pool.Close()
 	if e.node != nil {
 		return e.node.close()
@@ -118,17 +122,31 @@ func (e *pgEngine) close() error {
 
 func (e *pgEngine) ping(ctx context.Context) error { return e.pool.Ping(ctx) }
 
-// bound is one statement: see the function in schema/000_base.sql.
+// bound is one statement: see the function in schema/000_base.sql. If no position was given out meanwhile that is not
+// within the bound, and this process alone writes to the database, the journal takes over from here. (A process before
+// this one may have died between the two steps of next_positions; what it was given then it cannot use.)
 func (e *pgEngine) bound(ctx context.Context) (pos Pos, err error) {
-	err = e.read(ctx, false, func(c conn) error {
-		_, err := c.query(ctx, "SELECT stream_bound()", nil, func(r *Row) error {
-			pos = Pos(r.Int64(0))
+	number := func(c conn, text string) (n Pos, err error) {
+		_, err = c.query(ctx, text, nil, func(r *Row) error {
+			n = Pos(r.Int64(0))
 			return r.err
 		})
+		return n, err
+	}
+	err = e.read(ctx, false, func(c conn) error {
+		if pos, err = number(c, "SELECT stream_bound()"); err != nil || e.node == nil {
+			return err
+		}
+		given, err := number(c, "SELECT last_value FROM stream")
+		if err == nil && given == pos {
+			e.db.journal.begin(pos)
+		}
 		return err
 	})
 	return pos, err
 }
+
+func (e *pgEngine) boundNow() (Pos, bool) { return e.db.journal.bound() }
 
 func (e *pgEngine) read(ctx context.Context, snapshot bool, do func(conn) error) error {
 	c, err := e.pool.Acquire(ctx)
@@ -137,13 +155,13 @@ func (e *pgEngine) read(ctx context.Context, snapshot bool, do func(conn) error)
 	}
 	defer c.Release()
 	if !snapshot {
-		return do(pgConn{c.Conn()})
+		return do(pgConn{c: c.Conn()})
 	}
 	if _, err := c.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
 		return err
 	}
 	defer rollback(c.Conn())
-	return do(pgConn{c.Conn()})
+	return do(pgConn{c: c.Conn()})
 }
 
 // rollback ends a transaction whatever became of it; a connection that cannot be saved is closed.
@@ -193,6 +211,15 @@ func (c pgConn) insert(ctx context.Context, in *Insert, each func(*Row) error) (
 const nextPositions = "SELECT next_positions($1::bigint)"
 
 func (c pgConn) nextPos(ctx context.Context, n int) (first Pos, err error) {
+	if c.tx == nil {
+		return 0, errors.New("store: positions are only for transactions that write")
+	}
+	c.tx.take()
+	defer func() {
+		if err == nil {
+			c.tx.took(first, n)
+		}
+	}()
 	_, err = c.query(ctx, nextPositions, []any{int64(n)}, func(r *Row) error {
 		first = Pos(r.Int64(0))
 		return r.err
@@ -203,7 +230,7 @@ func (c pgConn) nextPos(ctx context.Context, n int) (first Pos, err error) {
 // migrating holds a lock on one connection, on which the migrations are free of timeouts.
 func (e *pgEngine) migrating(ctx context.Context, do func(ctx context.Context, m migrating) error) error {
 	return e.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
-		m := pgMigrating{pgConn{c.Conn()}}
+		m := pgMigrating{pgConn{c: c.Conn()}}
 		// Nearly always there is nothing to do, and then nobody needs to wait.
 		for _, text := range []string{
 			"SET statement_timeout = 0", "SET lock_timeout = 0", fmt.Sprintf("SELECT pg_advisory_lock(%d)", lockMigrate),

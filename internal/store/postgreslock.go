@@ -73,6 +73,7 @@ func (l *nodeLock) watch(ctx context.Context) {
 			continue
 		}
 		l.lost.Store(true)
+		l.db.journal.disable()
 		for ctx.Err() == nil {
 			err := l.take(ctx)
 			if err == nil {

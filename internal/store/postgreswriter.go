@@ -61,10 +61,27 @@ type pgTx struct {
 	c    *pgx.Conn
 	xid  string
 	open bool
+
+	taker *taker // of positions; nil if it takes none
+}
+
+// take must be called before positions are asked for, took with what was given.
+func (t *pgTx) take() {
+	if t.taker == nil {
+		t.taker = t.e.db.journal.take()
+	}
+}
+
+func (t *pgTx) took(first Pos, n int) { t.e.db.journal.took(t.taker, first, n) }
+
+// done puts what is committed into the journal.
+func (t *pgTx) done(c *Commit) {
+	t.e.db.journal.end(t.taker, c)
+	t.taker = nil
 }
 
 func (e *pgEngine) write(ctx context.Context, do attempt) error {
-	var after []func()
+	var out outcome
 	err := e.try(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		t := &pgTx{e: e, c: c}
 		defer t.end()
@@ -72,17 +89,17 @@ func (e *pgEngine) write(ctx context.Context, do attempt) error {
 			return t.broken(err)
 		}
 		var err error
-		if after, err = do(ctx, pgConn{c}); err != nil {
+		if out, err = do(ctx, pgConn{c, t}); err != nil {
 			return t.broken(err)
 		}
 		b := &pgx.Batch{}
 		b.Queue(pgCommit)
-		return t.commit(ctx, b)
+		return t.commit(ctx, b, &out.wrote)
 	})
 	if err != nil {
 		return err
 	}
-	for _, f := range after {
+	for _, f := range out.after {
 		f()
 	}
 	return nil
@@ -98,7 +115,7 @@ func (e *pgEngine) batch2(ctx context.Context, first func(*Batch), second func(*
 			return err
 		}
 		b := t.begin(&pgx.Batch{})
-		part.queue(b)
+		part.queue(b, t)
 		if err := t.send(ctx, b); err != nil {
 			return t.broken(err)
 		}
@@ -106,14 +123,14 @@ func (e *pgEngine) batch2(ctx context.Context, first func(*Batch), second func(*
 			return err
 		}
 		b = &pgx.Batch{}
-		part.queue(b)
+		part.queue(b, t)
 		b.Queue(pgCommit)
-		return t.commit(ctx, b)
+		return t.commit(ctx, b, &part.wrote)
 	})
 }
 
 // queue adds the statements of a part.
-func (b *Batch) queue(to *pgx.Batch) {
+func (b *Batch) queue(to *pgx.Batch, t *pgTx) {
 	for i := range b.ops {
 		op := &b.ops[i]
 		each := op.each
@@ -122,8 +139,14 @@ func (b *Batch) queue(to *pgx.Batch) {
 		case op.insert != nil:
 			q = to.Queue(op.insert.postgresText(), op.insert.arrays()...)
 		case op.pos > 0:
+			t.take()
 			q = to.Queue(nextPositions, int64(op.pos))
-			each = func(r *Row) error { op.got(Pos(r.Int64(0))); return nil }
+			each = func(r *Row) error {
+				first := Pos(r.Int64(0))
+				t.took(first, op.pos)
+				op.got(first)
+				return nil
+			}
 		default:
 			q = to.Queue(op.text, op.args...)
 		}
@@ -164,6 +187,7 @@ func (t *pgTx) end() {
 	if t.open {
 		rollback(t.c)
 	}
+	t.done(nil)
 }
 
 // broken marks an error before the commit that came with the end of the connection: another try can do no harm.
@@ -174,8 +198,20 @@ func (t *pgTx) broken(err error) error {
 	return err
 }
 
-// commit sends a batch that ends with the commit. If its answer is lost, it asks what became of the transaction.
-func (t *pgTx) commit(ctx context.Context, b *pgx.Batch) error {
+// commit sends a batch that ends with the commit. If its answer is lost, it asks what became of the transaction, which
+// holds up those who follow the stream until that is known.
+func (t *pgTx) commit(ctx context.Context, b *pgx.Batch, wrote *Commit) error {
+	err := t.sendCommit(ctx, b)
+	switch {
+	case err == nil:
+		t.done(wrote)
+	case errors.Is(err, ErrUnknown):
+		t.e.db.journal.disable()
+	}
+	return err
+}
+
+func (t *pgTx) sendCommit(ctx context.Context, b *pgx.Batch) error {
 	n, committed := 0, false
 	for _, q := range b.QueuedQueries {
 		last := n == len(b.QueuedQueries)-1

@@ -189,6 +189,21 @@ type TxnKey struct {
 	Hash   [16]byte
 }
 
+// bytes is how a TxnKey stands in a row: the device first, so that those of one device stand together.
+func (k TxnKey) bytes() []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(k.Hash)), uint64(k.Device))
+	return append(b, k.Hash[:]...)
+}
+
+// txnKeyOf reads what bytes wrote.
+func txnKeyOf(b []byte) (k TxnKey) {
+	if len(b) == 8+len(k.Hash) {
+		k.Device = int64(binary.BigEndian.Uint64(b))
+		copy(k.Hash[:], b[8:])
+	}
+	return k
+}
+
 // packNIDs is how a list of event numbers stands in a row.
 func packNIDs(ids []EventNID) []byte {
 	if ids == nil {

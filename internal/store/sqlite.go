@@ -183,6 +183,8 @@ func (e *liteEngine) ping(ctx context.Context) error {
 
 func (e *liteEngine) bound(context.Context) (Pos, error) { return Pos(e.writer.committed.Load()), nil }
 
+func (e *liteEngine) boundNow() (Pos, bool) { return Pos(e.writer.committed.Load()), true }
+
 func (e *liteEngine) read(ctx context.Context, snapshot bool, do func(conn) error) error {
 	var r *liteConn
 	select {

@@ -28,6 +28,7 @@ type liteWriter struct {
 	settled chan []*liteItem // committed or failed, on their way to their callers
 
 	last      int64        // the last position given out; only the writer's goroutine
+	taker     *taker       // of the item that runs, once it has taken positions
 	dirty     bool         // last has moved since it was stored
 	committed atomic.Int64 // the last position of what is committed
 }
@@ -38,7 +39,8 @@ type liteItem struct {
 	state atomic.Int32
 	done  chan struct{}
 
-	after    []func()
+	out      outcome
+	taker    *taker // of the positions that it took; nil for none
 	err      error
 	panicked any
 }
@@ -140,7 +142,7 @@ func (w *liteWriter) settle() {
 	for group := range w.settled {
 		for _, it := range group {
 			if it.err == nil && it.panicked == nil {
-				it.panicked = runAll(it.after)
+				it.panicked = runAll(it.out.after)
 			}
 			close(it.done)
 		}
@@ -222,6 +224,12 @@ func (w *liteWriter) transaction(group []*liteItem) (began bool, err error) {
 	if err := w.commit(); err != nil {
 		return true, errors.Join(err, w.rollback())
 	}
+	for _, it := range group {
+		if it.err == nil && it.panicked == nil {
+			w.db.journal.end(it.taker, &it.out.wrote)
+		}
+	}
+	w.committed.Store(w.last)
 	return true, nil
 }
 
@@ -230,8 +238,9 @@ func (w *liteWriter) savepoint(ctx context.Context, it *liteItem) error {
 	if err := w.conn.run("SAVEPOINT item"); err != nil {
 		return err
 	}
-	it.after, it.err, it.panicked = nil, nil, nil
+	it.out, it.taker, it.err, it.panicked = outcome{}, nil, nil, nil
 	w.contain(ctx, it)
+	it.taker, w.taker = w.taker, nil
 	if w.conn.c.AutocommitEnabled() {
 		return errors.Join(errUndone, it.err)
 	}
@@ -252,7 +261,7 @@ func (w *liteWriter) contain(ctx context.Context, it *liteItem) {
 			it.panicked = describePanic(v)
 		}
 	}()
-	it.after, it.err = it.do(ctx, w.conn)
+	it.out, it.err = it.do(ctx, w.conn)
 	it.err = interrupted(ctx, it.err)
 }
 
@@ -267,7 +276,6 @@ func (w *liteWriter) commit() error {
 		return err
 	}
 	w.dirty = false
-	w.committed.Store(w.last)
 	return nil
 }
 
@@ -284,6 +292,10 @@ func (w *liteWriter) take(n int) Pos {
 	first := w.last + 1
 	w.last += int64(n)
 	w.dirty = true
+	if w.taker == nil {
+		w.taker = &taker{}
+	}
+	w.taker.was(Pos(first), n)
 	return Pos(first)
 }
 
@@ -299,6 +311,7 @@ func (e *liteEngine) migrating(ctx context.Context, do func(ctx context.Context,
 	_, err := w.conn.query(ctx, "SELECT last FROM stream", nil, func(r *Row) error {
 		w.last = r.Int64(0)
 		w.committed.Store(w.last)
+		w.db.journal.begin(Pos(w.last))
 		return r.err
 	})
 	return err

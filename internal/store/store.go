@@ -46,6 +46,7 @@ type DB struct {
 
 	generation string
 	bounds     bounds
+	journal    journal
 	written    atomic.Int64
 	numbers    numbers
 	appends    chan *Append // to the appender
@@ -62,16 +63,25 @@ type engine interface {
 	// write runs do in a transaction, perhaps repeatedly, and then the functions that its last run returned.
 	write(ctx context.Context, do attempt) error
 	batch2(ctx context.Context, first func(*Batch), second func(*Batch) error) error
-	// bound is the position up to which everything is committed.
+	// bound is the position up to which everything is committed; boundNow is the same without asking the database, if
+	// that is possible.
 	bound(ctx context.Context) (Pos, error)
+	boundNow() (Pos, bool)
 	// migrating runs do while no other process migrates.
 	migrating(ctx context.Context, do func(ctx context.Context, m migrating) error) error
 	ping(ctx context.Context) error
 	close() error
 }
 
-// attempt is one run of a transaction; after is called once it is committed.
-type attempt func(ctx context.Context, c conn) (after []func(), err error)
+// attempt is one run of a transaction.
+type attempt func(ctx context.Context, c conn) (outcome, error)
+
+// outcome is what is to be done once a transaction is committed: first its rows enter the journal, if it took positions,
+// then the functions are called.
+type outcome struct {
+	wrote Commit
+	after []func()
+}
 
 // conn is a connection that runs one statement at a time. Its texts are expanded and its arguments normalised.
 type conn interface {
@@ -194,17 +204,18 @@ func (db *DB) read(ctx context.Context, snapshot bool, do func(tx *Tx) error) er
 // ctx counts until do begins; from then on it runs under the database's own context, for some seconds at most. do must
 // not call the DB's own methods: on SQLite it would wait for itself.
 func (db *DB) Write(ctx context.Context, do func(tx *Tx) error) error {
-	return db.engine.write(ctx, func(ctx context.Context, c conn) ([]func(), error) {
+	return db.engine.write(ctx, func(ctx context.Context, c conn) (outcome, error) {
 		tx := &Tx{db: db, ctx: ctx, conn: c, writes: true}
 		defer tx.end()
 		err := do(tx)
 		if err == nil {
 			err = tx.failed
 		}
-		if tx.last == 0 {
-			return tx.after, err
+		out := outcome{wrote: Commit{Changes: tx.changes}, after: tx.after}
+		if tx.last != 0 {
+			out.after = append([]func(){func() { db.wrote(tx.last) }}, tx.after...)
 		}
-		return append([]func(){func() { db.wrote(tx.last) }}, tx.after...), err
+		return out, err
 	})
 }
 

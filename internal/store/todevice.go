@@ -4,7 +4,7 @@ package store
 // together with this attempt.
 func (tx *Tx) StartTxn(t Txn, ts int64) (bool, error) {
 	in := txnInsert([]Txn{t}, ts)
-	in.Suffix = "ON CONFLICT (device, txn) DO NOTHING"
+	in.Suffix = "ON CONFLICT (txn) DO NOTHING"
 	n, err := tx.InsertReturning(in, nil)
 	return n == 1, err
 }

@@ -9,15 +9,16 @@ import (
 // Tx runs statements, one at a time, inside DB.Read, DB.Snapshot or DB.Write. It belongs to one goroutine and ends with
 // the function it was given to.
 type Tx struct {
-	db     *DB
-	ctx    context.Context
-	conn   conn
-	writes bool
-	busy   bool  // a statement's rows are being read
-	ended  bool  // the function has returned
-	failed error // the first statement that failed: PostgreSQL lets nothing follow it, so SQLite does not either
-	last   Pos   // of those that the transaction took
-	after  []func()
+	db      *DB
+	ctx     context.Context
+	conn    conn
+	writes  bool
+	busy    bool     // a statement's rows are being read
+	ended   bool     // the function has returned
+	failed  error    // the first statement that failed: PostgreSQL lets nothing follow it, so SQLite does not either
+	last    Pos      // of those that the transaction took
+	changes []Change // that it added
+	after   []func()
 }
 
 var (

@@ -1,0 +1,93 @@
+package store_test
+
+import (
+	"fmt"
+	"testing"
+
+	"conclave/internal/store"
+	"conclave/internal/testserver/dbtest"
+)
+
+// TestReadsUseTheirIndexes runs the reads of the hot paths on a PostgreSQL that goes through a whole table only where no
+// index serves: none may.
+func TestReadsUseTheirIndexes(t *testing.T) {
+	db := dbtest.OpenURL(t, dbtest.URL(t, "postgres")+"&enable_seqscan=off")
+	a := newAppends(t, db)
+	var room store.RoomNID
+	var row *store.EventRow
+	for n := range 4 {
+		var head store.EventNID
+		room, head = a.room()
+		group := &store.Append{Room: room, Head: head, Members: []store.MemberChange{{Member: a.by, Membership: store.Join, Event: head}}}
+		for m := range 10 {
+			row = a.row(room, fmt.Sprint(m))
+			key := store.TxnKey{Device: int64(n), Hash: [16]byte{byte(m)}}
+			group.Events = append(group.Events, row)
+			group.Txns = append(group.Txns, store.Txn{Key: key, Event: row.NID, Answer: "a"})
+		}
+		must(t, db.Append(t.Context(), group))
+	}
+	must(t, db.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(`ANALYZE events, txns, memberships, changes`)
+		return err
+	}))
+	bound, err := db.StreamBound(t.Context())
+	must(t, err)
+	for what, read := range map[string]func(tx *store.Tx) error{
+		"a timeline, backward": func(tx *store.Tx) error {
+			_, err := tx.Timeline(room, store.Place{}, store.Place{Pos: bound}, true, 20)
+			return err
+		},
+		"a timeline, forward": func(tx *store.Tx) error {
+			_, err := tx.Timeline(room, store.Place{}, store.Place{Pos: bound}, false, 20)
+			return err
+		},
+		"an event of a room": func(tx *store.Tx) error { _, err := tx.EventInRoom(room, row.Event.ID()); return err },
+		"the stream":         func(tx *store.Tx) error { return tx.Stream(bound-20, bound, 100, func(*store.EventRow) {}) },
+		"changes":            func(tx *store.Tx) error { return tx.Changes(bound-20, bound, func(store.Change) {}) },
+		"memberships":        func(tx *store.Tx) error { return tx.MembershipsOf(a.by.NID, func(store.MemberRow) {}) },
+		"a membership":       func(tx *store.Tx) error { _, err := tx.Membership(room, a.by.NID); return err },
+		"servers of a room":  func(tx *store.Tx) error { return tx.ServerNIDsIn(room, func(store.ServerNID) {}) },
+		"transactions of events": func(tx *store.Tx) error {
+			return tx.TxnsOf(1, []store.EventNID{row.NID}, func(store.EventNID, string) {})
+		},
+		"counts of a thread": func(tx *store.Tx) error { _, err := tx.ThreadCounts(row.NID); return err },
+		"an answer":          func(tx *store.Tx) error { _, _, err := tx.TxnAnswer(store.TxnKey{Device: 3}); return err },
+		"rooms with something to send": func(tx *store.Tx) error {
+			return tx.OutgoingRooms(a.by.Server, bound-20, bound, func(store.RoomNID) {})
+		},
+	} {
+		before := scans(t, db)
+		for range 8 { // from the sixth time on a plan knows no parameters
+			must(t, db.Read(t.Context(), read))
+		}
+		if after := scans(t, db); after != before {
+			t.Errorf("%s goes through a whole table: %s, before %s", what, after, before)
+		}
+	}
+	before := scans(t, db)
+	head := row.NID
+	row = a.row(room, "one more")
+	must(t, db.Append(t.Context(), &store.Append{
+		Room: room, Head: head, Events: []*store.EventRow{row}, Txns: []store.Txn{{Key: store.TxnKey{Device: 99}, Event: row.NID, Answer: "a"}},
+	}))
+	if after := scans(t, db); after != before {
+		t.Errorf("an append goes through a whole table: %s, before %s", after, before)
+	}
+}
+
+// scans counts how often the large tables were gone through, by any connection.
+func scans(t *testing.T, db *store.DB) (text string) {
+	t.Helper()
+	for range db.Conns() { // each says what it has done when it is asked to, or goes idle for a while
+		must(t, db.Read(t.Context(), func(tx *store.Tx) error { return tx.Query(`SELECT pg_stat_force_next_flush()`, nil) }))
+	}
+	must(t, db.Read(t.Context(), func(tx *store.Tx) error {
+		return tx.Query(`SELECT relname::text, seq_scan FROM pg_stat_user_tables WHERE relname IN ('events', 'txns', 'memberships', 'changes') ORDER BY relname`,
+			func(r *store.Row) error {
+				text += fmt.Sprint(r.Text(0), " ", r.Int64(1), "; ")
+				return nil
+			})
+	}))
+	return text
+}
