@@ -8,10 +8,10 @@ import (
 	"conclave/internal/testserver/dbtest"
 )
 
-// TestReadsUseTheirIndexes runs the reads of the hot paths on a PostgreSQL that goes through a whole table only where no
-// index serves: none may.
+// TestReadsUseTheirIndexes runs the reads of the hot paths on a PostgreSQL, where the store's settings let it go through a
+// whole table only if no index serves: none may.
 func TestReadsUseTheirIndexes(t *testing.T) {
-	db := dbtest.OpenURL(t, dbtest.URL(t, "postgres")+"&enable_seqscan=off")
+	db := dbtest.Open(t, "postgres")
 	a := newAppends(t, db)
 	var room store.RoomNID
 	var row *store.EventRow

@@ -46,6 +46,11 @@ var pgSettings = map[string]string{
 	"statement_timeout":                   "30s",
 	"lock_timeout":                        "10s",
 	"idle_in_transaction_session_timeout": "10s",
+
+	// A plan is kept for as long as a connection lives, and one that was made while a table was nearly empty would go
+	// through all of it ever after. Every statement of a running server is meant to be answered from an index; where none
+	// serves, this setting changes nothing.
+	"enable_seqscan": "off",
 }
 
 // openPostgres connects to a database and takes it for this process, unless it is one of a cluster.
@@ -55,6 +60,9 @@ func openPostgres(ctx context.Context, db *DB, o Options) (engine, error) {
 		return nil, errors.New("the URL of the PostgreSQL database cannot be read") // the error could show its password
 	}
 	for name, value := range pgSettings {
+		if o.AsIs && name == "enable_seqscan" { // whoever opens a database to inspect it reads all of it
+			continue
+		}
 		if cfg.ConnConfig.RuntimeParams[name] == "" {
 			cfg.ConnConfig.RuntimeParams[name] = value
 		}
