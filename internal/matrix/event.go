@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 )
 
 // Event is an event of a room (spec: "PDU"). It is immutable and safe for concurrent use: its canonical text as signed,
@@ -23,6 +24,26 @@ type Event struct {
 	prev     []EventID
 	auth     []EventID
 	redacts  EventID
+
+	levels atomic.Pointer[parsedLevels] // once somebody asked
+}
+
+// parsedLevels is what PowerLevels answers.
+type parsedLevels struct {
+	levels PowerLevels
+	err    error
+}
+
+// PowerLevels is ParsePowerLevels of the event's content, done once: every event of a room is judged by the same
+// m.room.power_levels. The maps of the answer are shared and must not be changed.
+func (e *Event) PowerLevels() (PowerLevels, error) {
+	known := e.levels.Load()
+	if known == nil {
+		known = &parsedLevels{}
+		known.levels, known.err = ParsePowerLevels(e.content, e.version)
+		e.levels.Store(known)
+	}
+	return known.levels, known.err
 }
 
 // The bounds of an event (server-server API and threats.md section 1).

@@ -209,9 +209,13 @@ func (w *liteWriter) transaction(group []*liteItem) (began bool, err error) {
 	if err := w.conn.run("BEGIN IMMEDIATE"); err != nil {
 		return false, err
 	}
+	run := w.savepoint
+	if len(group) == 1 { // its failure takes none with it, and a savepoint copies every page that is written
+		run = w.runItem
+	}
 	good := 0
 	for _, it := range group {
-		if err := w.savepoint(ctx, it); err != nil {
+		if err := run(ctx, it); err != nil {
 			return true, errors.Join(err, w.rollback())
 		}
 		if it.err == nil && it.panicked == nil {
@@ -238,11 +242,8 @@ func (w *liteWriter) savepoint(ctx context.Context, it *liteItem) error {
 	if err := w.conn.run("SAVEPOINT item"); err != nil {
 		return err
 	}
-	it.out, it.taker, it.err, it.panicked = outcome{}, nil, nil, nil
-	w.contain(ctx, it)
-	it.taker, w.taker = w.taker, nil
-	if w.conn.c.AutocommitEnabled() {
-		return errors.Join(errUndone, it.err)
+	if err := w.runItem(ctx, it); err != nil {
+		return err
 	}
 	if it.err != nil || it.panicked != nil {
 		w.conn.c.SetInterrupt(nil) // it may have failed because the time is over
@@ -252,6 +253,17 @@ func (w *liteWriter) savepoint(ctx context.Context, it *liteItem) error {
 		w.conn.c.SetInterrupt(ctx.Done())
 	}
 	return w.conn.run("RELEASE item")
+}
+
+// runItem runs an item: by itself the only one of a transaction, which is rolled back if it fails.
+func (w *liteWriter) runItem(ctx context.Context, it *liteItem) error {
+	it.out, it.taker, it.err, it.panicked = outcome{}, nil, nil, nil
+	w.contain(ctx, it)
+	it.taker, w.taker = w.taker, nil
+	if w.conn.c.AutocommitEnabled() {
+		return errors.Join(errUndone, it.err)
+	}
+	return nil
 }
 
 // contain runs an item and keeps its panic for its caller.

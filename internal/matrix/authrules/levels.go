@@ -34,7 +34,7 @@ func LevelsOf(v matrix.RoomVersion, s State) Levels {
 	create := s.Get("m.room.create", "")
 	found := false
 	if ev := s.Get("m.room.power_levels", ""); ev != nil {
-		parsed, err := matrix.ParsePowerLevels(ev.Content(), v)
+		parsed, err := ev.PowerLevels()
 		l.PowerLevels, found = parsed, err == nil
 	}
 	if !found {
@@ -75,7 +75,7 @@ func (c *check) powerLevels(level int64) error {
 		}
 		return fmt.Sprintf("%d.%d", c.n.levels, max(1, sub-3))
 	}
-	next, err := matrix.ParsePowerLevels(c.e.Content(), c.v)
+	next, err := c.e.PowerLevels()
 	if err != nil {
 		return refuse(rule(malformed(err)), "the power levels are not all numbers")
 	}
@@ -124,7 +124,7 @@ func malformed(err error) int {
 // its default: absence is no value that could be too high.
 func (c *check) namedChanges(rule string, had *matrix.Event, level int64) error {
 	names := slices.Sorted(maps.Keys(namedLevels(&c.levels.PowerLevels)))
-	next, err := matrix.ParsePowerLevels(c.e.Content(), c.v)
+	next, err := c.e.PowerLevels()
 	if err != nil {
 		return err
 	}
