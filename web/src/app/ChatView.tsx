@@ -60,7 +60,7 @@ export function ChatView({
     <ChatContext value={chat}>
       <TooltipProvider delayDuration={450}>
         <div className="flex h-full bg-canvas">
-          {inside ? (
+          {inside && !phone ? (
             <a
               href="#content"
               className="fixed top-2 left-2 z-50 rounded-lg bg-accent px-4 py-2.5 text-sm font-medium text-on-accent not-focus-visible:sr-only"
