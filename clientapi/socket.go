@@ -23,8 +23,9 @@ const (
 // Bounds of a socket.
 const (
 	socketBuffer   = 64 << 10         // bytes that the kernel may hold for a client that does not read
-	stallTime      = 15 * time.Second // how long a write may take before the client counts as not reading
-	farewellTime   = 5 * time.Second  // for the last frame
+	stallTime      = 15 * time.Second // how long a frame may take before the client counts as not reading
+	slowestClient  = 16 << 10         // bytes per second, of a frame beyond that
+	farewellTime   = 15 * time.Second // for the frame under way and the last one
 	socketProtocol = "m.json"
 )
 
@@ -84,9 +85,10 @@ func (s *Server) socketToken(r *Request) (string, error) {
 // socketConn is one open socket. One goroutine reads calls and answers them in order, another sends responses of sync;
 // both write through write.
 type socketConn struct {
-	s    *Server
-	r    *Request
-	conn *websocket.Conn
+	s      *Server
+	r      *Request
+	conn   *websocket.Conn
+	cancel context.CancelCauseFunc
 
 	mu      gosync.Mutex // of writes
 	failure error        // the first write that failed; nothing follows it
@@ -101,12 +103,12 @@ func (c *socketConn) serve(ctx context.Context, q sync.Request) {
 	if tcp, ok := c.conn.NetConn().(interface{ SetWriteBuffer(int) error }); ok {
 		_ = tcp.SetWriteBuffer(socketBuffer) // a larger one only means that a stalled client is noticed later
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, c.cancel = context.WithCancelCause(ctx)
+	defer c.cancel(nil)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		cancel(c.read(ctx))
+		c.cancel(c.read(ctx))
 	}()
 	go c.beat(ctx)
 	err := c.s.Sync.Follow(ctx, q, func(answer *sync.Response) error {
@@ -116,21 +118,27 @@ func (c *socketConn) serve(ctx context.Context, q sync.Request) {
 		}
 		return c.write(websocket.TextMessage, raw)
 	})
-	cancel(err)
+	c.cancel(err)
 	c.farewell(context.Cause(ctx))
 	_ = c.conn.Close() // ends the reader
 	<-done
 }
 
-// write sends one frame, or fails after stallTime. A frame that has begun goes on for as long again while the farewell
-// waits for it.
+// write sends one frame. A client that does not take it within its time counts as not reading: nothing follows but the
+// farewell, for which the frame that has begun gets some time more, since nothing can be said in the middle of it.
 func (c *socketConn) write(kind int, data []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.failure != nil {
 		return c.failure
 	}
-	if err := c.conn.SetWriteDeadline(time.Now().Add(stallTime)); err != nil {
+	patience := stallTime + time.Duration(len(data)/slowestClient)*time.Second
+	stalled := time.AfterFunc(patience, func() {
+		c.s.Log.Info("the client of a socket does not read")
+		c.cancel(errTooSlow)
+	})
+	defer stalled.Stop()
+	if err := c.conn.SetWriteDeadline(time.Now().Add(patience + farewellTime)); err != nil {
 		c.failure = err
 		return err
 	}
