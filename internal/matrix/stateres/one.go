@@ -28,11 +28,15 @@ func (r *resolver) one() (map[StateKey]matrix.EventID, error) {
 	}
 	for _, typ := range []string{"m.room.power_levels", "m.room.join_rules", "m.room.member"} {
 		for _, key := range r.disputedKeys(func(k StateKey) bool { return k.Type == typ }) {
-			r.chain(state, key)
+			if err := r.chain(state, key); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for _, key := range r.disputedKeys(func(k StateKey) bool { return !resolvedFirst(k.Type) }) {
-		r.pick(state, key)
+		if err := r.pick(state, key); err != nil {
+			return nil, err
+		}
 	}
 	return state, nil
 }
@@ -73,23 +77,31 @@ func (r *resolver) candidates(key StateKey) []*matrix.Event {
 }
 
 // chain takes the first candidate of a place and then each that the one before allows, until one is refused.
-func (r *resolver) chain(state map[StateKey]matrix.EventID, key StateKey) {
+func (r *resolver) chain(state map[StateKey]matrix.EventID, key StateKey) error {
 	for i, e := range r.candidates(key) {
+		if err := r.step(); err != nil {
+			return err
+		}
 		if i > 0 && authrules.Check(e, view{r: r, state: state}) != nil {
-			return
+			return nil
 		}
 		state[key] = e.ID()
 	}
+	return nil
 }
 
 // pick takes the deepest candidate that is allowed.
-func (r *resolver) pick(state map[StateKey]matrix.EventID, key StateKey) {
+func (r *resolver) pick(state map[StateKey]matrix.EventID, key StateKey) error {
 	events := r.candidates(key)
 	slices.Reverse(events)
 	for _, e := range events {
+		if err := r.step(); err != nil {
+			return err
+		}
 		if authrules.Check(e, view{r: r, state: state}) == nil {
 			state[key] = e.ID()
-			return
+			return nil
 		}
 	}
+	return nil
 }

@@ -17,11 +17,18 @@ type Fetch func([]matrix.EventID) (map[matrix.EventID]*matrix.Event, error)
 // Resolve resolves states of a room. get is asked in batches for the events of the states and their auth chains;
 // rejected says whether an event that get returned was rejected.
 func Resolve(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, get Fetch, rejected func(matrix.EventID) bool) (map[StateKey]matrix.EventID, error) {
+	return ResolveWithin(v, sets, get, rejected, func() error { return nil })
+}
+
+// ResolveWithin is Resolve for states that strangers made: whoever crafts them decides how long it takes. step is called
+// for each piece of work, an event looked at once, and ends the resolution if it returns an error.
+func ResolveWithin(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, get Fetch, rejected func(matrix.EventID) bool, step func() error) (map[StateKey]matrix.EventID, error) {
 	agreed, disputed := separate(sets, v.StateRes() == 1)
 	if len(disputed) == 0 {
 		return agreed, nil
 	}
-	r := &resolver{v: v, sets: sets, agreed: agreed, disputed: disputed, get: get, rejected: rejected, events: map[matrix.EventID]*matrix.Event{}}
+	r := &resolver{v: v, sets: sets, agreed: agreed, disputed: disputed, get: get, rejected: rejected, step: step,
+		events: map[matrix.EventID]*matrix.Event{}, levels: map[[2]matrix.EventID]authrules.Levels{}}
 	if v.StateRes() == 1 {
 		return r.one()
 	}
@@ -76,7 +83,9 @@ type resolver struct {
 	disputed map[StateKey][]matrix.EventID
 	get      Fetch
 	rejected func(matrix.EventID) bool
-	events   map[matrix.EventID]*matrix.Event // nil: not held
+	step     func() error
+	events   map[matrix.EventID]*matrix.Event       // nil: not held
+	levels   map[[2]matrix.EventID]authrules.Levels // by creation and m.room.power_levels
 }
 
 // fetchSize is how many events are asked for at a time.

@@ -29,7 +29,11 @@ func (r *resolver) two() (map[StateKey]matrix.EventID, error) {
 		return nil, err
 	}
 	power := r.powerEvents(full)
-	if err := r.iterate(state, r.sortByPower(power, create), create); err != nil {
+	first, err := r.sortByPower(power, create)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.iterate(state, first, create); err != nil {
 		return nil, err
 	}
 	var rest []*matrix.Event
@@ -111,6 +115,9 @@ func (r *resolver) authDifference(full map[matrix.EventID]bool) error {
 		}
 		next := map[matrix.EventID][]uint64{}
 		for _, id := range ids {
+			if err := r.step(); err != nil {
+				return err
+			}
 			ev := r.events[id]
 			if ev == nil {
 				continue
@@ -183,6 +190,9 @@ func (r *resolver) subgraph(full map[matrix.EventID]bool) error {
 				continue
 			}
 			seen[id] = true
+			if err := r.step(); err != nil {
+				return err
+			}
 			ev := r.events[id]
 			if ev == nil {
 				continue
@@ -288,11 +298,15 @@ func earlier(a, b *matrix.Event) int {
 }
 
 // sortByPower is the reverse topological power ordering: Kahn's algorithm over the auth events among the set.
-func (r *resolver) sortByPower(set map[matrix.EventID]bool, create *matrix.Event) []*matrix.Event {
+func (r *resolver) sortByPower(set map[matrix.EventID]bool, create *matrix.Event) ([]*matrix.Event, error) {
 	waiting := map[matrix.EventID]int{}
 	children := map[matrix.EventID][]matrix.EventID{}
-	h := &ranks{}
+	levels := make(map[matrix.EventID]int64, len(set))
 	for id := range set {
+		if err := r.step(); err != nil {
+			return nil, err
+		}
+		levels[id] = r.senderLevel(r.events[id], create)
 		for _, parent := range unique(r.events[id].AuthEvents()) {
 			if set[parent] {
 				waiting[id]++
@@ -300,9 +314,10 @@ func (r *resolver) sortByPower(set map[matrix.EventID]bool, create *matrix.Event
 			}
 		}
 	}
+	h := &ranks{}
 	for id := range set {
 		if waiting[id] == 0 {
-			*h = append(*h, ranked{r.events[id], r.senderLevel(r.events[id], create)})
+			*h = append(*h, ranked{r.events[id], levels[id]})
 		}
 	}
 	heap.Init(h)
@@ -312,29 +327,50 @@ func (r *resolver) sortByPower(set map[matrix.EventID]bool, create *matrix.Event
 		sorted = append(sorted, next.ev)
 		for _, id := range children[next.ev.ID()] {
 			if waiting[id]--; waiting[id] == 0 {
-				heap.Push(h, ranked{r.events[id], r.senderLevel(r.events[id], create)})
+				heap.Push(h, ranked{r.events[id], levels[id]})
 			}
 		}
 	}
-	return sorted
+	return sorted, nil
 }
 
 func unique(ids []matrix.EventID) []matrix.EventID {
 	return slices.Compact(slices.Sorted(slices.Values(ids)))
 }
 
-// senderLevel is the power of an event's sender by the event's own auth events.
+// maxLevels bounds the power levels kept at hand, each of which may name thousands of users.
+const maxLevels = 64
+
+// senderLevel is the power of an event's sender by the event's own auth events. What levels say is worked out once: many
+// events stand on the same, which may be long.
 func (r *resolver) senderLevel(e *matrix.Event, create *matrix.Event) int64 {
 	state := authrules.Map{}
 	if create != nil {
 		state[StateKey{Type: "m.room.create"}] = create
 	}
+	var key [2]matrix.EventID
 	for _, id := range e.AuthEvents() {
-		if a := r.events[id]; a != nil {
-			state[keyOf(a)] = a
+		a := r.events[id]
+		if a == nil {
+			continue
+		}
+		at := keyOf(a)
+		state[at] = a
+		switch at {
+		case StateKey{Type: "m.room.create"}:
+			key[0] = id
+		case StateKey{Type: "m.room.power_levels"}:
+			key[1] = id
 		}
 	}
-	levels := authrules.LevelsOf(r.v, state)
+	levels, known := r.levels[key]
+	if !known {
+		if len(r.levels) >= maxLevels {
+			clear(r.levels)
+		}
+		levels = authrules.LevelsOf(r.v, state)
+		r.levels[key] = levels
+	}
 	return levels.UserLevel(e.Sender())
 }
 
@@ -347,6 +383,9 @@ func (r *resolver) sortByMainline(events []*matrix.Event, state map[StateKey]mat
 			break
 		}
 		place[id] = n
+		if err := r.step(); err != nil {
+			return nil, err
+		}
 		if err := r.load([]matrix.EventID{id}); err != nil {
 			return nil, err
 		}
@@ -369,15 +408,23 @@ func (r *resolver) sortByMainline(events []*matrix.Event, state map[StateKey]mat
 	return events, nil
 }
 
-// mainlinePlace is where an event's line of power levels meets the mainline; beyond its end if it never does.
+// mainlinePlace is where an event's line of power levels meets the mainline; beyond its end if it never does. What is
+// found holds for all of the line and is noted in place: lines can be long, and many events can stand on one.
 func (r *resolver) mainlinePlace(e *matrix.Event, place map[matrix.EventID]int) (int, error) {
 	const never = 1 << 60
+	found := never
+	var line []matrix.EventID
 	seen := map[matrix.EventID]bool{}
 	for at := e; at != nil && !seen[at.ID()]; {
+		if err := r.step(); err != nil {
+			return 0, err
+		}
 		if n, ok := place[at.ID()]; ok {
-			return n, nil
+			found = n
+			break
 		}
 		seen[at.ID()] = true
+		line = append(line, at.ID())
 		id, ok, err := r.powerLevelsOf(at)
 		if err != nil {
 			return 0, err
@@ -387,7 +434,10 @@ func (r *resolver) mainlinePlace(e *matrix.Event, place map[matrix.EventID]int) 
 		}
 		at = r.events[id]
 	}
-	return never, nil
+	for _, id := range line {
+		place[id] = found
+	}
+	return found, nil
 }
 
 // powerLevelsOf is the m.room.power_levels among an event's auth events.
@@ -409,6 +459,9 @@ func (r *resolver) powerLevelsOf(e *matrix.Event) (matrix.EventID, bool, error) 
 // iterate is the iterative auth checks algorithm: each event in turn is taken if the state so far allows it.
 func (r *resolver) iterate(state map[StateKey]matrix.EventID, events []*matrix.Event, create *matrix.Event) error {
 	for _, e := range events {
+		if err := r.step(); err != nil {
+			return err
+		}
 		if err := r.load(e.AuthEvents()); err != nil {
 			return err
 		}
