@@ -36,7 +36,8 @@ func (r *Rooms) fill(ctx context.Context, ref Ref, from matrix.ServerName, ev *m
 	inTime, cancel := context.WithTimeout(ctx, fillTime)
 	defer cancel()
 	err := r.fillNow(inTime, ref, from, ev)
-	if err == nil || ctx.Err() != nil {
+	var paused *pausedError
+	if err == nil || ctx.Err() != nil || errors.As(err, &paused) {
 		return err
 	}
 	wait := r.delays.failed(ev.ID(), firstAsk, r.now())

@@ -82,7 +82,8 @@ func (d *draft) currentOf(ctx context.Context, ends []extremity, row *store.Even
 	return after, &needResolution{distinct}
 }
 
-// resolve finds the state that states of a room resolve to, stores its nodes and remembers it.
+// resolve finds the state that states of a room resolve to, stores its nodes and remembers it. It fails with *pausedError
+// where the room has used up its time.
 func (r *Rooms) resolve(ctx context.Context, ref Ref, states []store.State) (store.State, error) {
 	key, states := resolutionKey(ref.NID, states)
 	switch len(states) {
@@ -94,17 +95,25 @@ func (r *Rooms) resolve(ctx context.Context, ref Ref, states []store.State) (sto
 	if known, ok := r.memo.known.GetIfPresent(key); ok {
 		return known, nil
 	}
+	spent, err := r.budgets.begin(ctx, ref.NID)
+	if err != nil {
+		return store.State{}, err
+	}
+	defer spent.end()
 	sets := make([]map[stateres.StateKey]matrix.EventID, len(states))
 	numbers := map[matrix.EventID]store.EventNID{}
 	for i, s := range states {
 		set, err := r.stateSet(ctx, ref, s, numbers)
+		if err == nil {
+			err = spent.look()
+		}
 		if err != nil {
 			return store.State{}, err
 		}
 		sets[i] = set
 	}
-	evidence := &evidence{ctx: ctx, r: r, ref: ref, rejected: map[matrix.EventID]bool{}}
-	resolved, err := stateres.Resolve(ref.Version, sets, evidence.get, evidence.isRejected)
+	evidence := &evidence{ctx: ctx, r: r, ref: ref, rejected: map[matrix.EventID]bool{}, load: spent.load}
+	resolved, err := stateres.ResolveWithin(ref.Version, sets, evidence.get, evidence.isRejected, spent.step)
 	if err != nil {
 		return store.State{}, fmt.Errorf("resolving the state of room %s: %w", ref.ID, err)
 	}
@@ -136,16 +145,24 @@ type evidence struct {
 	r        *Rooms
 	ref      Ref
 	rejected map[matrix.EventID]bool
+	load     func(bytes int) error
 }
 
 func (v *evidence) get(ids []matrix.EventID) (map[matrix.EventID]*matrix.Event, error) {
 	found := make(map[matrix.EventID]*matrix.Event, len(ids))
+	bytes := 0
 	err := v.r.db.Read(v.ctx, func(tx *store.Tx) error {
 		return tx.EventsByID(v.ref.NID, ids, func(row *store.EventRow) {
+			if found[row.Event.ID()] == nil {
+				bytes += row.Event.Size()
+			}
 			found[row.Event.ID()] = row.Event
 			v.rejected[row.Event.ID()] = row.Flags.Has(store.FlagRejected)
 		})
 	})
+	if err == nil {
+		err = v.load(bytes)
+	}
 	return found, err
 }
 

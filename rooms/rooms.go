@@ -57,10 +57,11 @@ type Rooms struct {
 	work   *work.Group // takes events through the door; waited for at the end
 	abroad *work.Group // waits for other servers; cut short at the end, being resumable
 
-	hasher statetree.Hasher
-	cache  *caches
-	memo   *resolutions
-	delays *delays
+	hasher  statetree.Hasher
+	cache   *caches
+	memo    *resolutions
+	budgets *budgets
+	delays  *delays
 
 	filling roomLocks // history being fetched
 	inbound inbound
@@ -96,6 +97,7 @@ func New(ctx context.Context, o Options) (*Rooms, error) {
 		hasher:   statetree.NewHasher(secret),
 		cache:    newCaches(),
 		memo:     newResolutions(),
+		budgets:  newBudgets(o.Clock),
 		delays:   newDelays(),
 		filling:  roomLocks{held: map[store.RoomNID]chan struct{}{}},
 		inbound:  newInbound(),

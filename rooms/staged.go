@@ -202,6 +202,7 @@ func (r *Rooms) round(ctx context.Context, ref Ref) (again time.Duration, err er
 	if r.joining.has(ref.NID) {
 		return 0, nil // the join looks itself, once the room has a state
 	}
+	stuck := map[matrix.EventID]*pausedError{}
 	for after := int64(0); ; {
 		var rows []store.Staged
 		from := map[matrix.EventID]matrix.ServerName{}
@@ -216,7 +217,7 @@ func (r *Rooms) round(ctx context.Context, ref Ref) (again time.Duration, err er
 			return again, err
 		}
 		after = rows[len(rows)-1].NID
-		done, wait, err := r.takeBatch(ctx, ref, rows, from)
+		done, wait, err := r.takeBatch(ctx, ref, rows, from, stuck)
 		r.inbound.looked(ref.NID, len(rows))
 		if err != nil {
 			return again, err
@@ -231,7 +232,7 @@ func (r *Rooms) round(ctx context.Context, ref Ref) (again time.Duration, err er
 }
 
 // takeBatch takes waiting events to their places, parents first, and says which of them are done with.
-func (r *Rooms) takeBatch(ctx context.Context, ref Ref, rows []store.Staged, from map[matrix.EventID]matrix.ServerName) (done []int64, again time.Duration, err error) {
+func (r *Rooms) takeBatch(ctx context.Context, ref Ref, rows []store.Staged, from map[matrix.EventID]matrix.ServerName, stuck map[matrix.EventID]*pausedError) (done []int64, again time.Duration, err error) {
 	resident, err := r.resident(ctx, ref.NID)
 	if err != nil {
 		return nil, 0, err
@@ -249,7 +250,7 @@ func (r *Rooms) takeBatch(ctx context.Context, ref Ref, rows []store.Staged, fro
 		events = append(events, ev)
 	}
 	for _, ev := range inOrder(events, (*matrix.Event).PrevEvents) {
-		err := r.arriveContained(ctx, ref, from[ev.ID()], ev)
+		err := r.tryPlace(ctx, ref, from[ev.ID()], ev, stuck)
 		if ctx.Err() != nil {
 			return done, 0, ctx.Err()
 		}
@@ -270,11 +271,33 @@ func (r *Rooms) takeBatch(ctx context.Context, ref Ref, rows []store.Staged, fro
 	return done, again, nil
 }
 
+// tryPlace takes a waiting event to its place, unless it follows one of those that are stuck because the room is paused:
+// nobody need be asked for what waits here.
+func (r *Rooms) tryPlace(ctx context.Context, ref Ref, from matrix.ServerName, ev *matrix.Event, stuck map[matrix.EventID]*pausedError) error {
+	for _, id := range ev.PrevEvents() {
+		if paused := stuck[id]; paused != nil {
+			stuck[ev.ID()] = paused
+			return paused
+		}
+	}
+	err := r.arriveContained(ctx, ref, from, ev)
+	var paused *pausedError
+	if errors.As(err, &paused) {
+		stuck[ev.ID()] = paused
+	}
+	return err
+}
+
 // putOff decides when an event that could not be taken to its place is tried again.
 func (r *Rooms) putOff(ref Ref, id matrix.EventID, err error) time.Duration {
 	var later *putOffError
 	if errors.As(err, &later) {
 		return later.wait
+	}
+	var paused *pausedError
+	if errors.As(err, &paused) {
+		r.log.Debug("event put off", "room", ref.ID, "event", id, "again_in", paused.wait, "err", err)
+		return paused.wait
 	}
 	wait := r.delays.failed(id, firstRetry, r.now())
 	r.log.Warn("event put off", "room", ref.ID, "event", id, "again_in", wait, "err", err)

@@ -143,6 +143,7 @@ func (s *server) domains(ctx context.Context) (err error) {
 		return err
 	}
 	s.metrics.Count("conclave_room_panics_total", "Panics in the work of rooms that were contained.", s.rooms.Panics)
+	s.metrics.Count("conclave_room_resolution_pauses_total", "How often a room was left alone because its state takes too long to resolve.", s.rooms.Paused)
 	if s.remote != nil {
 		s.rooms.SetSource(federation.NewSource(s.remote.client, s.remote.keyring))
 		if err := s.rooms.Resume(ctx); err != nil {
