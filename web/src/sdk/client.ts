@@ -27,6 +27,8 @@ import type { Credentials } from "./types";
 /** The SDK writes identifiers, and errors with whatever is in them, to the console. Nobody asked it to. */
 const quiet: Logger = { trace() {}, debug() {}, info() {}, warn() {}, error() {}, getChild: () => quiet };
 (logger as unknown as { setLevel(level: "silent", persist: boolean): void }).setLevel("silent", false);
+// A child of the SDK's logger has a level of its own.
+logger.getChild = () => quiet;
 
 /** A request without an answer counts as lost after this; syncs and uploads have times of their own. */
 const requestMs = 60_000;

@@ -139,6 +139,18 @@ describe("two people in a sealed room", () => {
     await expect(b.readAttachment(event, { thumbnail: false, signal })).rejects.toThrow("wrong_hash");
   });
 
+  test("say nothing on the console, where identifiers have no business", async () => {
+    const said = (["log", "info", "debug", "warn", "error"] as const).map((level) =>
+      vi.spyOn(console, level).mockImplementation(() => undefined),
+    );
+    const { a, b, roomId } = await direct();
+    await a.sendText(roomId, "hush");
+    await until("bob reads it", () => bodies(b, roomId).includes("hush"));
+    const lines = said.flatMap((spy) => spy.mock.calls).map((call) => call.map(String).join(" "));
+    expect(lines.filter((line) => line.includes("hs.test"))).toEqual([]);
+    for (const spy of said) spy.mockRestore();
+  });
+
   test("do not begin to send a file that the server will refuse", async () => {
     const { a, roomId } = await direct();
     const progress = vi.fn();

@@ -40,8 +40,8 @@ export function Frame({
             </button>
           </p>
         </section>
-        <p className="mx-auto mt-6 flex items-center justify-center gap-2 text-left text-[13px] text-balance text-ink-2">
-          <ShieldCheck className="size-4 shrink-0 text-good" aria-hidden />
+        <p className="mt-6 text-center text-[13px] text-balance text-ink-2">
+          <ShieldCheck className="mr-1.5 inline size-4 align-[-3px] text-good" aria-hidden />
           {t("auth.promise", { server })}
         </p>
       </main>

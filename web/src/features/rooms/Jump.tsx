@@ -79,7 +79,9 @@ function Finder({ rooms, onPick }: { rooms: RoomSummary[]; onPick(roomId: string
           spellCheck={false}
           className="h-13 min-w-0 flex-1 bg-transparent text-[15px] outline-none placeholder:text-ink-3"
         />
-        <Kbd>Esc</Kbd>
+        <span className="pointer-coarse:hidden">
+          <Kbd>Esc</Kbd>
+        </span>
       </div>
       <ul id={list} role="listbox" aria-label={t("shell.rooms")} className="overflow-y-auto p-1.5">
         {found.map((room, i) => (

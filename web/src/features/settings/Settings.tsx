@@ -61,7 +61,7 @@ export function Settings({ onBack }: { onBack(): void }) {
           </dl>
         </Section>
         <div>
-          <Button onClick={() => setLeaving(true)} className="text-bad">
+          <Button onClick={() => setLeaving(true)} className="text-bad!">
             <LogOut className="size-4" /> {t("settings.signOut")}
           </Button>
         </div>
