@@ -56,7 +56,6 @@ func TestLongLinesOfPowerLevels(t *testing.T) {
 		fork := g.newest()
 		for n := range long {
 			g.must(sketch{sender: alice, typ: "m.room.power_levels", content: g.levels(fmt.Sprintf(`"@bob:one":%d`, 50+n%2)), prev: fork})
-			fork = g.newest()
 			g.must(sketch{sender: bob, typ: "org.example", key: fmt.Sprint(n), content: `{}`})
 			fork = g.newest()
 		}
