@@ -191,6 +191,14 @@ test("both reload and still read everything", async () => {
   }
 });
 
+test("the newest message stays in sight however large the window is", async () => {
+  const newest = alice.message(said.at(-1)?.text ?? "");
+  for (const size of [phone, desktop, phone, { width: 600, height: 500 }, desktop]) {
+    await alice.page.setViewportSize(size);
+    expect(await newest.evaluate(isWhollyInSight)).toBe(true);
+  }
+});
+
 test("what is written while Bob's server is away arrives once it is back", async () => {
   await servers.b.stop();
   await bob.page.locator('[data-connection="offline"]').waitFor();

@@ -21,7 +21,7 @@ void i18n.init({
 export const t = i18n.t;
 
 const locale = undefined;
-const clock = new Intl.DateTimeFormat(locale, { hour: "numeric", minute: "2-digit" });
+const clock = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
 const weekday = new Intl.DateTimeFormat("en", { weekday: "long" });
 const shortWeekday = new Intl.DateTimeFormat("en", { weekday: "short" });
 const dayMonth = new Intl.DateTimeFormat("en", { day: "numeric", month: "short" });

@@ -27,18 +27,26 @@ export function stayAtEnd(scroller: HTMLElement, atEnd: boolean): StayAtEnd {
 
   const distance = (): number => scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop;
 
+  function toEnd(): void {
+    scroller.scrollTop = scroller.scrollHeight;
+  }
+
   function resized(): void {
     resizedAt = performance.now();
-    if (held && distance() > 0) scroller.scrollTop = scroller.scrollHeight;
+    if (held && distance() > 0) toEnd();
   }
 
   function scrolled(): void {
     const up = scroller.scrollTop < top;
     top = scroller.scrollTop;
-    if (distance() <= nearEnd) {
+    const settling = performance.now() - resizedAt <= settleMs;
+    if (held && !touched && settling) {
+      // The list puts rows that it has just measured where they were: after that, the end may be a line further down.
+      if (distance() > 0) toEnd();
+    } else if (distance() <= nearEnd) {
       held = true;
       touched = false;
-    } else if (touched || (up && performance.now() - resizedAt > settleMs)) {
+    } else if (touched || (up && !settling)) {
       held = false;
     }
   }
