@@ -51,6 +51,9 @@ func (d *draft) known(ctx context.Context, id matrix.EventID) (*store.EventRow, 
 			}
 		}
 	}
+	if row, asked := d.held[id]; asked {
+		return row, nil
+	}
 	var row *store.EventRow
 	err := d.r.db.Read(ctx, func(tx *store.Tx) (err error) {
 		row, err = tx.EventInRoom(d.ref.NID, id)
@@ -129,11 +132,7 @@ func (d *draft) redactions(ctx context.Context, row *store.EventRow) error {
 
 // redactedBefore lets a redaction take effect that came before its target.
 func (d *draft) redactedBefore(ctx context.Context, row *store.EventRow) error {
-	var by *store.EventRow
-	err := d.r.db.Read(ctx, func(tx *store.Tx) (err error) {
-		by, err = tx.RedactionOf(d.ref.NID, row.Event.ID())
-		return err
-	})
+	by, err := d.redactionOf(ctx, row.Event.ID())
 	if err != nil || by == nil {
 		return err
 	}
@@ -145,6 +144,23 @@ func (d *draft) redactedBefore(ctx context.Context, row *store.EventRow) error {
 		row.Flags |= store.FlagRedacted
 	}
 	return err
+}
+
+// redactionOf finds a redaction that waits for an event: one of this group, or one that is held.
+func (d *draft) redactionOf(ctx context.Context, id matrix.EventID) (by *store.EventRow, err error) {
+	for _, red := range d.out.Redactions {
+		if red.Target == id && red.TargetNID == 0 {
+			return d.rows[red.By], nil
+		}
+	}
+	if !d.redacted[id] {
+		return nil, nil
+	}
+	err = d.r.db.Read(ctx, func(tx *store.Tx) (err error) {
+		by, err = tx.RedactionOf(d.ref.NID, id)
+		return err
+	})
+	return by, err
 }
 
 // redactionCounts says whether a redaction may take effect on a target of the same room.

@@ -66,6 +66,9 @@ type draft struct {
 	rows map[store.EventNID]*store.EventRow // events of this group
 	load nodeLoader
 
+	held     map[matrix.EventID]*store.EventRow // what is held of events that are to enter; nil for one that is not
+	redacted map[matrix.EventID]bool            // of these, those for which redactions are held
+
 	since uint64 // of the event cache
 }
 

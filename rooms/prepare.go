@@ -12,6 +12,9 @@ import (
 // prepare gives every event of a unit its place in the draft, or says why it may not have one. It reads the database
 // at most for state that is not at hand, and never the network.
 func (d *draft) prepare(ctx context.Context, u *unit) error {
+	if err := d.expect(ctx, u); err != nil {
+		return err
+	}
 	for _, e := range u.entries {
 		var err error
 		if e.template != nil {
@@ -158,7 +161,7 @@ func (d *draft) advance(ctx context.Context, e *entry, row *store.EventRow, afte
 	end := extremity{row.NID, row.Event.ID(), row.Event.Depth()}
 	parents := row.Event.PrevEvents()
 	if e.incoming != nil {
-		parents = e.incoming.parents()
+		parents = d.throughAside(e.incoming.parents())
 	}
 	left := d.remaining(parents)
 	late := e.incoming != nil && e.incoming.late

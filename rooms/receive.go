@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"conclave/internal/matrix"
@@ -225,9 +226,14 @@ type arrival struct {
 	before  *store.State     // the state before it, if another server said so; else it follows from the parents
 	missing []matrix.EventID // with before: parents that we do not hold
 
-	rows    map[matrix.EventID]*store.EventRow // itself, its parents and its auth events, as far as they are held
-	late    bool
-	foreign map[matrix.EventID]bool // of these, those that are events of other rooms
+	glance
+}
+
+// glance is what is held of some events of a room, and of what they name.
+type glance struct {
+	rows    map[matrix.EventID]*store.EventRow // themselves, their parents and their auth events
+	foreign map[matrix.EventID]bool            // of the auth events, those that are events of other rooms
+	awaited map[matrix.EventID]bool            // of the events, those that one with a place follows already
 }
 
 // lacking is the error of an event of which something is not held that has to be.
@@ -280,23 +286,49 @@ func (r *Rooms) settle(ctx context.Context, ref Ref, a *arrival) error {
 }
 
 // look reads what is held of an event and of what it names.
-func (r *Rooms) look(ctx context.Context, ref Ref, a *arrival) error {
-	ids := append([]matrix.EventID{a.event.ID()}, a.event.PrevEvents()...)
-	ids = append(ids, a.event.AuthEvents()...)
+func (r *Rooms) look(ctx context.Context, ref Ref, a *arrival) (err error) {
+	a.glance, err = r.glance(ctx, ref, a.event)
+	return err
+}
+
+// late says whether something that has a place follows the event already.
+func (a *arrival) late() bool { return a.awaited[a.event.ID()] }
+
+// glance reads what is held of events and of what they name.
+func (r *Rooms) glance(ctx context.Context, ref Ref, events ...*matrix.Event) (g glance, err error) {
+	named := map[matrix.EventID]bool{}
+	ids := make([]matrix.EventID, len(events))
 	if create, ok := createID(ref); ok {
-		ids = append(ids, create)
+		named[create] = true
 	}
-	return r.db.Read(ctx, func(tx *store.Tx) error {
-		a.rows, a.foreign = map[matrix.EventID]*store.EventRow{}, map[matrix.EventID]bool{}
-		err := tx.EventsByID(ref.NID, ids, func(row *store.EventRow) { a.rows[row.Event.ID()] = row })
+	for i, ev := range events {
+		ids[i] = ev.ID()
+		for _, list := range [][]matrix.EventID{{ev.ID()}, ev.PrevEvents(), ev.AuthEvents()} {
+			for _, id := range list {
+				named[id] = true
+			}
+		}
+	}
+	err = r.db.Read(ctx, func(tx *store.Tx) error {
+		g = glance{map[matrix.EventID]*store.EventRow{}, map[matrix.EventID]bool{}, map[matrix.EventID]bool{}}
+		err := tx.EventsByID(ref.NID, slices.Collect(maps.Keys(named)), func(row *store.EventRow) { g.rows[row.Event.ID()] = row })
 		if err != nil {
 			return err
 		}
-		if a.late, err = tx.IsMissing(ref.NID, a.event.ID()); err != nil {
+		if err := tx.Awaited(ref.NID, ids, func(id matrix.EventID) { g.awaited[id] = true }); err != nil {
 			return err
 		}
-		return tx.Elsewhere(ref.NID, a.event.AuthEvents(), func(id matrix.EventID) { a.foreign[id] = true })
+		var elsewhere []matrix.EventID // an event that is held here is not held in another room
+		for _, ev := range events {
+			for _, id := range ev.AuthEvents() {
+				if g.rows[id] == nil {
+					elsewhere = append(elsewhere, id)
+				}
+			}
+		}
+		return tx.Elsewhere(ref.NID, elsewhere, func(id matrix.EventID) { g.foreign[id] = true })
 	})
+	return g, err
 }
 
 // createID is the ID of a room's create event, where the room's own ID says it.
@@ -424,7 +456,7 @@ func (r *Rooms) pass(ctx context.Context, ref Ref, a *arrival, before store.Stat
 	if err != nil {
 		return err
 	}
-	in := &incoming{event: a.event, before: before, late: a.late, missing: a.missing}
+	in := &incoming{event: a.event, before: before, late: a.late(), missing: a.missing}
 	if in.follows, err = r.follows(ctx, ref, a); err != nil {
 		return err
 	}

@@ -389,7 +389,7 @@ func TestAnyOrder(t *testing.T) {
 // randomEvent is an event that the state before it allows.
 func randomEvent(rt *rapid.T, w *world, parents []matrix.EventID) event {
 	name := rapid.StringMatching(`[a-z]{4}`).Draw(rt, "name")
-	switch rapid.IntRange(0, 4).Draw(rt, "kind") {
+	switch rapid.IntRange(0, 9).Draw(rt, "kind") { // half of them messages, so that there are runs
 	case 0:
 		return event{sender: alice, typ: "m.room.name", key: key(""), content: map[string]any{"name": name}, prev: parents}
 	case 1:

@@ -328,7 +328,7 @@ func (r *Rooms) admissible(ctx context.Context, ref Ref, ev *matrix.Event) (*inc
 	if refused != nil {
 		return nil, forbidden(refused)
 	}
-	in := &incoming{event: ev, before: before, late: a.late, send: true}
+	in := &incoming{event: ev, before: before, late: a.late(), send: true}
 	in.follows, err = r.follows(ctx, ref, a)
 	return in, err
 }

@@ -249,7 +249,23 @@ func (r *Rooms) takeBatch(ctx context.Context, ref Ref, rows []store.Staged, fro
 		numbers[row.ID], received[row.ID] = row.NID, row.Received
 		events = append(events, ev)
 	}
-	for _, ev := range inOrder(events, (*matrix.Event).PrevEvents) {
+	events = inOrder(events, (*matrix.Event).PrevEvents)
+	for alone, streak := 0, 1; len(events) > 0; alone-- {
+		if alone <= 0 {
+			n := r.takeRun(ctx, ref, events)
+			for _, ev := range events[:n] {
+				r.delays.forget(ev.ID())
+				done = append(done, numbers[ev.ID()])
+			}
+			if events = events[n:]; len(events) == 0 {
+				break
+			}
+			if alone, streak = streak, 2*streak; n > 0 { // the fewer runs there are, the less often one is looked for
+				alone, streak = 1, 1
+			}
+		}
+		ev := events[0]
+		events = events[1:]
 		err := r.tryPlace(ctx, ref, from[ev.ID()], ev, stuck)
 		if ctx.Err() != nil {
 			return done, 0, ctx.Err()

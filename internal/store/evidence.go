@@ -66,14 +66,25 @@ func (tx *Tx) CloseGaps(room RoomNID, missing []matrix.EventID) error {
 	})
 }
 
-// IsMissing says whether an event of a room is followed by one that has a place there.
-func (tx *Tx) IsMissing(room RoomNID, id matrix.EventID) (yes bool, err error) {
-	err = tx.Query(`SELECT EXISTS (SELECT 1 FROM gaps g JOIN events e ON e.nid = g.event
-		WHERE g.room = $1 AND g.missing = $2 AND e.pos IS NOT NULL)`, func(r *Row) error {
-		yes = r.Bool(0)
-		return nil
-	}, room, string(id))
-	return yes, err
+// Awaited finds which of some events are followed by one that has a place in the room already.
+func (tx *Tx) Awaited(room RoomNID, ids []matrix.EventID, each func(matrix.EventID)) error {
+	return chunks(ids, func(part []matrix.EventID) error {
+		return tx.Query(`SELECT DISTINCT g.missing FROM gaps g JOIN events e ON e.nid = g.event
+			WHERE g.room = $1 AND g.missing IN ({texts $2}) AND e.pos IS NOT NULL`, func(r *Row) error {
+			each(matrix.EventID(r.Text(0)))
+			return nil
+		}, room, texts(part))
+	})
+}
+
+// Redacted finds for which of some events redactions are known, in force or waiting for them.
+func (tx *Tx) Redacted(room RoomNID, ids []matrix.EventID, each func(matrix.EventID)) error {
+	return chunks(ids, func(part []matrix.EventID) error {
+		return tx.Query(`SELECT DISTINCT target FROM redactions WHERE room = $1 AND target IN ({texts $2})`, func(r *Row) error {
+			each(matrix.EventID(r.Text(0)))
+			return nil
+		}, room, texts(part))
+	})
 }
 
 // NewestGap finds the latest event in a stretch of a room's timeline, after lo and up to hi, of whose parents some are
