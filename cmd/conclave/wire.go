@@ -150,6 +150,7 @@ func (s *server) domains(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	s.work.Go("departures", s.rooms.RunDepartures)
 	s.accounts = accounts.New(accounts.Options{DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log})
 	k := keys.Options{DB: s.db, IsOurs: s.identity.IsOurs, Bus: s.bus, Log: s.log}
 	m := media.Options{DB: s.db, Config: s.conf, Server: s.identity.Name(), Log: s.log}

@@ -223,9 +223,17 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 }
 
 // Deactivate closes an account for good: nobody can log in any more, all sessions end at once, and the name stays taken.
+// A job makes the user leave its rooms.
 func (a *Accounts) Deactivate(ctx context.Context, user store.UserNID) error {
 	return a.db.Write(ctx, func(tx *store.Tx) error {
+		account, err := tx.LockAccount(user)
+		if err != nil || account == nil {
+			return err
+		}
 		if err := tx.Deactivate(user); err != nil {
+			return err
+		}
+		if err := tx.AddJob(store.JobDepart, string(account.ID), a.now().UnixMilli()); err != nil {
 			return err
 		}
 		return a.deleteDevices(tx, user, nil)

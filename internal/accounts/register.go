@@ -69,12 +69,28 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 		if !made {
 			return errTaken()
 		}
+		if err := firstProfile(tx, user.NID, name); err != nil {
+			return err
+		}
 		return open(tx)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return login, nil
+}
+
+// firstProfile gives a new user its name as display name: clients would show the whole user ID otherwise.
+func firstProfile(tx *store.Tx, user store.UserNID, name string) error {
+	fields, err := matrix.Encode(map[string]string{DisplayName: name})
+	if err != nil {
+		return err
+	}
+	if err := tx.SetProfile(user, string(fields)); err != nil {
+		return err
+	}
+	_, err = tx.AddChange(store.ChangeProfile, 0, user)
+	return err
 }
 
 // nonces are the challenges of shared-secret registration, good for a minute and one use.

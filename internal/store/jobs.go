@@ -1,0 +1,57 @@
+package store
+
+// JobKind says what is to be done by a job.
+type JobKind string
+
+// The kinds of jobs, and what their keys are.
+const (
+	JobDepart JobKind = "depart" // a user ID: its account was closed, and it is to leave its rooms
+)
+
+// Job is work that outlives its request, leased by whoever does it.
+type Job struct {
+	Kind   JobKind
+	Key    string
+	Cursor string // how far it has come, as its kind understands it
+	Fence  int64  // of the lease
+}
+
+// AddJob notes work that is due at a time (ms), unless it is noted already.
+func (tx *Tx) AddJob(kind JobKind, key string, due int64) error {
+	_, err := tx.Exec(`INSERT INTO jobs (kind, key, due) VALUES ($1, $2, $3) ON CONFLICT (kind, key) DO NOTHING`, string(kind), key, due)
+	return err
+}
+
+// JobDue says whether a job of a kind is due at the time now (ms) and nobody works at it.
+func (tx *Tx) JobDue(kind JobKind, now int64) (yes bool, err error) {
+	err = tx.Query(`SELECT EXISTS (SELECT 1 FROM jobs WHERE kind = $1 AND due <= $2 AND lease_until < {now})`, func(r *Row) error {
+		yes = r.Bool(0)
+		return nil
+	}, string(kind), now)
+	return yes, err
+}
+
+// LeaseJob takes a job of a kind that is due at the time now (ms) and that nobody works at; nil if there is none.
+func (tx *Tx) LeaseJob(kind JobKind, now, leaseMS int64) (job *Job, err error) {
+	err = tx.Query(`UPDATE jobs SET fence = fence + 1, lease_until = {now} + $3 WHERE kind = $1 AND key = (
+		SELECT key FROM jobs WHERE kind = $1 AND due <= $2 AND lease_until < {now} ORDER BY due, key LIMIT 1 {skip locked})
+		RETURNING key, cursor, fence`, func(r *Row) error {
+		job = &Job{kind, r.Text(0), r.Text(1), r.Int64(2)}
+		return nil
+	}, string(kind), now, leaseMS)
+	return job, err
+}
+
+// SaveJob stores how far a job has come and when it is due again (ms), and renews the lease, or gives it back if leaseMS
+// is 0. It reports false if the lease was lost, and then stores nothing.
+func (tx *Tx) SaveJob(j Job, due, leaseMS int64) (bool, error) {
+	n, err := tx.Exec(`UPDATE jobs SET cursor = $4, due = $5, lease_until = CASE WHEN $6 = 0 THEN 0 ELSE {now} + $6 END
+		WHERE kind = $1 AND key = $2 AND fence = $3`, string(j.Kind), j.Key, j.Fence, j.Cursor, due, leaseMS)
+	return n == 1, err
+}
+
+// EndJob removes a job that is done; it reports false if the lease was lost.
+func (tx *Tx) EndJob(j Job) (bool, error) {
+	n, err := tx.Exec(`DELETE FROM jobs WHERE kind = $1 AND key = $2 AND fence = $3`, string(j.Kind), j.Key, j.Fence)
+	return n == 1, err
+}

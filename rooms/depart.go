@@ -1,0 +1,139 @@
+package rooms
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"conclave/internal/cluster"
+	"conclave/internal/matrix"
+	"conclave/internal/store"
+)
+
+// How users whose accounts were closed leave their rooms. A room that does not let them go is tried again, and given up
+// after departTries rounds: some 17 hours.
+const (
+	departLook  = 10 * time.Second
+	departLease = 10 * time.Second // after a crash nobody goes on before its end; that two work at once does no harm
+	departTime  = 20 * time.Second // for one room
+	departAgain = time.Minute      // before the second round, doubling
+	departTries = 10
+)
+
+// RunDepartures makes users whose accounts were closed leave their rooms, and drop their invitations and knocks. What is
+// left to do stands in the memberships, so that it goes on where a crash has interrupted it. It ends with ctx.
+func (r *Rooms) RunDepartures(ctx context.Context) error {
+	wakes, cancel := r.bus.Subscribe(cluster.Sessions)
+	defer cancel()
+	look := time.NewTicker(departLook)
+	defer look.Stop()
+	for {
+		if err := r.departDue(ctx); err != nil && ctx.Err() == nil {
+			r.log.Error("leaving the rooms of a closed account failed", "err", err)
+		}
+		select {
+		case <-wakes:
+		case <-look.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// departDue does the jobs that are due.
+func (r *Rooms) departDue(ctx context.Context) error {
+	for ctx.Err() == nil {
+		now := r.now().UnixMilli()
+		due := false
+		err := r.db.Read(ctx, func(tx *store.Tx) (err error) {
+			due, err = tx.JobDue(store.JobDepart, now)
+			return err
+		})
+		if err != nil || !due {
+			return err
+		}
+		var job *store.Job
+		err = r.db.Write(ctx, func(tx *store.Tx) (err error) {
+			job, err = tx.LeaseJob(store.JobDepart, now, departLease.Milliseconds())
+			return err
+		})
+		if err != nil || job == nil {
+			return err
+		}
+		if err := r.depart(ctx, *job); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// depart lets one user leave every room that it is in, is invited to or knocks at.
+func (r *Rooms) depart(ctx context.Context, job store.Job) error {
+	id := matrix.UserID(job.Key)
+	user, err := r.User(ctx, id)
+	if err != nil {
+		return err
+	}
+	var in []store.RoomNID
+	err = r.db.Read(ctx, func(tx *store.Tx) error {
+		in = nil
+		return tx.MembershipsOf(user.NID, func(m store.MemberRow) {
+			if m.Membership != store.Leave && m.Membership != store.Ban {
+				in = append(in, m.Room)
+			}
+		})
+	})
+	if err != nil {
+		return err
+	}
+	stays := 0
+	for _, room := range in {
+		if err := r.departFrom(ctx, room, Sender{NID: user.NID, ID: id}); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			stays++
+			r.log.Info("a closed account could not leave a room", "room", room, "err", err)
+		}
+		if mine, err := r.saveJob(ctx, job, r.now(), departLease); err != nil || !mine {
+			return err
+		}
+	}
+	return r.departed(ctx, job, stays)
+}
+
+func (r *Rooms) departFrom(ctx context.Context, room store.RoomNID, user Sender) error {
+	ctx, cancel := context.WithTimeout(ctx, departTime)
+	defer cancel()
+	ref, err := r.LookupNID(ctx, room)
+	if err != nil {
+		return err
+	}
+	return r.Leave(ctx, MemberRequest{Room: ref, Sender: user})
+}
+
+// departed ends a job, or puts it off if the user is still in some rooms.
+func (r *Rooms) departed(ctx context.Context, job store.Job, stays int) error {
+	tries, _ := strconv.Atoi(job.Cursor) // nothing at first
+	tries++
+	if stays > 0 && tries < departTries {
+		job.Cursor = strconv.Itoa(tries)
+		_, err := r.saveJob(ctx, job, r.now().Add(departAgain<<(tries-1)), 0)
+		return err
+	}
+	if stays > 0 {
+		r.log.Warn("a closed account stays in rooms that do not let it go", "rooms", stays)
+	}
+	return r.db.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.EndJob(job)
+		return err
+	})
+}
+
+func (r *Rooms) saveJob(ctx context.Context, job store.Job, due time.Time, lease time.Duration) (mine bool, err error) {
+	err = r.db.Write(ctx, func(tx *store.Tx) (err error) {
+		mine, err = tx.SaveJob(job, due.UnixMilli(), lease.Milliseconds())
+		return err
+	})
+	return mine, err
+}
