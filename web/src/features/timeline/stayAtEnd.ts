@@ -1,8 +1,8 @@
 /** How near to the end counts as being there: a person who is this close reads the newest message. */
 export const nearEnd = 60;
 
-/** A list that settles after a change of size scrolls by itself for about this long. */
-const settleMs = 250;
+/** A list that has changed its size measures its rows anew and scrolls by itself: it has settled once it rests for this many frames. */
+const restFrames = 20;
 
 export interface StayAtEnd {
   /** Whether the newest message is held in sight. */
@@ -23,30 +23,38 @@ export function stayAtEnd(scroller: HTMLElement, atEnd: boolean): StayAtEnd {
   let held = atEnd;
   let touched = false;
   let top = scroller.scrollTop;
-  let resizedAt = performance.now();
+  let frame = 0;
+  /** How many frames of rest are still waited for. */
+  let settling = 0;
 
   const distance = (): number => scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop;
 
   function toEnd(): void {
+    if (!held || touched || distance() < 1) return;
     scroller.scrollTop = scroller.scrollHeight;
+    settling = restFrames;
+  }
+
+  function settle(): void {
+    toEnd();
+    settling--;
+    if (settling > 0) frame = requestAnimationFrame(settle);
   }
 
   function resized(): void {
-    resizedAt = performance.now();
-    if (held && distance() > 0) toEnd();
+    if (held && distance() > nearEnd) touched = false; // it was the layout that moved away
+    if (settling <= 0) frame = requestAnimationFrame(settle);
+    settling = restFrames;
+    toEnd();
   }
 
   function scrolled(): void {
     const up = scroller.scrollTop < top;
     top = scroller.scrollTop;
-    const settling = performance.now() - resizedAt <= settleMs;
-    if (held && !touched && settling) {
-      // The list puts rows that it has just measured where they were: after that, the end may be a line further down.
-      if (distance() > 0) toEnd();
-    } else if (distance() <= nearEnd) {
+    if (distance() <= nearEnd) {
       held = true;
       touched = false;
-    } else if (touched || (up && !settling)) {
+    } else if (touched || (up && settling <= 0)) {
       held = false;
     }
   }
@@ -71,6 +79,7 @@ export function stayAtEnd(scroller: HTMLElement, atEnd: boolean): StayAtEnd {
     },
     stop() {
       sizes.disconnect();
+      cancelAnimationFrame(frame);
       for (const type of byPerson) scroller.removeEventListener(type, touch);
       scroller.removeEventListener("scroll", scrolled);
     },
