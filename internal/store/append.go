@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"conclave/internal/matrix"
@@ -165,12 +166,20 @@ func (db *DB) appendGroups(groups []*Append) {
 // appendOnce is one transaction: what was found under the rooms' locks decides which groups it holds.
 func (db *DB) appendOnce(ctx context.Context, groups []*Append) (verdicts []error, err error) {
 	w := &appendWork{db: db, groups: groups, ts: time.Now().UnixMilli()}
+	defer func() {
+		if v := recover(); v != nil { // whoever handed in what does this gets the error, and the node goes on writing
+			db.log.Error("a panic while writing events", "panic", v, "stack", string(debug.Stack()))
+			err = errAppendPanic
+		}
+	}()
 	err = db.Batch2(ctx, w.look, w.write)
 	if errors.Is(err, errNothing) {
 		err = nil
 	}
 	return w.verdicts, err
 }
+
+var errAppendPanic = errors.New("store: a panic while writing events, see the log")
 
 // errNothing ends a transaction none of whose groups can be written.
 var errNothing = errors.New("store: nothing to write")

@@ -245,3 +245,26 @@ func TestRoomBusy(t *testing.T) {
 	must(t, <-ended)
 	must(t, dbs[0].Append(t.Context(), g))
 }
+
+// TestAppendContainsAPanic: a group over which the writer panics gets an error, and the others are written.
+func TestAppendContainsAPanic(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		a := newAppends(t, db)
+		var all sync.WaitGroup
+		for range 5 {
+			room, head := a.room()
+			bad := &store.Append{Room: room, Head: head, Events: []*store.EventRow{a.row(room, "bad")}}
+			bad.Members = []store.MemberChange{{Member: a.by, Membership: store.Join, Event: head, At: 1}} // there is no such event
+			all.Go(func() {
+				if err := db.Append(t.Context(), bad); err == nil {
+					t.Error("written")
+				}
+				if err := db.Append(t.Context(), &store.Append{Room: room, Head: head, Events: []*store.EventRow{a.row(room, "good")}}); err != nil {
+					t.Error(err)
+				}
+			})
+			all.Go(func() { a.room() })
+		}
+		all.Wait()
+	})
+}
