@@ -94,6 +94,9 @@ func (k *KnownTxns) Error() string {
 	return fmt.Sprintf("store: %d transactions are known", len(k.Answers))
 }
 
+// linger is how long the writer waits for groups that are likely to come: a small part of what a commit takes.
+const linger = 250 * time.Microsecond
+
 // maxAppend is how many events share a transaction.
 const maxAppend = 64
 
@@ -118,25 +121,44 @@ func (db *DB) Append(ctx context.Context, a *Append) error {
 
 // appender is the one writer of a node: it takes the groups that wait into one transaction after the other.
 func (db *DB) appender() {
+	last := 0
 	for {
 		select {
 		case first := <-db.appends:
-			db.appendGroups(db.gatherAppends(first))
+			groups := db.gatherAppends(first, last)
+			last = len(groups)
+			db.appendGroups(groups)
 		case <-db.ctx.Done():
 			return
 		}
 	}
 }
 
-// gatherAppends takes the groups of other rooms that wait behind the first.
-func (db *DB) gatherAppends(first *Append) []*Append {
+// gatherAppends takes the groups of other rooms that wait behind the first. If several came together the last time, it
+// waits a moment for as many again: those who were answered then are about to send their next, and one commit for all is
+// cheaper for each than two for halves of them.
+func (db *DB) gatherAppends(first *Append, last int) []*Append {
 	groups := []*Append{first}
+	var over <-chan time.Time
 	for events := len(first.Events); events < maxAppend; {
 		select {
 		case a := <-db.appends:
 			groups = append(groups, a)
 			events += len(a.Events)
+			continue
 		default:
+		}
+		if last < 2 || len(groups) >= 2*last {
+			return groups
+		}
+		if over == nil {
+			over = time.After(linger)
+		}
+		select {
+		case a := <-db.appends:
+			groups = append(groups, a)
+			events += len(a.Events)
+		case <-over:
 			return groups
 		}
 	}
