@@ -236,15 +236,20 @@ func (s *Server) updateDevice(r *Request) (any, error) {
 	return nil, s.Accounts.RenameDevice(r.Ctx(), r.Session.User, id, *body.Name)
 }
 
-// deleteDevice is DELETE /devices/{deviceId}.
-func (s *Server) deleteDevice(r *Request) (any, error) {
+// confirmedAlone is confirmed for a request whose body holds nothing else.
+func (s *Server) confirmedAlone(r *Request) error {
 	var body struct {
 		Auth *accounts.AuthData `json:"auth"`
 	}
 	if err := r.Decode(&body); err != nil {
-		return nil, err
+		return err
 	}
-	if err := s.confirmed(r, body.Auth); err != nil {
+	return s.confirmed(r, body.Auth)
+}
+
+// deleteDevice is DELETE /devices/{deviceId}.
+func (s *Server) deleteDevice(r *Request) (any, error) {
+	if err := s.confirmedAlone(r); err != nil {
 		return nil, err
 	}
 	return nil, s.Accounts.DeleteDevices(r.Ctx(), r.Session.User, []matrix.DeviceID{matrix.DeviceID(r.Param("deviceId"))})
@@ -271,13 +276,7 @@ func (s *Server) deleteDevices(r *Request) (any, error) {
 
 // deactivateAccount is POST /account/deactivate. There are no third-party identifiers to unbind.
 func (s *Server) deactivateAccount(r *Request) (any, error) {
-	var body struct {
-		Auth *accounts.AuthData `json:"auth"`
-	}
-	if err := r.Decode(&body); err != nil {
-		return nil, err
-	}
-	if err := s.confirmed(r, body.Auth); err != nil {
+	if err := s.confirmedAlone(r); err != nil {
 		return nil, err
 	}
 	if err := s.Accounts.Deactivate(r.Ctx(), r.Session.User); err != nil {

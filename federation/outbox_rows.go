@@ -143,11 +143,16 @@ func (o *Rows) PDUs(ctx context.Context, server matrix.ServerName, q PDUQuery) (
 			upTo = min(end, after+window)
 		}
 		var pdus []PDU
-		err := o.DB.Read(ctx, func(tx *store.Tx) error {
+		var next store.Pos
+		err := o.DB.Read(ctx, func(tx *store.Tx) (err error) {
 			pdus = nil
-			return tx.OutgoingEvents(nid, after, upTo, q.LatestOnly, q.Limit, func(e store.OutgoingEvent) {
+			err = tx.OutgoingEvents(nid, after, upTo, q.LatestOnly, q.Limit, func(e store.OutgoingEvent) {
 				pdus = append(pdus, PDU{e.Pos, e.ID, e.JSON})
 			})
+			if err == nil && len(pdus) == 0 && upTo < end {
+				next, err = tx.NextEvent(upTo)
+			}
+			return err
 		})
 		switch {
 		case err != nil:
@@ -157,7 +162,10 @@ func (o *Rows) PDUs(ctx context.Context, server matrix.ServerName, q PDUQuery) (
 		case len(pdus) > 0 || upTo >= end:
 			return pdus, max(upTo, q.After), nil
 		}
-		after = upTo
+		if next == 0 || next > end {
+			return nil, max(end, q.After), nil
+		}
+		after = next - 1 // a restore leaves out more positions than can be looked through
 	}
 }
 

@@ -32,6 +32,7 @@ const (
 	lookInterval   = 10 * time.Millisecond // between two looks at what was committed, so that many commits cost one
 	reviveInterval = 10 * time.Second      // between two looks at whether a server that speaks to us counts as failing
 	maxWorkers     = 128
+	lingerTime     = 2 * time.Second // that a worker holds a lease for what comes next
 	setAsideLife   = 30 * 24 * time.Hour
 )
 
@@ -67,8 +68,8 @@ type Sender struct {
 
 	hint    chan struct{} // something was committed
 	mu      sync.Mutex
-	working map[matrix.ServerName]bool // a worker is on it; true: look again before it ends
-	waiting []matrix.ServerName        // for a free worker, in order
+	working map[matrix.ServerName]chan struct{} // a worker is on it; full: look again before it ends
+	waiting []matrix.ServerName                 // for a free worker, in order
 	queued  map[matrix.ServerName]bool
 	seen    map[matrix.ServerName]bool // leased by this process before: no lease of it is from before a crash
 	closing bool
@@ -92,7 +93,7 @@ func NewSender(o SenderOptions) *Sender {
 	return &Sender{
 		db: o.DB, outbox: o.Outbox, client: o.Client, own: o.Identity, policy: o.Policy, log: o.Log, now: o.Clock,
 		alone: o.Alone, sweep: o.Sweep,
-		hint: make(chan struct{}, 1), working: map[matrix.ServerName]bool{}, queued: map[matrix.ServerName]bool{},
+		hint: make(chan struct{}, 1), working: map[matrix.ServerName]chan struct{}{}, queued: map[matrix.ServerName]bool{},
 		seen:    map[matrix.ServerName]bool{},
 		revived: otter.Must(&otter.Options[matrix.ServerName, time.Time]{MaximumSize: 10_000}),
 	}
@@ -113,10 +114,13 @@ func (s *Sender) WakeServer(server matrix.ServerName) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch _, busy := s.working[server]; {
+	switch wake := s.working[server]; {
 	case s.ctx == nil || s.closing:
-	case busy:
-		s.working[server] = true
+	case wake != nil:
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
 	case s.queued[server]:
 	case len(s.working) < maxWorkers:
 		s.start(server)
@@ -128,11 +132,12 @@ func (s *Sender) WakeServer(server matrix.ServerName) {
 
 // start starts a worker; the caller holds s.mu.
 func (s *Sender) start(server matrix.ServerName) {
-	s.working[server] = false
+	wake := make(chan struct{}, 1)
+	s.working[server] = wake
 	s.workers.Go(func() {
 		for {
-			s.work(s.ctx, server)
-			if !s.again(server) {
+			s.work(s.ctx, server, wake)
+			if !s.again(server, wake) {
 				return
 			}
 		}
@@ -140,12 +145,15 @@ func (s *Sender) start(server matrix.ServerName) {
 }
 
 // again ends a worker, unless it was woken in the meantime, and starts the next that waits.
-func (s *Sender) again(server matrix.ServerName) bool {
+func (s *Sender) again(server matrix.ServerName, wake <-chan struct{}) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.working[server] && !s.closing {
-		s.working[server] = false
-		return true
+	select {
+	case <-wake:
+		if !s.closing {
+			return true
+		}
+	default:
 	}
 	delete(s.working, server)
 	if len(s.waiting) > 0 && !s.closing {

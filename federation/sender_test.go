@@ -535,7 +535,7 @@ func TestOnlyTheHolderOfALeaseSends(t *testing.T) {
 		w.box.add("a", "", 3)
 		other := NewSender(SenderOptions{DB: db, Outbox: w.box, Client: w.c, Identity: w.own})
 		other.ctx = t.Context()
-		other.work(t.Context(), w.p.Name)
+		other.work(t.Context(), w.p.Name, nil)
 		if len(w.p.Calls("/")) != 0 {
 			t.Error("it was sent to by two")
 		}

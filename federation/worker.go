@@ -24,8 +24,8 @@ type batch struct {
 
 func (b *batch) empty() bool { return len(b.pdus) == 0 && len(b.edus) == 0 }
 
-// work delivers what there is for one server, until there is nothing more, it fails or somebody else has it.
-func (s *Sender) work(ctx context.Context, server matrix.ServerName) {
+// work delivers what there is for one server, until there is nothing more for a while, it fails or somebody else has it.
+func (s *Sender) work(ctx context.Context, server matrix.ServerName, wake <-chan struct{}) {
 	d, ok, err := s.lease(ctx, server)
 	if err != nil {
 		s.complain(ctx, "leasing a destination", err)
@@ -34,10 +34,15 @@ func (s *Sender) work(ctx context.Context, server matrix.ServerName) {
 	if !ok {
 		return
 	}
-	w := &worker{s: s, server: server, d: d}
-	for w.step(ctx) {
-		if !w.save(ctx, leaseTime) {
-			return // lost: another node goes on from what is stored
+	w := &worker{s: s, server: server, d: d, held: time.Now()}
+	for more := true; more; more = w.d.RetryAt == 0 && s.linger(ctx, wake) {
+		for w.step(ctx) {
+			if !w.save(ctx, leaseTime) {
+				return // lost: another node goes on from what is stored
+			}
+		}
+		if time.Since(w.held) > leaseTime/4 && !w.save(ctx, leaseTime) {
+			return
 		}
 	}
 	// The lease is given back although the process may be ending: nobody should have to wait for its end.
@@ -46,11 +51,32 @@ func (s *Sender) work(ctx context.Context, server matrix.ServerName) {
 	w.save(release, 0)
 }
 
+// linger waits for a while whether there will be more for a server: a conversation would otherwise take and give back the
+// lease for every message. It does not while others might want the worker's place.
+func (s *Sender) linger(ctx context.Context, wake <-chan struct{}) (more bool) {
+	s.mu.Lock()
+	crowded := len(s.waiting) > 0 || len(s.working) > maxWorkers/2
+	s.mu.Unlock()
+	if crowded {
+		return false
+	}
+	t := time.NewTimer(lingerTime)
+	defer t.Stop()
+	select {
+	case <-wake:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
 // worker works for one destination while it holds its lease.
 type worker struct {
 	s      *Sender
 	server matrix.ServerName
 	d      store.Destination
+	held   time.Time // when the lease was taken or renewed last
 
 	// While transactions are reduced to one thing (batch 1), EDUs and events take turns: turn counts the kinds that
 	// were tried, moved says that one of them was delivered.
@@ -366,5 +392,6 @@ func (w *worker) save(ctx context.Context, lease time.Duration) (ok bool) {
 		w.s.complain(context.WithoutCancel(ctx), "saving a destination", err)
 		return false
 	}
+	w.held = time.Now()
 	return ok
 }

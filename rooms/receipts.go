@@ -60,7 +60,7 @@ func (r *Rooms) RemoteReceipt(ctx context.Context, ref Ref, receipt store.Receip
 	case row == nil || !row.Visible() && !settled(row):
 		return func(tx *store.Tx) error {
 			tx.AfterCommit(func() { r.wake(ref) }) // the event may have come while nobody knew of its receipt
-			return tx.KeepReceipt(receipt, r.now())
+			return tx.KeepReceipt(receipt, r.now(), store.MaxEarlyReceipts)
 		}, nil
 	case !row.Visible():
 		return nil, matrix.NotFound("There is no such event in the room.")

@@ -6,8 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"time"
-
-	"conclave/internal/store"
 )
 
 func restoredCommand() command {
@@ -25,11 +23,7 @@ func runRestored(ctx context.Context, c console, args []string) (err error) {
 	if _, err := parse(c, set, args, 0, 0); err != nil {
 		return err
 	}
-	conf, log, err := loadConfig(c, *file)
-	if err != nil {
-		return err
-	}
-	db, err := store.Open(ctx, store.Options{URL: conf.Database.URL.Reveal(), DataDir: conf.DataDir, Logger: log, AsIs: true})
+	_, _, db, err := openAsIs(ctx, c, *file)
 	if err != nil {
 		return err
 	}

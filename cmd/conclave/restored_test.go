@@ -132,13 +132,19 @@ func TestRestored(t *testing.T) {
 		}
 	}
 	testserver.Eventually(t, "bob's server to know that the device that was lost is none", devices(1))
-	bob.Say(room, "and on")
-	alice.SyncUntil("", "bob's message", func(body object) bool {
-		for _, e := range testserver.Timeline(body, room) {
-			if testserver.At(e, "content", "body") == "and on" {
-				return true
+	hears := func(u *testserver.User, text string) {
+		t.Helper()
+		u.SyncUntil("", text, func(body object) bool {
+			for _, e := range testserver.Timeline(body, room) {
+				if testserver.At(e, "content", "body") == text {
+					return true
+				}
 			}
-		}
-		return false
-	})
+			return false
+		})
+	}
+	bob.Say(room, "and on")
+	hears(alice, "and on")
+	alice.Say(room, "so do we")
+	hears(bob, "so do we")
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 
 	"conclave/internal/cluster"
+	"conclave/internal/config"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/media"
@@ -19,6 +21,16 @@ func verifyCommand() command {
 		does: "checks the database of a stopped server; one line when it is sound, else what is wrong with it",
 		run:  runVerify,
 	}
+}
+
+// openAsIs opens the database of a server that is stopped, without changing it.
+func openAsIs(ctx context.Context, c console, file string) (*config.Config, *slog.Logger, *store.DB, error) {
+	conf, log, err := loadConfig(c, file)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	db, err := store.Open(ctx, store.Options{URL: conf.Database.URL.Reveal(), DataDir: conf.DataDir, Logger: log, AsIs: true})
+	return conf, log, db, err
 }
 
 // How much verify prints: a broken disk can break everything.
@@ -35,11 +47,7 @@ func runVerify(ctx context.Context, c console, args []string) (err error) {
 	if _, err := parse(c, set, args, 0, 0); err != nil {
 		return err
 	}
-	conf, log, err := loadConfig(c, *file)
-	if err != nil {
-		return err
-	}
-	db, err := store.Open(ctx, store.Options{URL: conf.Database.URL.Reveal(), DataDir: conf.DataDir, Logger: log, AsIs: true})
+	conf, log, db, err := openAsIs(ctx, c, *file)
 	if err != nil {
 		return err
 	}

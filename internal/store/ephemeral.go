@@ -55,9 +55,9 @@ const (
 	earlyReceiptTime = 7 * 24 * time.Hour
 )
 
-// KeepReceipt lets a receipt wait for its event, in the place of one that waits already. Where too many wait, those that
-// came first give way, and so do those that have waited too long anywhere.
-func (tx *Tx) KeepReceipt(r Receipt, now time.Time) error {
+// KeepReceipt lets a receipt wait for its event, in the place of one that waits already. Where more than most wait in a
+// room (MaxEarlyReceipts), those that came first give way, and so do those that have waited too long anywhere.
+func (tx *Tx) KeepReceipt(r Receipt, now time.Time, most int) error {
 	_, err := tx.Exec(`INSERT INTO early_receipts (room, member, kind, thread, event_id, ts, received) VALUES ($1, $2, $3, $4, $5, $6, $7)
 		ON CONFLICT (room, member, kind, thread) DO UPDATE SET event_id = excluded.event_id, ts = excluded.ts, received = excluded.received`,
 		r.Room, r.User, r.Kind, r.Thread, string(r.Event), r.TS, now.UnixMilli())
@@ -68,7 +68,7 @@ func (tx *Tx) KeepReceipt(r Receipt, now time.Time) error {
 		return err
 	}
 	_, err = tx.Exec(`DELETE FROM early_receipts WHERE room = $1 AND received <= coalesce((
-		SELECT received FROM early_receipts WHERE room = $1 ORDER BY received DESC LIMIT 1 OFFSET $2), 0)`, r.Room, MaxEarlyReceipts)
+		SELECT received FROM early_receipts WHERE room = $1 ORDER BY received DESC LIMIT 1 OFFSET $2), 0)`, r.Room, most)
 	return err
 }
 

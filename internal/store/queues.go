@@ -129,6 +129,12 @@ func (tx *Tx) OutgoingRooms(own ServerNID, after, upTo Pos, each func(RoomNID)) 
 		WHERE c.pos > $1 AND c.pos <= $2 AND c.kind = 2 AND u.server = $3`, room, after, upTo, own)
 }
 
+// NextEvent is the position of the first event after one, 0 if there is none.
+func (tx *Tx) NextEvent(after Pos) (pos Pos, err error) {
+	_, err = tx.QueryRow(`SELECT pos FROM events WHERE pos > $1 AND sub = 0 ORDER BY pos LIMIT 1`, after).Scan(&pos)
+	return pos, err
+}
+
 // MovedServers are the servers users of which came to a room, left it or were invited after one position and up to
 // another.
 func (tx *Tx) MovedServers(after, upTo Pos, each func(ServerNID)) error {

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// generationLeap is how many positions a restore leaves out: more than any server has given out since its backup, and
-// so few that thousands of restores fit below 2^53.
+// generationLeap is how many positions a restore leaves out, before and again behind those that it uses: more than any
+// server has given out since its backup, and so few that thousands of restores fit below 2^53.
 const generationLeap Pos = 1 << 40
 
 // Restoration is what Restored has done.
@@ -28,7 +28,7 @@ func (db *DB) Restored(ctx context.Context, now int64) (done Restoration, err er
 		if _, err = tx.Exec(`UPDATE meta SET value = $1 WHERE name = 'generation'`, generation); err != nil {
 			return err
 		}
-		first, err := tx.leap(generationLeap)
+		first, err := tx.leap(2 * generationLeap) // what is told below needs positions that are new to everybody, too
 		if err != nil {
 			return err
 		}
@@ -38,8 +38,9 @@ func (db *DB) Restored(ctx context.Context, now int64) (done Restoration, err er
 		if done.Lists, err = tx.Exec(`UPDATE remote_lists SET stale = TRUE, retry_at = 0, fails = 0`); err != nil {
 			return err
 		}
-		return tx.tellListsAgain(first)
+		return tx.tellListsAgain(first + generationLeap)
 	})
+	db.journal.disable() // which knows nothing of the leap
 	if err != nil {
 		return done, fmt.Errorf("beginning a new generation: %w", err)
 	}

@@ -25,6 +25,7 @@ CREATE TABLE early_receipts (
   PRIMARY KEY (room, member, kind, thread)
 ){norowid};
 CREATE INDEX early_receipts_received ON early_receipts (received);
+CREATE INDEX early_receipts_room ON early_receipts (room, received);
 
 CREATE TABLE account_data (
   member  BIGINT NOT NULL,
