@@ -140,7 +140,7 @@ export class Person {
   async everything(): Promise<string> {
     const { page } = this;
     const list = page.getByRole("region", { name: "Messages" }).getByTestId("virtuoso-scroller");
-    await list.waitFor();
+    await list.hover(); // a person turns the wheel: scrolling by script is what the list itself does, and undoes
     let all = "";
     const deadline = Date.now() + patience;
     while (Date.now() < deadline) {
@@ -151,7 +151,7 @@ export class Person {
           .evaluateAll((images) => images.map((image) => (image as HTMLImageElement).alt))
       ).join("\n");
       if ((await page.getByText("This is the beginning of").count()) > 0) break;
-      await list.evaluate((element) => element.scrollBy(0, -500));
+      await page.mouse.wheel(0, -500);
       await page.waitForTimeout(120); // lets the list draw what came into sight
     }
     await page.getByRole("button", { name: "Go to the newest message" }).click();
