@@ -98,12 +98,17 @@ function smallTargets(page: Page): Promise<string[]> {
   });
 }
 
-test.each([
-  ["desktop", "light", desktop],
-  ["desktop", "dark", desktop],
-  ["phone", "light", phone],
-  ["phone", "dark", phone],
-] as const)("every state holds on a %s, %s", async (device, colorScheme, viewport) => {
+/** In the short form both sizes and both schemes are looked at, in the long one all four of their pairs. */
+const pairs = (
+  [
+    ["desktop", "light", desktop],
+    ["phone", "dark", phone],
+    ["desktop", "dark", desktop],
+    ["phone", "light", phone],
+  ] as const
+).slice(0, process.env["CONCLAVE_LONG"] === undefined && shots === undefined ? 2 : 4);
+
+test.each(pairs)("every state holds on a %s, %s", async (device, colorScheme, viewport) => {
   const context = await browser.newContext({
     viewport,
     colorScheme,
