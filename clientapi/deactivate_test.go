@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/wait"
 )
 
 // deactivate closes an account.
@@ -36,7 +37,7 @@ func TestDeactivatedUsersLeave(t *testing.T) {
 			}
 			bob.Refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "GET", "/sync", nil)
 			for _, room := range append(rooms, invited) {
-				testserver.Eventually(t, "bob to leave", func() bool {
+				wait.Until(t, "bob to leave", func() bool {
 					a := alice.Must("GET", testserver.Path("rooms", room, "state", "m.room.member", bob.ID), nil)
 					return a.Body["membership"] == "leave"
 				})

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/wait"
 )
 
 // is is short for the path of something below a room.
@@ -329,7 +330,7 @@ func roomProfiles(t *testing.T, s *testserver.Server) {
 	if got["displayname"] != "Alice A." || got["org.example.pronouns"] == nil {
 		t.Errorf("the profile is %v", got)
 	}
-	testserver.Eventually(t, "the new name in the room", func() bool {
+	wait.Until(t, "the new name in the room", func() bool {
 		return bob.Must("GET", is(room, "state", "m.room.member", alice.ID), nil).Body["displayname"] == "Alice A."
 	})
 	alice.Must("DELETE", at+"/org.example.pronouns", nil)

@@ -16,6 +16,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/wait"
 )
 
 // unread opens a socket that takes little from the network before somebody reads it.
@@ -81,7 +82,7 @@ func TestSlowSockets(t *testing.T) {
 	t.Logf("beside %d clients that do not read the slowest message took %v", len(slow), longest)
 
 	// Once the server counts one as not reading, it goes on no further than the frame that has begun.
-	testserver.Eventually(t, "the sockets to count as too slow", func() bool {
+	wait.Until(t, "the sockets to count as too slow", func() bool {
 		log, err := os.ReadFile(s.LogFile())
 		return err == nil && bytes.Count(log, []byte("does not read")) == len(slow)
 	})

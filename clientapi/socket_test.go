@@ -12,6 +12,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/wait"
 )
 
 // frames reads a socket until a frame satisfies seen, and returns it.
@@ -253,7 +254,7 @@ func socketDrain(t *testing.T, s *testserver.Server) {
 	}()
 	code := make(chan int, 1)
 	go func() { code <- closing(t, conn) }()
-	testserver.Eventually(t, "the long poll to wait", func() bool {
+	wait.Until(t, "the long poll to wait", func() bool {
 		stacks := string(s.Nobody().Must("GET", s.Admin+"/debug/pprof/goroutine?debug=2", nil).Raw)
 		return strings.Contains(stacks, "sync.(*Engine).Sync(")
 	})

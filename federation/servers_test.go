@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/wait"
 )
 
 // two are a user on each of two whole servers.
@@ -64,7 +65,7 @@ func members(u *testserver.User, room string) []string {
 func (w *two) eventuallyMembers(u *testserver.User, room string, want ...string) {
 	w.t.Helper()
 	slices.Sort(want)
-	testserver.Eventually(w.t, fmt.Sprintf("members %v as %s sees them", want, u.ID), func() bool { return slices.Equal(members(u, room), want) })
+	wait.Until(w.t, fmt.Sprintf("members %v as %s sees them", want, u.ID), func() bool { return slices.Equal(members(u, room), want) })
 }
 
 func TestTwoServersTalk(t *testing.T) {
@@ -126,7 +127,7 @@ func TestServersLeaveAndComeBack(t *testing.T) {
 		declined := w.alice.CreateRoom(testserver.JSON{"invite": []string{w.bob.ID}})
 		w.bob.SyncUntil("", "another invitation", func(body testserver.JSON) bool { return testserver.At(body, "rooms", "invite", declined) != nil })
 		w.bob.Must("POST", testserver.Path("rooms", declined, "leave"), testserver.JSON{})
-		testserver.Eventually(t, "the refusal to arrive", func() bool {
+		wait.Until(t, "the refusal to arrive", func() bool {
 			a, err := w.alice.Do("GET", testserver.Path("rooms", declined, "state", "m.room.member", w.bob.ID), nil)
 			return err == nil && a.Body["membership"] == "leave"
 		})

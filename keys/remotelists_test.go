@@ -11,6 +11,7 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
+	"conclave/internal/testserver/wait"
 	"conclave/keys"
 )
 
@@ -65,16 +66,6 @@ func (w *world) down() {
 	w.remote.mu.Lock()
 	defer w.remote.mu.Unlock()
 	w.remote.query, w.remote.devices = nil, nil
-}
-
-// eventually waits for a condition that background work brings about.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !holds(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("never: %s", what)
-		}
-	}
 }
 
 func deviceUpdate(t testing.TB, device matrix.DeviceID, stream int64, prev []int64, f *farUser) []byte {
@@ -165,8 +156,8 @@ func TestDeviceListUpdates(t *testing.T) {
 		// The first update finds nothing to build on: the list is fetched, with its place in the sequence.
 		at := w.pos()
 		receive("A", 7, 6)
-		eventually(t, "the list is fetched", fetched(1))
-		eventually(t, "alice is told", func() bool { changed, _ := w.changes(alice, at); return slices.Equal(changed, []matrix.UserID{far}) })
+		wait.Until(t, "the list is fetched", fetched(1))
+		wait.Until(t, "alice is told", func() bool { changed, _ := w.changes(alice, at); return slices.Equal(changed, []matrix.UserID{far}) })
 		if !has("A")() {
 			t.Error("the list is not what was fetched")
 		}
@@ -200,7 +191,7 @@ func TestDeviceListUpdates(t *testing.T) {
 		for i := range 1000 {
 			receive("C", int64(1000+2*i), int64(999+2*i))
 		}
-		eventually(t, "the list is fetched again", func() bool { return w.remote.called("devices") == 2 && has("B", "C")() })
+		wait.Until(t, "the list is fetched again", func() bool { return w.remote.called("devices") == 2 && has("B", "C")() })
 		receive("C", 6000, 5999)
 		receive("C", 6002, 6001)
 		if n := w.remote.called("devices"); n != 2 {
@@ -233,11 +224,11 @@ func TestRefetchBacksOff(t *testing.T) {
 			case 0, 1, 3:
 				calls++
 			}
-			eventually(t, "the list is tried", func() bool { return w.remote.called("devices") >= calls })
+			wait.Until(t, "the list is tried", func() bool { return w.remote.called("devices") >= calls })
 			if n := w.remote.called("devices"); n != calls {
 				t.Fatalf("step %d: %d tries after %d, want %d", stream, n, before, calls)
 			}
-			eventually(t, "the failure is stored", func() bool { return w.retryAt() > w.now().UnixMilli() })
+			wait.Until(t, "the failure is stored", func() bool { return w.retryAt() > w.now().UnixMilli() })
 		}
 	})
 }

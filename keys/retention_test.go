@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"conclave/internal/store"
+	"conclave/internal/testserver/wait"
 	"conclave/keys"
 )
 
@@ -87,7 +88,7 @@ func TestMessagesOfNoDeviceAreDropped(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- w.Run(ctx) }()
-		eventually(t, "messages of no device are dropped", func() bool {
+		wait.Until(t, "messages of no device are dropped", func() bool {
 			n, _ := w.kept("to_device", "device", 999_999)
 			return n == 0
 		})

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"conclave/internal/store"
+	"conclave/internal/testserver/wait"
 	"conclave/rooms"
 )
 
@@ -51,11 +52,7 @@ func TestDepartures(t *testing.T) {
 			}))
 			return n
 		}
-		for end := time.Now().Add(time.Minute); open() > 0; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(end) {
-				l.t.Fatal("the job is never done")
-			}
-		}
+		wait.Until(l.t, "the job to be done", func() bool { return open() == 0 })
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			l.t.Errorf("the work ended with %v", err)

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/wait"
 )
 
 // devLine is what conclave dev prints for each server.
@@ -135,7 +136,7 @@ func TestDev(t *testing.T) {
 	if room == "" {
 		t.Error("no room")
 	}
-	testserver.Eventually(t, "Bob's server joins the room over federation", func() bool {
+	wait.Until(t, "Bob's server joins the room over federation", func() bool {
 		status, _ := first.try("POST", bob[1]+"/_matrix/client/v3/join/"+url.PathEscape(room), bobToken, map[string]any{})
 		return status == http.StatusOK
 	})

@@ -11,6 +11,7 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/wait"
 )
 
 type object = testserver.JSON
@@ -86,7 +87,7 @@ func TestRestored(t *testing.T) {
 			return len(list) == n
 		}
 	}
-	testserver.Eventually(t, "bob's server to know one device", devices(1))
+	wait.Until(t, "bob's server to know one device", devices(1))
 	since, _ := alice.Sync("", 0)["next_batch"].(string)
 
 	a.Stop()
@@ -98,7 +99,7 @@ func TestRestored(t *testing.T) {
 	}
 	alice.Say(room, "after the backup")
 	deviceOf(t, a.Login(alice.ID), "C")
-	testserver.Eventually(t, "bob's server to know two devices", devices(2))
+	wait.Until(t, "bob's server to know two devices", devices(2))
 	lost, _ := alice.Sync("", 0)["next_batch"].(string)
 	if out, ok := a.Run("restored"); ok || !strings.Contains(out, "another") {
 		t.Errorf("a running server's database was told that it was restored: %s", out)
@@ -131,7 +132,7 @@ func TestRestored(t *testing.T) {
 			t.Errorf("a token from before does not start afresh: %v", body)
 		}
 	}
-	testserver.Eventually(t, "bob's server to know that the device that was lost is none", devices(1))
+	wait.Until(t, "bob's server to know that the device that was lost is none", devices(1))
 	hears := func(u *testserver.User, text string) {
 		t.Helper()
 		u.SyncUntil("", text, func(body object) bool {

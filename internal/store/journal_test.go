@@ -7,10 +7,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/wait"
 )
 
 // TestJournalIsTheStream has many writers of both kinds, some of whom fail: whatever range the journal answers, it answers
@@ -77,7 +77,6 @@ func changeMany(t *testing.T, db *store.DB, w int) {
 					return err
 				}
 			}
-			time.Sleep(rand.N(time.Millisecond)) // a writer that dawdles with its positions in hand
 			if n%4 == 3 {
 				return fmt.Errorf("changed my mind")
 			}
@@ -196,16 +195,13 @@ func TestJournalEndsWithTheHold(t *testing.T) {
 	must(t, err)
 	defer func() { must(t, db.Close()) }()
 	change := func(db *store.DB, user store.UserNID) (at store.Pos) {
-		for {
-			err := db.Write(t.Context(), func(tx *store.Tx) (err error) {
+		wait.Until(t, "the hold to be there, or there again", func() bool {
+			return nil == db.Write(t.Context(), func(tx *store.Tx) (err error) {
 				at, err = tx.AddChange(store.ChangeReceipt, 1, user)
 				return err
 			})
-			if err == nil {
-				return at
-			}
-			time.Sleep(time.Millisecond) // it has noticed, and not regained the hold yet
-		}
+		})
+		return at
 	}
 	change(db, 1)
 	bound, err := db.StreamBound(t.Context())
@@ -217,18 +213,16 @@ func TestJournalEndsWithTheHold(t *testing.T) {
 		_, err := tx.Exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'conclave node' AND datname = current_database()`)
 		return err
 	}))
-	for ok := true; ok; _, ok = db.Committed(bound, bound) {
-		time.Sleep(time.Millisecond)
-	}
+	wait.Until(t, "the loss of the hold to be noticed", func() bool {
+		_, ok := db.Committed(bound, bound)
+		return !ok
+	})
 	other, err := store.Open(t.Context(), store.Options{URL: url, Cluster: true})
 	must(t, err)
 	defer func() { must(t, other.Close()) }()
-	if at := change(other, 2); true {
-		bound, err := db.StreamBound(t.Context())
-		must(t, err)
-		if bound < at {
-			t.Errorf("another node committed at %d, the bound is %d", at, bound)
-		}
+	at := change(other, 2)
+	if bound, err = db.StreamBound(t.Context()); err != nil || bound < at {
+		t.Errorf("another node committed at %d, the bound is %d, %v", at, bound, err)
 	}
 	change(db, 3)
 }

@@ -10,6 +10,7 @@ import (
 
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/wait"
 )
 
 // A database that is opened again goes on where it was.
@@ -148,9 +149,7 @@ func TestCloseWaitsForWrites(t *testing.T) {
 				}
 			})
 		}
-		for written.Load() < 20 {
-			time.Sleep(time.Millisecond)
-		}
+		wait.Until(t, "some writes", func() bool { return written.Load() >= 20 })
 		must(t, db.Close())
 		all.Wait()
 		if b, w := begun.Load(), written.Load(); b != w {

@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -291,20 +290,4 @@ func freePorts(t testing.TB, n int) []int {
 		ports[i] = l.Addr().(*net.TCPAddr).Port
 	}
 	return ports
-}
-
-// Eventually waits until a condition holds, looking again and again; what says what was waited for.
-func Eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(startTime)
-	for !holds() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for: %s", strings.TrimSpace(what))
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatalf("the test ended while waiting for: %s", what)
-		case <-time.After(20 * time.Millisecond): // between two looks
-		}
-	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/wait"
 	"conclave/keys/sealed"
 )
 
@@ -286,7 +287,7 @@ func (c *Client) Heard(id matrix.RoomID, from, text string) bool {
 // Until syncs until a condition holds.
 func (c *Client) Until(what string, holds func() bool) {
 	c.t.Helper()
-	testserver.Eventually(c.t, fmt.Sprintf("%s: %s", c.me(), what), func() bool {
+	wait.Until(c.t, fmt.Sprintf("%s: %s", c.me(), what), func() bool {
 		if holds() {
 			return true
 		}
