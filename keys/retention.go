@@ -82,7 +82,7 @@ func (k *Keys) drop(ctx context.Context, do func(*store.Tx) (int64, error), whos
 		}
 	}
 	if total > 0 && whose != nil {
-		k.o.Log.Warn("dropped the oldest messages to a device for whom too many wait, and who has been silent for long",
+		k.o.Log.Warn("dropped the oldest messages for a receiver that has been silent for long",
 			append([]any{"dropped", total, "kept", keepMessages}, whose...)...)
 	}
 	return nil
