@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"conclave/internal/testserver/proof"
 )
 
 // Password is that of every User.
@@ -129,6 +131,7 @@ func (u *User) Do(method, path string, body any) (*Answer, error) {
 	if json.Unmarshal(a.Raw, &a.Body) != nil {
 		a.Body = nil
 	}
+	proof.Served(u.t, method, req.URL.EscapedPath(), a.Status)
 	return a, nil
 }
 

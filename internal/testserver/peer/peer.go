@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"conclave/internal/matrix"
+	"conclave/internal/testserver/proof"
 )
 
 // Options say how a Peer differs from an ordinary one.
@@ -159,6 +160,7 @@ func (p *Peer) serve(w http.ResponseWriter, r *http.Request) {
 		Method: r.Method, Path: r.URL.Path, URI: r.RequestURI, Host: r.Host, Proto: r.Proto, Header: r.Header.Clone(),
 		Query: r.URL.Query(), Body: body,
 	}
+	proof.Called(p.t, r.Method, r.URL.EscapedPath())
 	p.mu.Lock()
 	call.Origin = p.origin(call)
 	p.calls = append(p.calls, call)
@@ -355,6 +357,7 @@ func (p *Peer) DoWith(t testing.TB, to Target, method, uri string, body []byte, 
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, uri, err)
 	}
+	proof.Served(t, method, req.URL.EscapedPath(), res.StatusCode)
 	return Answer{res.StatusCode, res.Header, data}
 }
 

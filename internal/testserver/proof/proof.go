@@ -1,0 +1,108 @@
+// Package proof lets a test say what it shows, so that docs/spec/coverage.md names tests that really ran and passed and
+// not tests that are called as if they did. Of records rows of the lists in docs/spec; the test's clients and the lying
+// homeserver record by themselves which operations a server under test answered and called. A test that fails
+// leaves no record.
+//
+// The records of all packages go to the file that CONCLAVE_TEST_RECORD names, a line for each: kind, what, test, with tabs
+// between. Without that variable nothing is written. `make coverage` reads them.
+package proof
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// The kinds of records.
+const (
+	KindRow     = "row"     // a row of docs/spec/behaviours.md or threats.md
+	KindServed  = "served"  // an operation that a server under test answered with success
+	KindRefused = "refused" // an operation that a server under test refuses on purpose
+	KindCalled  = "called"  // an operation of another server that a server under test called
+)
+
+// Of says that the test shows the named rows of docs/spec/behaviours.md ("FD-03") or docs/spec/threats.md ("F01"). A row
+// may be shown by several tests, each for its part.
+func Of(t testing.TB, rows ...string) {
+	t.Helper()
+	for _, row := range rows {
+		note(t, KindRow, row)
+	}
+}
+
+// Refused says that the test shows how an operation of the specification is refused on purpose. path is written as in
+// docs/spec/endpoints.tsv.
+func Refused(t testing.TB, method, path string) { note(t, KindRefused, method+" "+path) }
+
+// Served records that a server under test answered a request; only a success (status below 400) counts.
+func Served(t testing.TB, method, path string, status int) {
+	if status < 400 {
+		note(t, KindServed, method+" "+bare(path))
+	}
+}
+
+// Called records that a server under test made a request to a peer of the test.
+func Called(t testing.TB, method, path string) { note(t, KindCalled, method+" "+bare(path)) }
+
+// bare is a path without its query.
+func bare(path string) string {
+	path, _, _ = strings.Cut(path, "?")
+	return path
+}
+
+var (
+	mu    sync.Mutex
+	known = map[string]bool{} // lines of this process
+)
+
+// note keeps a record until the test has ended well.
+func note(t testing.TB, kind, what string) {
+	t.Helper()
+	file := os.Getenv("CONCLAVE_TEST_RECORD")
+	if file == "" {
+		return
+	}
+	line := strings.Join([]string{kind, what, packageName() + "." + t.Name()}, "\t") + "\n"
+	mu.Lock()
+	defer mu.Unlock()
+	if known[line] {
+		return
+	}
+	known[line] = true
+	t.Cleanup(func() {
+		if !t.Failed() {
+			write(t, file, line)
+		}
+	})
+}
+
+// write appends one line; the operating system keeps short appends of several processes whole.
+func write(t testing.TB, file, line string) {
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // a record of tests, not a secret
+	if err != nil {
+		t.Errorf("keeping the record of what the test shows: %v", err)
+		return
+	}
+	if _, err := f.WriteString(line); err != nil {
+		t.Errorf("keeping the record of what the test shows: %v", err)
+	}
+	_ = f.Close() // the line is written
+}
+
+// packageName is the folder of the tests below the module, such as "federation": go test runs them there.
+var packageName = sync.OnceValue(func() string {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "?"
+	}
+	for root := dir; root != filepath.Dir(root); root = filepath.Dir(root) {
+		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
+			if rel, err := filepath.Rel(root, dir); err == nil {
+				return filepath.ToSlash(rel)
+			}
+		}
+	}
+	return "?"
+})
