@@ -24,8 +24,8 @@ dev: build ## two federating servers on loopback
 bench: ## the Go benchmarks, against both databases
 	@internal/tools/bench.sh
 
-coverage: ## which operations of the specification are served
-	@go run ./internal/tools/coverage
+coverage: ## what of the specification the tests exercise, as the last test run recorded it
+	@internal/tools/coverage.sh
 
 fmt: ## format Go and TypeScript
 	@gofmt -w $$(git ls-files '*.go')

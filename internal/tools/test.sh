@@ -53,6 +53,13 @@ web_tests() {
 	return "$code"
 }
 
+# coverage compares what the tests just exercised with what docs/spec/coverage.md says of them, and leaves the record for
+# make coverage.
+coverage() {
+	go run ./internal/tools/coverage -record "$CONCLAVE_TEST_RECORD" -check || return 1
+	mkdir -p bin && cp "$CONCLAVE_TEST_RECORD" bin/test-record
+}
+
 # fuzz runs every fuzz target of the module for a minute each.
 fuzz() {
 	local package target targets code=0
@@ -86,13 +93,14 @@ need_node
 need_test_tools
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export CONCLAVE_TEST_WORK=$work CONCLAVE_TEST_LIMIT=$limit
+export CONCLAVE_TEST_WORK=$work CONCLAVE_TEST_LIMIT=$limit CONCLAVE_TEST_RECORD=$work/record
 started=$SECONDS
 internal/tools/build.sh
 go build -o "$work/gotest" ./internal/tools/gotest
 
 step "make check" internal/tools/check.sh
 go run ./internal/testserver/dbtest/pgrun -- internal/tools/test.sh inside || printf 'FAILED            PostgreSQL cluster for the tests\n' >>"$work/summary"
+step "coverage of the specification" coverage
 step "tests of the client" web_tests test
 if [ "$form" = long ]; then
 	step "fuzzing" fuzz

@@ -1,54 +1,102 @@
-// Command coverage prints how many operations of the Matrix specification this tree serves, and which are
-// missing: docs/spec/endpoints.tsv against the route tables of the two API packages. Nobody claims coverage;
-// it is counted. Run it in the root of the repository (make coverage).
+// Command coverage says how much of the Matrix specification the tests exercise: the lists in docs/spec against the
+// record that a test run left (package proof). Nobody claims coverage; it is counted. Run it by `make coverage`, which
+// makes the record where there is none.
+//
+//	coverage -record FILE          write docs/spec/coverage.md and print the sums and what is missing
+//	coverage -record FILE -check   fail if docs/spec/coverage.md says something that the record does not show
 package main
 
 import (
+	"bytes"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
-
-	"conclave/clientapi"
-	"conclave/federation"
+	"path/filepath"
+	"slices"
+	"strings"
 )
 
-const listPath = "docs/spec/endpoints.tsv"
+const listsDir = "docs/spec"
 
 func main() {
-	if err := run(); err != nil {
+	recordFile := flag.String("record", "", "the record of a test run")
+	check := flag.Bool("check", false, "compare with the document instead of writing it")
+	flag.Parse()
+	if err := run(listsDir, *recordFile, *check); err != nil {
 		fmt.Fprintln(os.Stderr, "coverage:", err)
 		os.Exit(1)
 	}
 }
 
-func run() error {
-	file, err := os.Open(listPath)
-	if err != nil {
-		return fmt.Errorf("reading the list of operations: %w", err)
-	}
-	defer file.Close()
-	rows, err := readList(file)
+func run(dir, recordFile string, check bool) error {
+	l, err := readLists(dir)
 	if err != nil {
 		return err
 	}
-	compare(rows, "ss", serverOperations()).print(os.Stdout, "server-server")
-	compare(rows, "cs", clientOperations()).print(os.Stdout, "client-server")
+	r, err := readFile(recordFile, readRecord)
+	if err != nil {
+		return err
+	}
+	if unknown := r.unknown(l.rules); len(unknown) > 0 {
+		return fmt.Errorf("tests claim to show rules that no list in %s has: %s", dir, strings.Join(unknown, " "))
+	}
+	c := measure(l, r)
+	var text bytes.Buffer
+	c.document(&text)
+	file := filepath.Join(dir, "coverage.md")
+	if check {
+		old, err := os.ReadFile(file) //nolint:gosec // the document of this repository
+		if err != nil {
+			return err
+		}
+		return compare(string(old), text.String())
+	}
+	c.summary(os.Stdout)
+	return os.WriteFile(file, text.Bytes(), 0o644) //nolint:gosec // a document of the repository
+}
+
+// compare fails if the document names a row as exercised that this run did not exercise. New tests make the document
+// too modest, which is no fault of theirs.
+func compare(old, now string) error {
+	covered := exercised(now)
+	var gone []string
+	for name, tests := range exercised(old) {
+		if covered[name] == "" {
+			gone = append(gone, name+", by "+tests)
+		}
+	}
+	if len(gone) > 0 {
+		slices.Sort(gone)
+		return errors.New("coverage.md names tests for these, and none of this run exercised them; mend the tests, or run make coverage:\n  " + strings.Join(gone, "\n  "))
+	}
 	return nil
 }
 
-func clientOperations() []operation {
-	var served []operation
-	for _, r := range clientapi.Routes() {
-		for _, path := range append([]string{r.Path}, r.Aliases...) {
-			served = append(served, newOperation(r.Method, path))
+// exercised are the rows of a document that have tests: by section and name, the tests.
+func exercised(document string) map[string]string {
+	out := map[string]string{}
+	section := ""
+	for row := range strings.Lines(document) {
+		if heading, ok := strings.CutPrefix(row, "## "); ok {
+			section = strings.TrimSpace(heading)
+		}
+		if name, tests, ok := parseRow(row); ok && section != "" && tests != "-" {
+			out[section+": "+name] = tests
 		}
 	}
-	return served
+	return out
 }
 
-func serverOperations() []operation {
-	var served []operation
-	for _, r := range federation.Routes() {
-		served = append(served, newOperation(r.Method, r.Path))
+// parseRow reads a row of the document: what, and by which tests.
+func parseRow(row string) (name, tests string, ok bool) {
+	cells := strings.Split(strings.TrimSpace(row), " | ")
+	if len(cells) < 3 || !strings.HasPrefix(cells[0], "| ") || !strings.HasSuffix(cells[len(cells)-1], " |") {
+		return "", "", false
 	}
-	return served
+	name = strings.TrimPrefix(cells[0], "| ")
+	if name == "" {
+		return "", "", false
+	}
+	return name, strings.TrimSuffix(cells[len(cells)-1], " |"), true
 }
