@@ -38,10 +38,12 @@ type Deps struct {
 	Sync       *sync.Engine
 	Federation Remote
 	Signals    Signals // nil without federation
-	Bus        cluster.Bus
-	Web        http.Handler // the browser client, at /
-	Metrics    *observe.Metrics
-	Log        *slog.Logger
+	// Reconnect tries a server again at once that counts as failing; nil without federation.
+	Reconnect func(matrix.ServerName)
+	Bus       cluster.Bus
+	Web       http.Handler // the browser client, at /
+	Metrics   *observe.Metrics
+	Log       *slog.Logger
 }
 
 // Signals takes what is worth something only now to other servers.

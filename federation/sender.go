@@ -232,6 +232,11 @@ func (s *Sender) Alive(server matrix.ServerName) {
 		return
 	}
 	s.revived.Set(server, now)
+	s.Retry(server)
+}
+
+// Retry tries a server again at once if it counts as failing. It returns at once.
+func (s *Sender) Retry(server matrix.ServerName) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx == nil || s.closing {

@@ -284,6 +284,7 @@ func (w *worker) delivered(b *batch, refused map[matrix.EventID]string) {
 	d := &w.d
 	d.At, d.Goal, d.CatchUp = b.to, store.Cursors{}, w.caughtUp(b.to)
 	d.Fails, d.FailingSince, d.RetryAt, d.Failure = 0, 0, 0, ""
+	d.LastSuccess = w.s.now().UnixMilli()
 	if w.alone() {
 		w.moved = true
 		w.nextTurn()

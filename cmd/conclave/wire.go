@@ -200,7 +200,7 @@ func (s *server) apis(ctx context.Context) (err error) {
 	}
 	if s.remote != nil {
 		s.deliver()
-		d.Federation, d.Signals = federation.Remote{Client: s.remote.client}, s.remote.signals
+		d.Federation, d.Signals, d.Reconnect = federation.Remote{Client: s.remote.client}, s.remote.signals, s.remote.sender.Retry
 	}
 	if s.client, err = clientapi.New(ctx, d); err != nil {
 		return err

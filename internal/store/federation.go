@@ -86,11 +86,12 @@ type Destination struct {
 	FailingSince int64
 	RetryAt      int64 // 0 if it does not fail
 	Failure      string
+	LastSuccess  int64 // 0 if it never took anything
 	Fence        int64
 }
 
 const destinationColumns = `server, pdus, device_lists, to_device, others, goal_pdus, goal_devices, goal_messages, goal_others,
-	catch_up, batch, fails, failing_since, retry_at, failure, fence`
+	catch_up, batch, fails, failing_since, retry_at, failure, last_success, fence`
 
 func destinationRow(r *Row) Destination {
 	return Destination{
@@ -98,7 +99,7 @@ func destinationRow(r *Row) Destination {
 		At:      Cursors{Pos(r.Int64(1)), Pos(r.Int64(2)), Pos(r.Int64(3)), Pos(r.Int64(4))},
 		Goal:    Cursors{Pos(r.Int64(5)), Pos(r.Int64(6)), Pos(r.Int64(7)), Pos(r.Int64(8))},
 		CatchUp: Pos(r.Int64(9)), Batch: int(r.Int64(10)), Fails: r.Int64(11), FailingSince: r.Int64(12),
-		RetryAt: r.Int64(13), Failure: r.Text(14), Fence: r.Int64(15),
+		RetryAt: r.Int64(13), Failure: r.Text(14), LastSuccess: r.Int64(15), Fence: r.Int64(16),
 	}
 }
 
@@ -135,12 +136,12 @@ func (tx *Tx) LeaseDestination(server ServerNID, now, leaseMS int64, force bool)
 func (tx *Tx) SaveDestination(d Destination, leaseMS int64) (ok bool, err error) {
 	n, err := tx.Exec(`UPDATE destinations SET pdus = $3, device_lists = $4, to_device = $5, others = $6,
 		goal_pdus = $7, goal_devices = $8, goal_messages = $9, goal_others = $10, catch_up = $11, batch = $12,
-		fails = $13, failing_since = $14, retry_at = $15, failure = $16,
-		lease_until = CASE WHEN $17 = 0 THEN 0 ELSE {now} + $17 END
+		fails = $13, failing_since = $14, retry_at = $15, failure = $16, last_success = $17,
+		lease_until = CASE WHEN $18 = 0 THEN 0 ELSE {now} + $18 END
 		WHERE server = $1 AND fence = $2`,
 		d.Server, d.Fence, d.At.PDUs, d.At.DeviceLists, d.At.ToDevice, d.At.Others,
 		d.Goal.PDUs, d.Goal.DeviceLists, d.Goal.ToDevice, d.Goal.Others, d.CatchUp, d.Batch,
-		d.Fails, d.FailingSince, d.RetryAt, d.Failure, leaseMS)
+		d.Fails, d.FailingSince, d.RetryAt, d.Failure, d.LastSuccess, leaseMS)
 	return n == 1, err
 }
 

@@ -3,6 +3,9 @@ package testserver
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha1" //nolint:gosec // as the API of Synapse has it
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -55,6 +58,20 @@ func (s *Server) Register(name string) *User {
 		"username": name, "password": Password, "auth": JSON{"type": "m.login.dummy"}, "initial_device_display_name": "test",
 	})
 	u.keep(a.Body)
+	return u
+}
+
+// RegisterAdmin makes an administrator's account with a session, with the shared secret of the configuration.
+func (s *Server) RegisterAdmin(name string) *User {
+	s.t.Helper()
+	u := &User{Server: s, t: s.t}
+	const path = "/_synapse/admin/v1/register"
+	nonce, _ := u.Must("GET", path, nil).Body["nonce"].(string)
+	mac := hmac.New(sha1.New, []byte("testing"))
+	_, _ = mac.Write([]byte(nonce + "\x00" + name + "\x00" + Password + "\x00admin")) // a hash takes everything
+	u.keep(u.Must("POST", path, JSON{
+		"nonce": nonce, "username": name, "password": Password, "admin": true, "mac": hex.EncodeToString(mac.Sum(nil)),
+	}).Body)
 	return u
 }
 

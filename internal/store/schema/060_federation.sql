@@ -37,6 +37,7 @@ CREATE TABLE destinations (
   failing_since BIGINT NOT NULL DEFAULT 0,  -- ms
   retry_at      BIGINT NOT NULL DEFAULT 0,  -- ms; 0 if it does not fail
   failure       {text} NOT NULL DEFAULT '', -- the last one, for people
+  last_success  BIGINT NOT NULL DEFAULT 0,  -- ms; when it last took a transaction
   lease_until   BIGINT NOT NULL DEFAULT 0,  -- ms of the database's clock; 0 if nobody works for it
   fence         BIGINT NOT NULL DEFAULT 0   -- raised with every lease
 ){norowid};
