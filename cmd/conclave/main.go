@@ -44,6 +44,7 @@ func commands() []command {
 		configCommand(),
 		userCommand(),
 		verifyCommand(),
+		federationCommand(),
 		restoredCommand(),
 		versionCommand(),
 	}

@@ -257,7 +257,12 @@ func (s *Server) Wait(ctx context.Context) (int, error) {
 // …`. It returns what it printed and whether it ended well.
 func (s *Server) Run(command string, args ...string) (string, bool) {
 	s.t.Helper()
-	args = append([]string{command, "-config", s.Conf}, args...)
+	return s.Command(append([]string{command, "-config", s.Conf}, args...)...)
+}
+
+// Command runs the executable with the given arguments and nothing else, as Run does.
+func (s *Server) Command(args ...string) (string, bool) {
+	s.t.Helper()
 	cmd := exec.CommandContext(s.t.Context(), s.binary, args...) //nolint:gosec // the executable under test
 	cmd.Env = s.env
 	out, err := cmd.CombinedOutput()
