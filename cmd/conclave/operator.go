@@ -112,7 +112,10 @@ func (s *server) operate() (stop func()) {
 		s.log.Warn("commands like `conclave user` work only while the server is stopped", "err", err)
 		return func() {}
 	}
-	h := &http.Server{Handler: operatorHandler(operator{s.db, s.accounts}, s.log), ReadHeaderTimeout: 10 * time.Second}
+	mux := http.NewServeMux()
+	mux.Handle("POST /user", operatorHandler(operator{s.db, s.accounts}, s.log))
+	mux.Handle("POST /compare", compareHandler(s.rooms, s.log))
+	h := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -183,17 +186,31 @@ func operatorHandler(o operator, log *slog.Logger) http.Handler {
 // errNotRunning is that no server listens for its operator.
 var errNotRunning = errors.New("no server runs")
 
-// askServer gives a command to the running server, or returns errNotRunning.
+// askServer gives a command about users to the running server, or returns errNotRunning.
 func askServer(ctx context.Context, dataDir string, q userRequest) (a userAnswer, err error) {
+	body, err := toServer(ctx, dataDir, "/user", q)
+	if err != nil {
+		return a, err
+	}
+	defer func() { _ = body.Close() }()
+	raw, err := io.ReadAll(body)
+	if err != nil {
+		return a, fmt.Errorf("asking the running server: %w", err)
+	}
+	return a, json.Unmarshal(raw, &a)
+}
+
+// toServer gives a command to the running server and returns its answer, or errNotRunning.
+func toServer(ctx context.Context, dataDir, command string, q any) (io.ReadCloser, error) {
 	path := operatorSocket(dataDir)
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return a, errNotRunning
+		return nil, errNotRunning
 	case errors.Is(err, fs.ErrPermission):
-		return a, fmt.Errorf("%s belongs to another user: run this command as the user that the server runs as", path)
+		return nil, fmt.Errorf("%s belongs to another user: run this command as the user that the server runs as", path)
 	case err != nil:
-		return a, err
+		return nil, err
 	}
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -201,28 +218,28 @@ func askServer(ctx context.Context, dataDir string, q userRequest) (a userAnswer
 	}}
 	raw, err := json.Marshal(q)
 	if err != nil {
-		return a, err
+		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://operator/user", bytes.NewReader(raw))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://operator"+command, bytes.NewReader(raw))
 	if err != nil {
-		return a, err
+		return nil, err
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return a, fmt.Errorf("asking the running server: %w", err)
+		return nil, fmt.Errorf("asking the running server: %w", err)
+	}
+	if res.StatusCode == http.StatusOK {
+		return res.Body, nil
 	}
 	defer func() { _ = res.Body.Close() }()
 	if raw, err = io.ReadAll(res.Body); err != nil {
-		return a, fmt.Errorf("asking the running server: %w", err)
+		return nil, fmt.Errorf("asking the running server: %w", err)
 	}
-	if res.StatusCode != http.StatusOK {
-		var refusal struct {
-			Text string `json:"error"`
-		}
-		if err := json.Unmarshal(raw, &refusal); err != nil || refusal.Text == "" {
-			return a, fmt.Errorf("the running server answered with status %d", res.StatusCode)
-		}
-		return a, errors.New(refusal.Text)
+	var refusal struct {
+		Text string `json:"error"`
 	}
-	return a, json.Unmarshal(raw, &a)
+	if err := json.Unmarshal(raw, &refusal); err != nil || refusal.Text == "" {
+		return nil, fmt.Errorf("the running server answered with status %d", res.StatusCode)
+	}
+	return nil, errors.New(refusal.Text)
 }

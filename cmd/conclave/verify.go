@@ -17,8 +17,8 @@ import (
 
 func verifyCommand() command {
 	return command{
-		name: "verify", args: "-config FILE [-full]",
-		does: "checks the database of a stopped server; one line when it is sound, else what is wrong with it",
+		name: "verify", args: "-config FILE [-full | -partners [-room ID] [-repair]]",
+		does: "checks the database of a stopped server; one line when it is sound, else what is wrong with it. -partners has the running server compare its rooms with other servers, -repair ask for what is missing",
 		run:  runVerify,
 	}
 }
@@ -44,8 +44,24 @@ func runVerify(ctx context.Context, c console, args []string) (err error) {
 	set := flag.NewFlagSet("verify", flag.ContinueOnError)
 	file := set.String("config", "", "the configuration `file`")
 	full := set.Bool("full", false, "also check the text of every event and every state")
+	partners := set.Bool("partners", false, "compare the ends and the state of rooms with the other servers in them; the server has to run")
+	room := set.String("room", "", "with -partners: the `ID` of the one room to compare, with all its servers")
+	repair := set.Bool("repair", false, "with -partners: ask for events that others have and we lack")
 	if _, err := parse(c, set, args, 0, 0); err != nil {
 		return err
+	}
+	if *partners {
+		if *full {
+			return usageError{"-full needs a stopped server and -partners one that runs: say one after the other"}
+		}
+		conf, _, err := loadConfig(c, *file)
+		if err != nil {
+			return err
+		}
+		return comparePartners(ctx, c, conf.DataDir, compareRequest{Room: matrix.RoomID(*room), Repair: *repair})
+	}
+	if *room != "" || *repair {
+		return usageError{"-room and -repair go with -partners"}
 	}
 	conf, log, db, err := openAsIs(ctx, c, *file)
 	if err != nil {
