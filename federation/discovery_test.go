@@ -19,6 +19,7 @@ import (
 	"conclave/internal/matrix"
 	"conclave/internal/netguard"
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/proof"
 )
 
 // dns is a fake resolver: every name that ends in .test is this machine, and SRV records are as set.
@@ -128,6 +129,7 @@ func testDiscovery(d *dns, docs *documents, ca *peer.CA, now func() time.Time) *
 }
 
 func TestRouteFollowsTheStepsOfTheSpec(t *testing.T) {
+	proof.Of(t, "FD-03", "FD-04", "FD-05")
 	ca := peer.NewCA(t)
 	hosts := []string{"ip.test", "ipport.test", "port.test", "fed.test", "old.test", "plain.test", "six.test"}
 	docs := serveDocuments(t, ca, append(hosts, "nowk-fed.test", "nowk-old.test", "nowk.test", "dot.test", "both.test")...)
@@ -229,6 +231,7 @@ func TestBadDelegationDocumentsDoNotCount(t *testing.T) {
 }
 
 func TestDelegationFollowsRedirects(t *testing.T) {
+	proof.Of(t, "FD-06")
 	ca := peer.NewCA(t)
 	docs := serveDocuments(t, ca, "a.test", "b.test")
 	docs.set("a.test", func(w http.ResponseWriter, r *http.Request) {
@@ -242,6 +245,7 @@ func TestDelegationFollowsRedirects(t *testing.T) {
 }
 
 func TestDelegationIsRememberedAsTheServerAsks(t *testing.T) {
+	proof.Of(t, "FD-06")
 	ca := peer.NewCA(t)
 	for name, c := range map[string]struct {
 		header [2]string
@@ -282,6 +286,7 @@ func TestDelegationIsRememberedAsTheServerAsks(t *testing.T) {
 }
 
 func TestMissingDelegationIsAskedForLessAndLess(t *testing.T) {
+	proof.Of(t, "FD-06")
 	ca := peer.NewCA(t)
 	docs := serveDocuments(t, ca, "a.test")
 	clk := newClock()

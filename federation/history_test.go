@@ -11,6 +11,7 @@ import (
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/proof"
 	"conclave/rooms"
 )
 
@@ -55,6 +56,7 @@ func (w *houseWorld) reads(room matrix.RoomID, id matrix.EventID) map[string]fun
 
 // TestRoomsAreReadByTheirServersAlone is threats F15.
 func TestRoomsAreReadByTheirServersAlone(t *testing.T) {
+	proof.Of(t, "F15", "FD-18")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		ref, other := w.room(12, "public_chat"), w.room(12, "public_chat")
@@ -100,6 +102,7 @@ func TestRoomsAreReadByTheirServersAlone(t *testing.T) {
 }
 
 func TestHistoryIsServedAsItCouldBeSeen(t *testing.T) {
+	proof.Of(t, "F15")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		for _, visibility := range []string{"joined", "shared"} {
@@ -131,6 +134,7 @@ func TestHistoryIsServedAsItCouldBeSeen(t *testing.T) {
 }
 
 func TestStateAndHistoryAreWhatTheyShouldBe(t *testing.T) {
+	proof.Of(t, "FD-19")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		ref := w.room(10, "public_chat")

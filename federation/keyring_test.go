@@ -13,6 +13,7 @@ import (
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/proof"
 )
 
 // keyWorld is a keyring over a real client, with peers.
@@ -75,6 +76,7 @@ func TestKeysAreFetchedOnceAndKept(t *testing.T) {
 }
 
 func TestKeyValidity(t *testing.T) {
+	proof.Of(t, "F02", "FD-14")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newKeyWorld(t, db)
 		_, old, _ := ed25519.GenerateKey(nil)
@@ -194,6 +196,7 @@ func TestKeyDocumentsThatAreNotBelieved(t *testing.T) {
 }
 
 func TestAKeyIDMeansOneKey(t *testing.T) {
+	proof.Of(t, "F02")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newKeyWorld(t, db)
 		p := peer.New(t, w.ca, peer.Options{})
@@ -250,6 +253,7 @@ func TestDeadServersAreNotAskedAgainAndAgain(t *testing.T) {
 }
 
 func TestNotaryAnswersForDeadServers(t *testing.T) {
+	proof.Of(t, "F03")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		ca := peer.NewCA(t)
 		notary, dead := peer.New(t, ca, peer.Options{}), peer.New(t, ca, peer.Options{})
@@ -289,6 +293,7 @@ func TestNotaryAnswersForDeadServers(t *testing.T) {
 }
 
 func TestVerifyEvents(t *testing.T) {
+	proof.Of(t, "RV-09")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		for v := matrix.RoomVersion(1); v <= 12; v++ {
 			w := newKeyWorld(t, db)

@@ -16,6 +16,7 @@ import (
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/proof"
 )
 
 // echoRoutes are the server's routes and a few that answer with what they got.
@@ -63,6 +64,7 @@ func (w *keyWorld) startServer(change func(*ServerOptions)) (*Server, peer.Targe
 }
 
 func TestServerKnowsWhoAsks(t *testing.T) {
+	proof.Of(t, "F25", "FD-07")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newKeyWorld(t, db)
 		var mu sync.Mutex
@@ -125,6 +127,7 @@ func TestServerKnowsWhoAsks(t *testing.T) {
 }
 
 func TestServerBounds(t *testing.T) {
+	proof.Of(t, "FD-02")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newKeyWorld(t, db)
 		_, us := w.startServer(nil)
@@ -189,6 +192,7 @@ func TestRoutesMustDeclareThemselves(t *testing.T) {
 }
 
 func TestServerAnswersForItself(t *testing.T) {
+	proof.Of(t, "FD-11")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newKeyWorld(t, db)
 		_, us := w.startServer(nil)
@@ -208,6 +212,7 @@ func TestServerAnswersForItself(t *testing.T) {
 }
 
 func TestServerIsANotary(t *testing.T) {
+	proof.Of(t, "FD-12", "FD-13", "F03")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newKeyWorld(t, db)
 		_, us := w.startServer(nil)

@@ -13,6 +13,7 @@ import (
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/proof"
 	"conclave/rooms"
 )
 
@@ -99,6 +100,7 @@ func accepted(t *testing.T, a peer.Answer) map[matrix.EventID]map[string]any {
 
 // TestBrokenItemsSpoilNothingElse is threats F16.
 func TestBrokenItemsSpoilNothingElse(t *testing.T) {
+	proof.Of(t, "F16")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		ref := w.room(11, "public_chat")
@@ -142,6 +144,7 @@ func TestBrokenItemsSpoilNothingElse(t *testing.T) {
 
 // TestATransactionHasItsEffectOnce is threats F26.
 func TestATransactionHasItsEffectOnce(t *testing.T) {
+	proof.Of(t, "F26")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		ref := w.room(11, "public_chat")
@@ -178,6 +181,7 @@ func TestATransactionHasItsEffectOnce(t *testing.T) {
 }
 
 func TestTransactionsAreBounded(t *testing.T) {
+	proof.Of(t, "FD-15")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		for name, a := range map[string]peer.Answer{
@@ -232,6 +236,7 @@ func TestOldTransactionsAreForgotten(t *testing.T) {
 
 // TestSpoofedEDUsHaveNoEffect is threats F18, and F20 for EDUs.
 func TestSpoofedEDUsHaveNoEffect(t *testing.T) {
+	proof.Of(t, "F18", "F20")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		ref, other := w.room(11, "public_chat"), w.room(11, "public_chat")

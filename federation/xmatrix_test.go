@@ -6,11 +6,13 @@ import (
 	"testing"
 
 	"conclave/internal/matrix"
+	"conclave/internal/testserver/proof"
 )
 
 var testSignature = strings.Repeat("A", 86) // 64 zero bytes
 
 func TestParseXMatrix(t *testing.T) {
+	proof.Of(t, "FD-09")
 	want := Credentials{Origin: "a.test", Destination: "b.test:8448", Key: "ed25519:k_1", Signature: make([]byte, 64)}
 	s := `sig="` + testSignature + `"`
 	for name, header := range map[string]string{
@@ -94,6 +96,7 @@ func FuzzParseXMatrix(f *testing.F) {
 }
 
 func TestSignedRequestIsCanonical(t *testing.T) {
+	proof.Of(t, "FD-07")
 	got, err := signedRequest("PUT", "/x?a=b", "a.test", "b.test", []byte(`{ "b": 1, "a": "é" }`))
 	want := `{"content":{"a":"é","b":1},"destination":"b.test","method":"PUT","origin":"a.test","uri":"/x?a=b"}`
 	if err != nil || string(got) != want {

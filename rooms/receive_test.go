@@ -14,6 +14,7 @@ import (
 	"conclave/internal/matrix/stateres"
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/proof"
 )
 
 // versions are room versions with all three state resolutions and both forms of event IDs and room IDs.
@@ -80,6 +81,7 @@ func TestAdmitJudgesEachOnItsOwn(t *testing.T) {
 }
 
 func TestAccessLists(t *testing.T) {
+	proof.Of(t, "F20", "PD-09")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, 10)
 		n := newNode(t, db, w)

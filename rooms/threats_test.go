@@ -11,6 +11,7 @@ import (
 	"conclave/internal/matrix/stateres"
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/proof"
 )
 
 // forge spoils the signature of every event that says it is forged, on whatever road it is asked for, and counts the roads.
@@ -29,6 +30,7 @@ func (w *world) forge() (roads map[string]int) {
 // TestSignaturesCountOnEverySidePath is threats F01: an event with a wrong signature comes with missing events, alone, in a
 // state, in an auth chain, and with history. It is never held, and what comes with it is.
 func TestSignaturesCountOnEverySidePath(t *testing.T) {
+	proof.Of(t, "F01")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		room := 0
 		inRoom := func(road string, test func(w *world, join func() (*node, Ref)) *matrix.Event) {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"conclave/internal/testserver/proof"
 )
 
 var eventKey = ed25519.NewKeyFromSeed([]byte("the seed of a key for tests only"))
@@ -129,6 +131,7 @@ func TestBuildRefuses(t *testing.T) {
 
 // TestSizeIsCountedInBytes finds the largest event that can be built and sees the same limit on receipt.
 func TestSizeIsCountedInBytes(t *testing.T) {
+	proof.Of(t, "PD-08", "F17")
 	for _, v := range RoomVersions() {
 		tmpl := template()
 		tmpl.Content = []byte(`{"a":""}`)

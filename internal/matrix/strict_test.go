@@ -6,11 +6,14 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"conclave/internal/testserver/proof"
 )
 
 // TestStrictJSON is what the one decoder takes and what it refuses. canon is the canonical form, "" where it is refused;
 // strict says whether the numbers are those of canonical JSON.
 func TestStrictJSON(t *testing.T) {
+	proof.Of(t, "JS-01")
 	deep := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 	many := func(n int) string { return "[" + strings.Repeat("0,", n-1) + "0]" }
 	for _, c := range []struct {
@@ -189,6 +192,7 @@ func TestIdentifiers(t *testing.T) {
 }
 
 func TestServerACL(t *testing.T) {
+	proof.Of(t, "FD-17")
 	for _, c := range []struct {
 		content string
 		allowed string

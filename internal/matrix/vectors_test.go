@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"os"
 	"testing"
+
+	"conclave/internal/testserver/proof"
 )
 
 // vectors is the spec's published test data, with what was computed from it.
@@ -82,6 +84,7 @@ func TestVectorsBase64(t *testing.T) {
 }
 
 func TestVectorsCanonicalJSON(t *testing.T) {
+	proof.Of(t, "JS-01")
 	v, _ := readVectors(t)
 	for _, c := range v.Canonical {
 		if got, err := CanonicalJSON([]byte(c.Input)); err != nil || string(got) != c.Canonical {
@@ -91,6 +94,7 @@ func TestVectorsCanonicalJSON(t *testing.T) {
 }
 
 func TestVectorsSigning(t *testing.T) {
+	proof.Of(t, "SG-01")
 	v, priv := readVectors(t)
 	for _, c := range v.Signing {
 		want, err := CanonicalJSON(c.Signed)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"conclave/internal/testserver/proof"
 )
 
 func fetch(t *testing.T, o HTTPOptions, url string, limit int64) ([]byte, error) {
@@ -131,6 +133,7 @@ func TestSlowAndEndlessBodies(t *testing.T) {
 }
 
 func TestRedirects(t *testing.T) {
+	proof.Of(t, "O02")
 	var seen []string
 	record := func(r *http.Request) {
 		seen = append(seen, fmt.Sprintf("%s auth=%q referer=%q", r.URL.Path, r.Header.Get("Authorization"), r.Header.Get("Referer")))

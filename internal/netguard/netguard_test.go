@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"conclave/internal/testserver/proof"
 )
 
 func prefixes(list ...string) []netip.Prefix {
@@ -85,6 +87,7 @@ func canary(t *testing.T) (port string, reached *atomic.Int64) {
 // Forty spellings of addresses of this machine and its neighbours, as they could stand in a server name, a delegation or a push URL: none may
 // connect, and nothing may arrive at the canary.
 func TestNoSpellingReachesLoopback(t *testing.T) {
+	proof.Of(t, "O01")
 	port, reached := canary(t)
 	d := NewDialer(nil, dnsServer(t, func(string) string { return "" })) // names resolve to nothing: no question leaves the machine
 	forms := strings.Fields(`127.0.0.1 127.1 127.0.1 127.0.0.001 0177.0.0.1 0x7f.0.0.1 0x7f000001 2130706433 017700000001 127.255.255.254 0 0.0.0.0
@@ -166,6 +169,7 @@ func answerDNS(question []byte, resolve func(name string) string) []byte {
 // A name that gives an allowed address first and loopback afterwards must not lead anywhere the second time: nothing is remembered from a
 // check made earlier, the address connected to is the one judged.
 func TestRebinding(t *testing.T) {
+	proof.Of(t, "O03")
 	port, reached := canary(t)
 	var asked atomic.Int64
 	d := NewDialer(prefixes("127.0.0.2/32"), dnsServer(t, func(name string) string {
