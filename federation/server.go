@@ -18,6 +18,7 @@ import (
 	"conclave/internal/accounts"
 	"conclave/internal/cluster"
 	"conclave/internal/matrix"
+	"conclave/internal/observe"
 	"conclave/internal/store"
 	"conclave/internal/work"
 	"conclave/keys"
@@ -99,6 +100,7 @@ type ServerOptions struct {
 	Keys     *keys.Keys
 	Media    *media.Media
 	Bus      cluster.Bus
+	Metrics  *observe.Metrics // nil: nothing is counted
 
 	// Software and Version are what getVersion tells.
 	Software, Version string
@@ -197,8 +199,21 @@ func echoPath(path string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(path, "{", ":"), "}", "")
 }
 
-// handle is the way of every request: bounded, read, authenticated, answered.
+// handle answers an operation and counts it.
 func (s *Server) handle(route Route) echo.HandlerFunc {
+	answer := s.answer(route)
+	return func(c echo.Context) error {
+		began := time.Now()
+		if err := answer(c); err != nil {
+			c.Error(err) // written now, so that its status is known
+		}
+		s.options.Metrics.Request("federation", route.OperationID, c.Response().Status, time.Since(began))
+		return nil
+	}
+}
+
+// answer is the way of every request: bounded, read, authenticated, answered.
+func (s *Server) answer(route Route) echo.HandlerFunc {
 	limit := route.PerOrigin
 	if limit == 0 {
 		limit = defaultPerOrigin

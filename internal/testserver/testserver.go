@@ -5,16 +5,19 @@
 package testserver
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"syscall"
 	"testing"
@@ -23,6 +26,7 @@ import (
 	"conclave/internal/matrix"
 	"conclave/internal/testserver/dbtest"
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/proof"
 )
 
 // Options say how a server differs from an ordinary one of a test: open registration, cheap password hashes, no rate
@@ -233,6 +237,7 @@ func (s *Server) Stop() {
 }
 
 func (s *Server) signal(sig syscall.Signal) {
+	s.record()
 	s.mu.Lock()
 	cmd, done := s.cmd, s.done
 	s.mu.Unlock()
@@ -282,17 +287,51 @@ func (s *Server) tail() string {
 	return string(bytes.TrimSpace(text))
 }
 
-// freePorts finds ports of loopback that nobody listens on.
+// record notes which operations the process has answered with success since it started, for the coverage of the
+// specification. What it counted is gone once it has ended.
+func (s *Server) record() {
+	if !proof.Wanted() || !s.Running() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second) // the test's own context may have ended
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Admin+"/metrics", nil)
+	if err != nil {
+		return
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return // a server that hangs or is frozen on purpose tells nothing
+	}
+	defer res.Body.Close() //nolint:errcheck // it was read
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		if m := answered.FindStringSubmatch(lines.Text()); m != nil {
+			proof.Answered(s.t, m[1], m[2])
+		}
+	}
+}
+
+// answered is a line of the metrics about requests that had success.
+var answered = regexp.MustCompile(`^conclave_requests_total{api="([a-z]+)",operation="([^"]+)",status="[1-3]xx"} `)
+
+// freePorts finds ports of loopback that nobody listens on. They are below those that the system gives to outgoing
+// connections and to listeners on port 0: one of those could take a port between now and the start of the server.
 func freePorts(t testing.TB, n int) []int {
 	t.Helper()
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	const lowest, highest = 15_000, 32_000
+	var ports []int
+	for range 1000 {
+		port := lowest + rand.IntN(highest-lowest)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer l.Close() //nolint:errcheck // it has done its work
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		if ports = append(ports, port); len(ports) == n {
+			return ports
+		}
 	}
-	return ports
+	t.Fatal("there are no free ports")
+	return nil
 }

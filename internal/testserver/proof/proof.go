@@ -18,7 +18,8 @@ import (
 // The kinds of records.
 const (
 	KindRow     = "row"     // a row of docs/spec/behaviours.md or threats.md
-	KindServed  = "served"  // an operation that a server under test answered with success
+	KindServed  = "served"  // a request that a server under test answered with success
+	KindOp      = "op"      // an operation, by API and operationId, that a server under test counted as answered with success
 	KindRefused = "refused" // an operation that a server under test refuses on purpose
 	KindCalled  = "called"  // an operation of another server that a server under test called
 )
@@ -43,6 +44,15 @@ func Served(t testing.TB, method, path string, status int) {
 	}
 }
 
+// Answered records that a server under test counted an operation, by the API of its metrics ("client", "federation") and
+// its operationId, as answered with success: whoever asked, also another server under test.
+func Answered(t testing.TB, api, operationID string) { note(t, KindOp, api+" "+operationID) }
+
+// Wanted says whether records are kept at all.
+func Wanted() bool { return recordFile() != "" }
+
+func recordFile() string { return os.Getenv("CONCLAVE_TEST_RECORD") }
+
 // Called records that a server under test made a request to a peer of the test.
 func Called(t testing.TB, method, path string) { note(t, KindCalled, method+" "+bare(path)) }
 
@@ -60,7 +70,7 @@ var (
 // note keeps a record until the test has ended well.
 func note(t testing.TB, kind, what string) {
 	t.Helper()
-	file := os.Getenv("CONCLAVE_TEST_RECORD")
+	file := recordFile()
 	if file == "" {
 		return
 	}

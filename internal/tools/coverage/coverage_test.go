@@ -42,7 +42,9 @@ var sample = map[string]string{
 		"served\tGET /rooms/!a:b/state/m.room.name\tclientapi.TestState\n" +
 		"refused\tPOST /sign\tfederation.TestRefusals\n" +
 		"served\tGET /version\tfederation.TestVersion\n" +
-		"called\tPUT /send/1\tfederation.TestSend\n",
+		"called\tPUT /send/1\tfederation.TestSend\n" +
+		"op\tclient inviteUser\tclientapi.TestInvite\n" +
+		"op\tclient nothing\tclientapi.TestInvite\n",
 }
 
 func measured(t *testing.T) coverage {
@@ -56,6 +58,7 @@ func measured(t *testing.T) coverage {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.addOperations(map[string]map[string][]operation{"client": {"inviteUser": {newOperation("POST", "/rooms/:roomId/invite")}}})
 	return measure(l, r)
 }
 
@@ -63,9 +66,8 @@ func TestSummary(t *testing.T) {
 	var out bytes.Buffer
 	measured(t).summary(&out)
 	want := `server-server: 2 of 2
-client-server: 1 of 3
+client-server: 2 of 3
   missing  GET /rooms/{roomId}/state/special (special)
-  missing  POST /rooms/{roomId}/invite (invite)
 calls to other homeservers: 1 of 2
   not counted, its path is the server's choice: POST {token_endpoint} (token)
 rules ID: 1. Names: 1 of 3; mandatory and without a test: ID-02

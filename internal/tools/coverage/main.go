@@ -15,6 +15,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"conclave/clientapi"
+	"conclave/federation"
 )
 
 const listsDir = "docs/spec"
@@ -41,6 +44,7 @@ func run(dir, recordFile string, check bool) error {
 	if unknown := r.unknown(l.rules); len(unknown) > 0 {
 		return fmt.Errorf("tests claim to show rules that no list in %s has: %s", dir, strings.Join(unknown, " "))
 	}
+	r.addOperations(routeTables())
 	c := measure(l, r)
 	var text bytes.Buffer
 	c.document(&text)
@@ -54,6 +58,20 @@ func run(dir, recordFile string, check bool) error {
 	}
 	c.summary(os.Stdout)
 	return os.WriteFile(file, text.Bytes(), 0o644) //nolint:gosec // a document of the repository
+}
+
+// routeTables are the operations of both APIs, by the names that the metrics have for them.
+func routeTables() map[string]map[string][]operation {
+	client, server := map[string][]operation{}, map[string][]operation{}
+	for _, r := range clientapi.Routes() {
+		for _, path := range append([]string{r.Path}, r.Aliases...) {
+			client[r.OperationID] = append(client[r.OperationID], newOperation(r.Method, path))
+		}
+	}
+	for _, r := range federation.Routes() {
+		server[r.OperationID] = append(server[r.OperationID], newOperation(r.Method, r.Path))
+	}
+	return map[string]map[string][]operation{"client": client, "federation": server}
 }
 
 // compare fails if the document names a row as exercised that this run did not exercise. New tests make the document

@@ -59,6 +59,15 @@ func withoutEngine(test string) string {
 	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "sqlite" || p == "postgres" }), "/")
 }
 
+// addOperations turns what servers counted by operationId into requests, by the route tables.
+func (r *record) addOperations(tables map[string]map[string][]operation) {
+	for _, s := range r.requests[proof.KindOp] {
+		for _, op := range tables[s.method][s.path] { // API and operationId, in the places of method and path
+			r.requests[proof.KindServed] = append(r.requests[proof.KindServed], served{op.method, op.path, s.test})
+		}
+	}
+}
+
 // count finds for each route the tests that exercised it, by the kinds of proof given. Routes of the list without a test
 // get an empty set.
 func (r *record) count(routes []route, kinds ...string) map[operation]tests {
