@@ -18,19 +18,21 @@ type Authenticator struct {
 	keyring *Keyring
 	policy  *Policy
 	now     func() time.Time
+
+	anyDestination bool // a request need not say whom it is for
 }
 
-// NewAuthenticator makes an Authenticator; clock is time.Now if nil.
-func NewAuthenticator(own *Identity, keyring *Keyring, policy *Policy, clock func() time.Time) *Authenticator {
-	if clock == nil {
-		clock = time.Now
+// NewAuthenticator makes the Authenticator of a server.
+func NewAuthenticator(o ServerOptions) *Authenticator {
+	if o.Clock == nil {
+		o.Clock = time.Now
 	}
-	return &Authenticator{own, keyring, policy, clock}
+	return &Authenticator{o.Identity, o.Keyring, o.Policy, o.Clock, o.AnyDestination}
 }
 
 // Authenticate checks a request's X-Matrix signatures and returns the server that made it. body is what was sent, nil
-// if nothing was. A request without a destination, or with one that is not our name, is refused: it may have been
-// made for somebody else (threats F25). Signatures by unknown or expired keys are passed over, one must hold, and one
+// if nothing was. A request with a destination that is not our name is refused, and so is one without, unless the
+// configuration lets it in: it may have been made for somebody else (threats F25). Signatures by unknown or expired keys are passed over, one must hold, and one
 // that is wrong spoils all. Errors are for the client.
 func (a *Authenticator) Authenticate(ctx context.Context, r *http.Request, body []byte) (matrix.ServerName, error) {
 	credentials, err := a.credentials(r)
@@ -41,7 +43,11 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *http.Request, body 
 	if !a.policy.Allowed(first.Origin) {
 		return "", matrix.Forbidden("This server does not federate with %s.", first.Origin)
 	}
-	message, err := signedRequest(r.Method, r.RequestURI, first.Origin, first.Destination, body)
+	destination := first.Destination
+	if destination == "" {
+		destination = a.own.Name() // it is signed all the same, the header alone came later
+	}
+	message, err := signedRequest(r.Method, r.RequestURI, first.Origin, destination, body)
 	if err != nil {
 		return "", matrix.NotJSON("The body is not JSON.").With(err)
 	}
@@ -92,10 +98,10 @@ func (a *Authenticator) credentials(r *http.Request) ([]Credentials, error) {
 			return nil, matrix.Unauthorized("The Authorization headers contradict each other.")
 		}
 	}
-	if first.Destination == "" {
+	if first.Destination == "" && !a.anyDestination {
 		return nil, matrix.Unauthorized("The Authorization header names no destination.")
 	}
-	if !a.own.IsOurs(first.Destination) {
+	if first.Destination != "" && !a.own.IsOurs(first.Destination) {
 		return nil, matrix.Unauthorized("The request is for another server.")
 	}
 	if a.own.IsOurs(first.Origin) {

@@ -113,60 +113,88 @@ func (i *Identity) Document(name matrix.ServerName, now time.Time) ([]byte, erro
 }
 
 // LoadKeys reads a key file (data_dir/signing.key). A line is `ed25519 VERSION SEED` for a key in use, the first of
-// which signs, or `retired VERSION PUBLIC EXPIRED` for one that is not used any more: seed and public key in unpadded
-// base64, EXPIRED in milliseconds since 1970. Empty lines and lines that begin with # do not count.
+// which signs, `next VERSION SEED` for the one that will sign from the next start on (NextKey), or `retired VERSION
+// PUBLIC EXPIRED` for one that is not used any more: seed and public key in unpadded base64, EXPIRED in milliseconds
+// since 1970. Empty lines and lines that begin with # do not count.
 func LoadKeys(path string) ([]SigningKey, []RetiredKey, error) {
-	info, err := os.Stat(path)
+	file, err := readKeyFile(path)
 	if err != nil {
 		return nil, nil, err
 	}
+	if file.next != nil {
+		file.keys = append(file.keys, *file.next) // announced
+	}
+	return file.keys, file.retired, nil
+}
+
+// keyFile is what stands in a key file.
+type keyFile struct {
+	text    []byte
+	keys    []SigningKey
+	next    *SigningKey // nil if there is none
+	retired []RetiredKey
+	ids     map[matrix.KeyID]bool
+}
+
+func readKeyFile(path string) (*keyFile, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, nil, fmt.Errorf("%s can be read by others (mode %#o); run: chmod 600 %s", path, info.Mode().Perm(), path)
+		return nil, fmt.Errorf("%s can be read by others (mode %#o); run: chmod 600 %s", path, info.Mode().Perm(), path)
 	}
 	data, err := os.ReadFile(filepath.Clean(path))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	keys, retired, err := parseKeys(data)
+	file, err := parseKeys(data)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return keys, retired, nil
+	return file, nil
 }
 
-func parseKeys(data []byte) (keys []SigningKey, retired []RetiredKey, err error) {
-	seen := map[matrix.KeyID]bool{}
+func parseKeys(data []byte) (*keyFile, error) {
+	file := &keyFile{text: data, ids: map[matrix.KeyID]bool{}}
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for n := 1; lines.Scan(); n++ {
 		f := strings.Fields(lines.Text())
 		if len(f) == 0 || strings.HasPrefix(f[0], "#") {
 			continue
 		}
-		var id matrix.KeyID
-		switch {
-		case f[0] == "ed25519" && len(f) == 3:
-			var k SigningKey
-			k, err = signingKey(f[1], f[2])
-			keys, id = append(keys, k), k.ID
-		case f[0] == "retired" && len(f) == 4:
-			var k RetiredKey
-			k, err = retiredKey(f[1], f[2], f[3])
-			retired, id = append(retired, k), k.ID
-		default:
-			err = errors.New("neither `ed25519 VERSION SEED` nor `retired VERSION PUBLIC EXPIRED`")
-		}
-		if err == nil && seen[id] {
+		id, err := file.add(f)
+		if err == nil && file.ids[id] {
 			err = fmt.Errorf("the key %s is there twice", id)
 		}
 		if err != nil {
-			return nil, nil, fmt.Errorf("line %d: %w", n, err) // without the line: it holds a secret
+			return nil, fmt.Errorf("line %d: %w", n, err) // without the line: it holds a secret
 		}
-		seen[id] = true
+		file.ids[id] = true
 	}
-	if len(keys) == 0 {
-		return nil, nil, errors.New("it holds no signing key")
+	if len(file.keys) == 0 {
+		return nil, errors.New("it holds no signing key")
 	}
-	return keys, retired, lines.Err()
+	return file, lines.Err()
+}
+
+// add takes one line.
+func (file *keyFile) add(f []string) (matrix.KeyID, error) {
+	switch {
+	case f[0] == "ed25519" && len(f) == 3:
+		k, err := signingKey(f[1], f[2])
+		file.keys = append(file.keys, k)
+		return k.ID, err
+	case f[0] == "next" && len(f) == 3 && file.next == nil:
+		k, err := signingKey(f[1], f[2])
+		file.next = &k
+		return k.ID, err
+	case f[0] == "retired" && len(f) == 4:
+		k, err := retiredKey(f[1], f[2], f[3])
+		file.retired = append(file.retired, k)
+		return k.ID, err
+	}
+	return "", errors.New("neither `ed25519 VERSION SEED`, one `next VERSION SEED`, nor `retired VERSION PUBLIC EXPIRED`")
 }
 
 func signingKey(version, seed string) (SigningKey, error) {

@@ -93,6 +93,10 @@ type ServerOptions struct {
 	Log      *slog.Logger
 	Clock    func() time.Time // time.Now if nil
 
+	// AnyDestination takes requests that do not say whom they are for, as the specification recommends and threats F25
+	// advises against: they may have been made for somebody else, who sends them on.
+	AnyDestination bool
+
 	// The domains that the operations read and change.
 	DB       *store.DB
 	Rooms    *rooms.Rooms
@@ -141,7 +145,7 @@ func newServer(o ServerOptions, routes []Route) (*Server, error) {
 	}
 	s := &Server{
 		own: o.Identity, keyring: o.Keyring, log: o.Log, now: o.Clock, options: o, echo: echo.New(),
-		auth: NewAuthenticator(o.Identity, o.Keyring, o.Policy, o.Clock),
+		auth: NewAuthenticator(o),
 	}
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = s.writeError

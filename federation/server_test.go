@@ -115,6 +115,19 @@ func TestServerKnowsWhoAsks(t *testing.T) {
 				t.Errorf("%s: errcode %s", name, got.Code())
 			}
 		}
+		t.Run("relaxed", func(t *testing.T) {
+			proof.Of(t, "FD-08")
+			_, lax := w.startServer(func(o *ServerOptions) { o.AnyDestination = true })
+			for header, status := range map[string]int{
+				strings.Replace(good, `destination="`+string(us.Server)+`",`, "", 1):                                 200,
+				p.Authorization("other.test", "PUT", uri, body):                                                      401,
+				strings.Replace(p.Authorization("other.test", "PUT", uri, body), `destination="other.test",`, "", 1): 401,
+			} {
+				if got := p.DoWith(t, lax, "PUT", uri, body, http.Header{"Authorization": {header}}); got.Status != status {
+					t.Errorf("%s: status %d %s, want %d", header, got.Status, got.Body, status)
+				}
+			}
+		})
 		mu.Lock()
 		defer mu.Unlock()
 		if alive[p.Name] != 3 || len(alive) != 1 {

@@ -39,6 +39,12 @@ func TestParseXMatrix(t *testing.T) {
 	if err != nil || without.Destination != "" {
 		t.Errorf("without destination: %+v, %v", without, err)
 	}
+	t.Run("as it is written", func(t *testing.T) {
+		proof.Of(t, "FD-10")
+		if got := want.String(); got != `X-Matrix origin="a.test",destination="b.test:8448",key="ed25519:k_1",`+s {
+			t.Errorf("written as %s", got)
+		}
+	})
 	if again, err := ParseXMatrix(want.String()); err != nil || again.String() != want.String() {
 		t.Errorf("a header that was written cannot be read: %+v, %v", again, err)
 	}

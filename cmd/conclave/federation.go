@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"net"
-	"path/filepath"
 	"time"
 
 	"conclave/federation"
@@ -43,7 +42,7 @@ func runFederation(ctx context.Context, c console, args []string) error {
 	if !conf.Federation.Enabled {
 		return errors.New("federation.enabled is false: this server talks with no other")
 	}
-	current, retired, err := federation.LoadKeys(filepath.Join(conf.DataDir, "signing.key"))
+	current, retired, err := federation.LoadKeys(signingKeyFile(conf))
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -80,11 +79,7 @@ func construct(ctx context.Context, conf *config.Config, log *slog.Logger) (s *s
 			err = errors.Join(err, db.Close())
 		}
 	}()
-	current, retired, err := federation.LoadKeys(filepath.Join(conf.DataDir, "signing.key"))
-	if err != nil {
-		return nil, err
-	}
-	if s.identity, err = federation.NewIdentity(matrix.ServerName(conf.ServerName), current, retired); err != nil {
+	if err = s.identify(); err != nil {
 		return nil, err
 	}
 	if conf.Federation.Enabled {
@@ -98,6 +93,25 @@ func construct(ctx context.Context, conf *config.Config, log *slog.Logger) (s *s
 	return s, s.apis(background)
 }
 
+// identify reads the server's keys. A key that was made by `conclave keys rotate` signs from now on: the database's lock
+// has shown that no other process signs with the one before it.
+func (s *server) identify() error {
+	path := signingKeyFile(s.conf)
+	adopted, err := federation.AdoptKey(path, time.Now())
+	if err != nil {
+		return err
+	}
+	if adopted != "" {
+		s.log.Info("signing with a new key", "key", adopted)
+	}
+	current, retired, err := federation.LoadKeys(path)
+	if err != nil {
+		return err
+	}
+	s.identity, err = federation.NewIdentity(matrix.ServerName(s.conf.ServerName), current, retired)
+	return err
+}
+
 // reach makes what finds, asks and verifies other servers.
 func (s *server) reach() (*remote, error) {
 	roots, err := trusted(s.conf.Federation.CAFile)
@@ -109,7 +123,11 @@ func (s *server) reach() (*remote, error) {
 		Identity: s.identity, Dial: netguard.NewDialer(s.conf.Network.AllowPrivate, nil).DialContext, Roots: roots, Policy: r.policy,
 		UserAgent: "Conclave/" + thisBuild().Version, Log: s.log,
 	})
-	r.keyring = federation.NewKeyring(federation.KeyringOptions{Identity: s.identity, DB: s.db, Source: r.client, Log: s.log})
+	notaries := make([]matrix.ServerName, len(s.conf.Federation.Notaries))
+	for i, name := range s.conf.Federation.Notaries {
+		notaries[i] = matrix.ServerName(name)
+	}
+	r.keyring = federation.NewKeyring(federation.KeyringOptions{Identity: s.identity, DB: s.db, Source: r.client, Notaries: notaries, Log: s.log})
 	return r, nil
 }
 
@@ -212,6 +230,7 @@ func (s *server) apis(ctx context.Context) (err error) {
 	}
 	s.remote.server, err = federation.NewServer(federation.ServerOptions{
 		Identity: s.identity, Keyring: s.remote.keyring, Policy: s.remote.policy, Log: s.log,
+		AnyDestination: !s.conf.Federation.RequireDestination,
 		DB: s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Bus: s.bus, Metrics: s.metrics,
 		Software: "Conclave", Version: thisBuild().Version, Alive: s.remote.sender.Alive,
 		Typing: func(room store.RoomNID, user matrix.UserID, lasts time.Duration) { s.sync.SetTyping(room, user, lasts) },

@@ -108,6 +108,9 @@ type Federation struct {
 	CAFile  string   `key:"ca_file" doc:"Certificates in PEM that are trusted in addition to the system's."`
 	Allow   []string `key:"allow" doc:"If not empty, only these servers; * stands for any run of characters."`
 	Deny    []string `key:"deny" doc:"Never these servers, whatever allow says."`
+
+	Notaries           []string `key:"notaries" doc:"Servers that are asked, in this order, for the keys of servers that do not answer. Their answers count only with the signature of the server in question."`
+	RequireDestination bool     `key:"require_destination" default:"true" doc:"Requests of other servers must say that they are for this one. False also lets in what very old servers sign, which somebody else may have been sent."`
 }
 
 // Network limits outgoing connections.
