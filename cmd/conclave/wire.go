@@ -231,7 +231,7 @@ func (s *server) apis(ctx context.Context) (err error) {
 	s.remote.server, err = federation.NewServer(federation.ServerOptions{
 		Identity: s.identity, Keyring: s.remote.keyring, Policy: s.remote.policy, Log: s.log,
 		AnyDestination: !s.conf.Federation.RequireDestination,
-		DB: s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Bus: s.bus, Metrics: s.metrics,
+		DB:             s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Bus: s.bus, Metrics: s.metrics,
 		Software: "Conclave", Version: thisBuild().Version, Alive: s.remote.sender.Alive,
 		Typing: func(room store.RoomNID, user matrix.UserID, lasts time.Duration) { s.sync.SetTyping(room, user, lasts) },
 	})
