@@ -167,52 +167,6 @@ func limited[T any](ctx context.Context, slots chan struct{}, fn func() (T, erro
 	}
 }
 
-// askNotary gets a server's document from a notary, whose signature it must bear besides the server's own.
-func (k *Keyring) askNotary(ctx context.Context, notary, server matrix.ServerName) (*keyDocument, error) {
-	documents, err := limited(ctx, k.slots, func() ([]json.RawMessage, error) {
-		return k.source.QueryNotary(ctx, notary, KeyCriteria{server: nil})
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = errors.New("it has no document of the server")
-	for _, raw := range documents {
-		if name, _ := matrix.GetString(raw, "server_name"); name != string(server) {
-			continue
-		}
-		var doc *keyDocument
-		if doc, err = parseKeyDocument(raw, server); err != nil {
-			continue
-		}
-		if err = k.signedByNotary(ctx, raw, notary); err == nil {
-			return doc, nil
-		}
-	}
-	return nil, err
-}
-
-func (k *Keyring) signedByNotary(ctx context.Context, raw []byte, notary matrix.ServerName) error {
-	var doc struct {
-		Signatures map[string]map[string]json.RawMessage `json:"signatures"`
-	}
-	if err := matrix.Decode(raw, &doc); err != nil {
-		return err
-	}
-	now := k.now().UnixMilli()
-	for id := range doc.Signatures[string(notary)] {
-		keyID, err := parseKeyID(id)
-		if err != nil {
-			continue
-		}
-		public, err := k.key(ctx, notary, keyID, now, true)
-		if err != nil {
-			continue
-		}
-		return matrix.VerifyJSON(raw, string(notary), keyID, public)
-	}
-	return errors.New("it is not signed by the notary")
-}
-
 // keep stores what a document says and returns all keys that are now known of its server. A key ID that is known with
 // other bytes is refused: the old key stays, because events are signed with it.
 func (k *Keyring) keep(ctx context.Context, doc *keyDocument) (serverKeys, error) {
@@ -239,6 +193,9 @@ func (k *Keyring) keep(ctx context.Context, doc *keyDocument) (serverKeys, error
 		}
 		if had && old.Expired != 0 && (key.Expired == 0 || old.Expired < key.Expired) {
 			continue // a retired key does not come back
+		}
+		if had && old.Expired == 0 && key.Expired == 0 {
+			key.ValidUntil = max(key.ValidUntil, old.ValidUntil) // an old document, by way of a notary, takes nothing back
 		}
 		all[id] = key
 		changed = append(changed, key)

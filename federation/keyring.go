@@ -58,6 +58,8 @@ type Keyring struct {
 	flights work.Flights[matrix.ServerName, serverKeys]
 	slots   chan struct{} // limits fetches at a time
 
+	notaryQueues notaryQueues
+
 	mu    sync.Mutex
 	tries map[matrix.ServerName]attempt // the last fetches, so that nobody is asked too often
 }

@@ -52,9 +52,9 @@ func (v verifier) VerifyEvents(ctx context.Context, events []*matrix.Event) []er
 	return v.ring.VerifyEvents(ctx, events)
 }
 
-func newHouse(t *testing.T, db *store.DB) *houseWorld {
+func newHouse(t *testing.T, db *store.DB, notaries ...*peer.Peer) *houseWorld {
 	t.Helper()
-	w := &houseWorld{keyWorld: newKeyWorld(t, db), users: map[string]rooms.Sender{}}
+	w := &houseWorld{keyWorld: newKeyWorld(t, db, notaries...), users: map[string]rooms.Sender{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	bus := cluster.NewLocal()
