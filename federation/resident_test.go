@@ -61,7 +61,7 @@ func newHouse(t *testing.T, db *store.DB, notaries ...*peer.Peer) *houseWorld {
 	key := w.c.own.Key()
 	var err error
 	w.rooms, err = rooms.New(ctx, rooms.Options{
-		DB: db, Bus: bus, Clock: w.clk.now, Source: verifier{ring: w.ring},
+		DB: db, Bus: bus, Clock: w.clk.now, Source: NewSource(w.c, w.ring),
 		Identity: rooms.Identity{Name: ourName, KeyID: key.ID, Key: key.Private},
 	})
 	if err != nil {

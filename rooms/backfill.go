@@ -56,7 +56,7 @@ func (r *Rooms) backfillGap(ctx context.Context, ref Ref, gap *store.EventRow, m
 	}
 	last := errStillMissing
 	for _, server := range servers {
-		h := &history{r: r, ref: ref, gap: gap, servers: servers, entries: backfillEntries, rows: map[matrix.EventID]*store.EventRow{}}
+		h := &history{r: r, ref: ref, gap: gap, servers: servers, left: errands{requests: 2 * maxRequests, states: backfillEntries}, rows: map[matrix.EventID]*store.EventRow{}}
 		for id := range have {
 			h.closed = append(h.closed, id)
 		}
@@ -81,7 +81,7 @@ type history struct {
 	ref     Ref
 	gap     *store.EventRow // what it stands before
 	servers []matrix.ServerName
-	entries int
+	left    errands
 
 	rows     map[matrix.EventID]*store.EventRow // of this piece, not written yet
 	placed   []*store.EventRow                  // of these, those that have a place in the timeline, oldest first
@@ -126,7 +126,7 @@ func (h *history) add(ctx context.Context, ev *matrix.Event) error {
 	}
 	lacks := a.lacks()
 	if len(lacks.auth) > 0 || len(lacks.parents) > 0 {
-		given, err := h.r.supply(ctx, h.ref, h.servers, ev, lacks, &h.entries)
+		given, err := h.r.supply(ctx, h.ref, h.servers, ev, lacks, &h.left)
 		if err != nil {
 			return err
 		}

@@ -12,17 +12,36 @@ import (
 	"conclave/internal/store"
 )
 
-// Bounds of the work that one event can cause (threats F14). Together they keep it to about twenty requests.
+// Bounds of the work that one event can cause (threats F14).
 const (
 	maxRounds   = 8    // requests for missing events
 	maxGathered = 200  // events fetched by them
 	maxSingle   = 5    // events fetched one by one; more come as a whole state
 	maxMissing  = 5000 // state events and their auth chain that we do not hold
 	maxServers  = 3    // asked
+	maxRequests = 20   // of all kinds
 	fillTime    = 3 * time.Minute
 )
 
 var errStillMissing = errors.New("rooms: no server has what this event follows")
+
+// errands are what may still be asked of other servers on behalf of one event, or of one look into the past: whatever
+// those who answer make up, it ends.
+type errands struct {
+	requests int
+	states   int // of the requests, how often the state at an event may be asked for
+}
+
+var errAskedEnough = errors.New("rooms: enough was asked about this event")
+
+// spend takes leave for a request.
+func (e *errands) spend() error {
+	if e.requests == 0 {
+		return errAskedEnough
+	}
+	e.requests--
+	return nil
+}
 
 // fill finds what an event lacks at other servers and takes it, with what was found, to its place. What cannot be had is
 // remembered: nobody is asked again before the end of a delay.
@@ -50,13 +69,13 @@ func (r *Rooms) fillNow(ctx context.Context, ref Ref, from matrix.ServerName, ev
 	if err != nil {
 		return err
 	}
-	found, err := r.gather(ctx, ref, servers, ev)
+	left := &errands{requests: maxRequests, states: 1}
+	found, err := r.gather(ctx, ref, servers, ev, left)
 	if err != nil {
 		return err
 	}
-	entries := 1
 	for _, e := range found {
-		err = r.settleGathered(ctx, ref, servers, e, &entries)
+		err = r.settleGathered(ctx, ref, servers, e, left)
 		if err != nil && e.ID() != ev.ID() {
 			r.log.Debug("fetched event not placed", "room", ref.ID, "event", e.ID(), "err", err)
 		}
@@ -86,7 +105,7 @@ func (r *Rooms) askable(ctx context.Context, ref Ref, first matrix.ServerName) (
 
 // gather fetches what lies between the room's present and an event, in rounds, and returns it in order, the event last.
 // What does not connect to anything held is left for backfill: it would come into the present as if it were new.
-func (r *Rooms) gather(ctx context.Context, ref Ref, servers []matrix.ServerName, ev *matrix.Event) ([]*matrix.Event, error) {
+func (r *Rooms) gather(ctx context.Context, ref Ref, servers []matrix.ServerName, ev *matrix.Event, left *errands) ([]*matrix.Event, error) {
 	found := map[matrix.EventID]*matrix.Event{ev.ID(): ev}
 	have, err := r.endIDs(ctx, ref)
 	if err != nil {
@@ -99,6 +118,9 @@ func (r *Rooms) gather(ctx context.Context, ref Ref, servers []matrix.ServerName
 			return nil, err
 		}
 		if len(want) == 0 {
+			break
+		}
+		if err := left.spend(); err != nil {
 			break
 		}
 		limit := min(100, maxGathered+1-len(found))
@@ -221,35 +243,37 @@ func (r *Rooms) connected(ctx context.Context, ref Ref, found map[matrix.EventID
 }
 
 // settleGathered is settle for an event of a gap: what it still lacks is asked for, as evidence.
-func (r *Rooms) settleGathered(ctx context.Context, ref Ref, servers []matrix.ServerName, ev *matrix.Event, entries *int) error {
+func (r *Rooms) settleGathered(ctx context.Context, ref Ref, servers []matrix.ServerName, ev *matrix.Event, left *errands) error {
 	a := &arrival{event: ev}
 	err := r.settle(ctx, ref, a)
 	var lacks *lacking
 	if !errors.As(err, &lacks) {
 		return err
 	}
-	if a, err = r.supply(ctx, ref, servers, ev, lacks, entries); err != nil {
+	if a, err = r.supply(ctx, ref, servers, ev, lacks, left); err != nil {
 		return err
 	}
 	return r.settle(ctx, ref, a)
 }
 
 // supply asks for what an event lacks: its auth events, and the state before it where parents are not to be had.
-func (r *Rooms) supply(ctx context.Context, ref Ref, servers []matrix.ServerName, ev *matrix.Event, lacks *lacking, entries *int) (*arrival, error) {
+func (r *Rooms) supply(ctx context.Context, ref Ref, servers []matrix.ServerName, ev *matrix.Event, lacks *lacking, left *errands) (*arrival, error) {
 	a := &arrival{event: ev}
+	if len(lacks.parents) > 0 {
+		if left.states == 0 {
+			return nil, errStillMissing
+		}
+		left.states--
+	}
 	err := errStillMissing
 	for _, server := range servers {
 		err = nil
 		if len(lacks.auth) > 0 {
-			err = r.fetchAuth(ctx, ref, server, ev.ID())
+			err = r.fetchAuth(ctx, ref, server, ev.ID(), left)
 		}
 		if err == nil && len(lacks.parents) > 0 {
-			if *entries == 0 {
-				return nil, errStillMissing
-			}
-			*entries--
 			var before store.State
-			before, err = r.stateAt(ctx, ref, server, ev.ID())
+			before, err = r.stateAt(ctx, ref, server, ev.ID(), left)
 			a.before, a.missing = &before, lacks.parents
 		}
 		if err == nil || ctx.Err() != nil {
@@ -260,7 +284,10 @@ func (r *Rooms) supply(ctx context.Context, ref Ref, servers []matrix.ServerName
 }
 
 // fetchAuth fetches the auth chain of an event.
-func (r *Rooms) fetchAuth(ctx context.Context, ref Ref, server matrix.ServerName, id matrix.EventID) error {
+func (r *Rooms) fetchAuth(ctx context.Context, ref Ref, server matrix.ServerName, id matrix.EventID, left *errands) error {
+	if err := left.spend(); err != nil {
+		return err
+	}
 	raws, err := r.source.EventAuth(ctx, server, ref.ID, id)
 	if err != nil {
 		return err
@@ -277,8 +304,11 @@ func (r *Rooms) fetchAuth(ctx context.Context, ref Ref, server matrix.ServerName
 }
 
 // stateAt asks a server for the state before an event, fetches what we do not hold of it and builds it.
-func (r *Rooms) stateAt(ctx context.Context, ref Ref, server matrix.ServerName, at matrix.EventID) (store.State, error) {
+func (r *Rooms) stateAt(ctx context.Context, ref Ref, server matrix.ServerName, at matrix.EventID, left *errands) (store.State, error) {
 	var none store.State
+	if err := left.spend(); err != nil {
+		return none, err
+	}
 	state, auth, err := r.source.StateIDs(ctx, server, ref.ID, at)
 	if err != nil {
 		return none, err
@@ -300,7 +330,7 @@ func (r *Rooms) stateAt(ctx context.Context, ref Ref, server matrix.ServerName, 
 	if len(lacking) > maxMissing {
 		return none, fmt.Errorf("rooms: the state at %s has %d events that are not held", server, len(lacking))
 	}
-	events, err := r.fetchEvidence(ctx, ref, server, at, lacking)
+	events, err := r.fetchEvidence(ctx, ref, server, at, lacking, left)
 	if err != nil {
 		return none, err
 	}
@@ -329,10 +359,13 @@ func (r *Rooms) heldByID(ctx context.Context, ref Ref, ids []matrix.EventID) (ev
 }
 
 // fetchEvidence fetches events of a state: a few one by one, many with the whole of it.
-func (r *Rooms) fetchEvidence(ctx context.Context, ref Ref, server matrix.ServerName, at matrix.EventID, ids map[matrix.EventID]bool) ([]*matrix.Event, error) {
+func (r *Rooms) fetchEvidence(ctx context.Context, ref Ref, server matrix.ServerName, at matrix.EventID, ids map[matrix.EventID]bool, left *errands) ([]*matrix.Event, error) {
 	var raws []json.RawMessage
 	if len(ids) <= maxSingle {
 		for id := range ids {
+			if err := left.spend(); err != nil {
+				return nil, err
+			}
 			raw, err := r.source.Event(ctx, server, id)
 			if err != nil {
 				return nil, err
@@ -345,6 +378,9 @@ func (r *Rooms) fetchEvidence(ctx context.Context, ref Ref, server matrix.Server
 	flush := func() {
 		events = append(events, r.vet(ctx, ref, raws)...)
 		raws = raws[:0]
+	}
+	if err := left.spend(); err != nil {
+		return nil, err
 	}
 	wanted := len(ids)
 	err := r.source.State(ctx, server, ref.ID, at, func(raw json.RawMessage) error {

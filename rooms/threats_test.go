@@ -150,3 +150,45 @@ func TestRedactionsNeedARight(t *testing.T) {
 		}
 	})
 }
+
+// TestOneEventAsksLittle is threats F14: events of a gap that each lack something else make us ask for little of it.
+func TestOneEventAsksLittle(t *testing.T) {
+	proof.Of(t, "F14")
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, 10)
+		n := newNode(t, db, w)
+		ref := n.join()
+		root := w.tip
+		auth := func(i int) []matrix.EventID {
+			lost := w.build(event{sender: bob, typ: "m.room.member", key: key(string(bob)), content: map[string]any{"membership": "join", "n": i}, prev: []matrix.EventID{root}})
+			return []matrix.EventID{w.create.ID(), lost.ID()}
+		}
+		for i := range 150 {
+			w.on(event{sender: bob, typ: "m.room.message", content: map[string]any{"body": fmt.Sprint(i)}, prev: []matrix.EventID{w.tip}, auth: auth(i)})
+		}
+		last := w.say(eve, "last")
+		asked := func() (total int) {
+			for _, call := range []string{"missing", "state_ids", "state", "event", "event_auth"} {
+				total += w.count(call)
+			}
+			return total
+		}
+		n.deliver(near, last.JSON())
+		n.settled()
+		first := asked()
+		if first > maxRequests {
+			t.Errorf("%d requests: %v", first, w.calls)
+		}
+		for range 100 {
+			n.deliver(near, last.JSON())
+			n.settled()
+		}
+		if more := asked() - first; more != 0 {
+			t.Errorf("100 repetitions made %d more requests", more)
+		}
+		n.bring(w.sayAfter(alice, "good", root))
+		if got := n.bodies(ref, me); !slices.Contains(got, "good") {
+			t.Errorf("the room says %q", got)
+		}
+	})
+}
