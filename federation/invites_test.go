@@ -11,6 +11,7 @@ import (
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/proof"
 )
 
 // invites sends an invitation of a peer's room by the second version of the operation.
@@ -99,6 +100,7 @@ func TestInvitationsByTheFirstVersion(t *testing.T) {
 
 // TestInvitationsThatAreNotSigned is threats F04 and F06.
 func TestInvitationsThatAreNotSigned(t *testing.T) {
+	proof.Of(t, "F01")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		alice := w.user("alice")

@@ -18,7 +18,7 @@ type caches struct {
 	users  *otter.Cache[matrix.UserID, store.User]
 	events *eventCache
 	nodes  *otter.Cache[nodeKey, []byte]
-	acls   *otter.Cache[store.EventNID, *matrix.ServerACL]
+	acls   *otter.Cache[store.EventNID, *accessList]
 }
 
 type nodeKey struct {
@@ -30,7 +30,7 @@ func newCaches() *caches {
 	return &caches{
 		refs:   otter.Must(&otter.Options[matrix.RoomID, Ref]{MaximumSize: 20_000}),
 		byNID:  otter.Must(&otter.Options[store.RoomNID, Ref]{MaximumSize: 20_000}),
-		acls:   otter.Must(&otter.Options[store.EventNID, *matrix.ServerACL]{MaximumSize: 1000}),
+		acls:   otter.Must(&otter.Options[store.EventNID, *accessList]{MaximumSize: 1000}),
 		users:  otter.Must(&otter.Options[matrix.UserID, store.User]{MaximumSize: 50_000}),
 		events: newEventCache(),
 		nodes: otter.Must(&otter.Options[nodeKey, []byte]{
@@ -187,11 +187,41 @@ func (r *Rooms) placedByNID(ctx context.Context, room store.RoomNID, nids []stor
 	return rows, nil
 }
 
+// accessList is a room's access list with what it said about servers before: however long it is, what a room's
+// moderators write there costs each server one look (threats F20).
+type accessList struct {
+	acl *matrix.ServerACL
+
+	mu    sync.Mutex
+	known map[matrix.ServerName]bool
+}
+
+// maxVerdicts bounds what one access list remembers; then it begins anew.
+const maxVerdicts = 1000
+
+// Allowed reports whether a server may take part.
+func (l *accessList) Allowed(server matrix.ServerName) bool {
+	l.mu.Lock()
+	allowed, ok := l.known[server]
+	l.mu.Unlock()
+	if ok {
+		return allowed
+	}
+	allowed = l.acl.Allowed(server)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.known == nil || len(l.known) >= maxVerdicts {
+		l.known = map[matrix.ServerName]bool{}
+	}
+	l.known[server] = allowed
+	return allowed
+}
+
 // acl is the access list that an event of type m.room.server_acl holds, read once.
-func (r *Rooms) acl(row *store.EventRow) *matrix.ServerACL {
+func (r *Rooms) acl(row *store.EventRow) *accessList {
 	acl, ok := r.cache.acls.GetIfPresent(row.NID)
 	if !ok || row.Flags.Has(store.FlagRedacted) {
-		acl = matrix.ParseServerACL(row.Event.Content())
+		acl = &accessList{acl: matrix.ParseServerACL(row.Event.Content())}
 		r.cache.acls.Set(row.NID, acl)
 	}
 	return acl

@@ -85,7 +85,7 @@ func roomOf(raw []byte) (matrix.RoomID, error) {
 type gate struct {
 	ref Ref
 	err error
-	acl *matrix.ServerACL // nil if it has none
+	acl *accessList // nil if it has none
 }
 
 func (r *Rooms) gate(ctx context.Context, id matrix.RoomID) *gate {

@@ -50,6 +50,7 @@ func TestJoinThroughAnotherServer(t *testing.T) {
 }
 
 func TestAdmitJudgesEachOnItsOwn(t *testing.T) {
+	proof.Of(t, "F01", "PD-05")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, 10)
 		n := newNode(t, db, w)

@@ -11,6 +11,7 @@ import (
 	"conclave/internal/matrix/stateres"
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/proof"
 )
 
 // TestHostileJoin has the server that we join through lie, one lie at a time. None of them may make the room appear.
@@ -82,6 +83,7 @@ func TestHostileJoin(t *testing.T) {
 
 // TestJoinLeavesOutWhatIsForged: a bad event in an answer harms nothing but itself.
 func TestJoinLeavesOutWhatIsForged(t *testing.T) {
+	proof.Of(t, "F01")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, 10)
 		name := w.send(alice, "m.room.name", key(""), map[string]any{"name": "good"})

@@ -372,3 +372,22 @@ func (p *Peer) next() int {
 	p.serial++
 	return p.serial
 }
+
+// DoAndHangUp makes a signed request over a connection of its own and never reads the answer: the function that it
+// returns cuts the connection.
+func (p *Peer) DoAndHangUp(t testing.TB, to Target, method, uri string, body []byte) (hangUp func()) {
+	t.Helper()
+	address := strings.TrimPrefix(to.URL, "https://")
+	host, _, _ := net.SplitHostPort(address)
+	dialer := tls.Dialer{Config: &tls.Config{RootCAs: p.CA.Pool(), ServerName: host, MinVersion: tls.VersionTLS12}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nAuthorization: %s\r\n\r\n%s",
+		method, uri, address, len(body), p.Authorization(to.Server, method, uri, body), body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = conn.Close() }
+}
