@@ -92,7 +92,9 @@ func (w *siege) corpus() (items [][]byte) {
 		fmt.Sprintf(`{"room_id":%q}`, room), fmt.Sprintf(`{"room_id":%q,"type":"m.room.message"}`, room),
 		fmt.Sprintf(`{"room_id":%q,"content":%q}`, room, strings.Repeat("x", 300<<10)),
 		fmt.Sprintf(`{"room_id":%q,"content":[%s0]}`, room, strings.Repeat("0,", 20_000)))
-	bad := func(knobs ...peer.Knob) { items = append(items, w.apart(fmt.Sprint("bad ", len(items)), knobs...).JSON) }
+	bad := func(knobs ...peer.Knob) {
+		items = append(items, w.apart(fmt.Sprint("bad ", len(items)), knobs...).JSON)
+	}
 	number := func(text string) json.Number { return json.Number(text) }
 	odd := []any{
 		nil, true, 1, number("-1"), number("1.5"), number("9007199254740992"), number("9223372036854775807"), number("18446744073709551616"), "", "x",
