@@ -26,6 +26,9 @@ const (
 	maxBacklog     = 5000    // events sent one by one; of more, the latest of each room
 	minBackOff     = 10 * time.Second
 	maxBackOff     = time.Hour
+	aliveTime      = 24 * time.Hour  // since a server was alive, its outage counts as a brief one at first,
+	briefTime      = 5 * time.Minute // for so long,
+	briefBackOff   = time.Second     // and is waited for from this wait on
 	leaseTime      = 2 * time.Minute
 	attemptTimeout = 90 * time.Second      // shorter than a lease
 	sweepInterval  = 5 * time.Second       // for destinations that are due again, and for wakes that were lost
@@ -76,7 +79,7 @@ type Sender struct {
 	workers sync.WaitGroup
 	ctx     context.Context
 
-	revived *otter.Cache[matrix.ServerName, time.Time]
+	revived *otter.Cache[matrix.ServerName, time.Time] // when servers made requests, roughly
 }
 
 // NewSender makes a Sender; Run makes it work.
@@ -127,6 +130,14 @@ func (s *Sender) WakeServer(server matrix.ServerName) {
 	default:
 		s.queued[server] = true
 		s.waiting = append(s.waiting, server)
+	}
+}
+
+// later wakes a server's worker after a while. It is for short waits: longer ones end with a sweep, and a node that dies
+// leaves all of its waits to the sweep of another.
+func (s *Sender) later(server matrix.ServerName, wait time.Duration) {
+	if wait <= 2*minBackOff {
+		time.AfterFunc(wait+time.Millisecond, func() { s.WakeServer(server) })
 	}
 }
 

@@ -49,6 +49,9 @@ func (s *Sender) work(ctx context.Context, server matrix.ServerName, wake <-chan
 	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	w.save(release, 0)
+	if w.d.RetryAt != 0 {
+		s.later(server, time.UnixMilli(w.d.RetryAt).Sub(s.now()))
+	}
 }
 
 // linger waits for a while whether there will be more for a server: a conversation would otherwise take and give back the
@@ -95,7 +98,7 @@ func (w *worker) step(ctx context.Context) bool {
 	b, err := w.build(ctx)
 	if err != nil {
 		w.s.complain(ctx, "building a transaction", err)
-		w.fail("a transaction could not be built", backOff(w.d.Fails))
+		w.fail("a transaction could not be built", w.backOff())
 		return false
 	}
 	if b.empty() {
@@ -301,7 +304,7 @@ func (w *worker) refused(ctx context.Context, b *batch, err error) bool {
 	d := &w.d
 	var remote *Error
 	if !errors.As(err, &remote) || !blamesContent(remote) {
-		wait := backOff(d.Fails)
+		wait := w.backOff()
 		if remote != nil && remote.RetryAfter > wait {
 			wait = remote.RetryAfter
 		}
@@ -324,7 +327,7 @@ func (w *worker) refused(ctx context.Context, b *batch, err error) bool {
 		w.setAside(ctx, b, err)
 		d.At, d.Goal, d.CatchUp = b.to, store.Cursors{}, w.caughtUp(b.to)
 	}
-	w.fail(reason(err), backOff(d.Fails))
+	w.fail(reason(err), w.backOff())
 	return false
 }
 
@@ -368,9 +371,27 @@ func (w *worker) fail(why string, wait time.Duration) {
 	w.d.RetryAt = now.Add(wait).UnixMilli()
 }
 
-// backOff is how long to wait after so many failures before the present one.
-func backOff(fails int64) time.Duration {
-	return min(minBackOff<<min(fails, 20), maxBackOff)
+// backOff is how long to wait after the present failure. A server that was alive within a day is most likely
+// started anew or cut off for a moment: for some minutes it is tried again and again within ten seconds, so that what
+// waits is there soon after its return; then the wait grows as the outage does. The others' wait doubles from the start:
+// many of them are gone for good.
+func (w *worker) backOff() time.Duration {
+	d, now := &w.d, w.s.now().UnixMilli()
+	since := now
+	if d.Fails > 0 {
+		since = d.FailingSince
+	}
+	alive := d.LastSuccess
+	if heard, ok := w.s.revived.GetIfPresent(w.server); ok {
+		alive = max(alive, heard.UnixMilli())
+	}
+	if since-alive > aliveTime.Milliseconds() {
+		return min(minBackOff<<min(d.Fails, 20), maxBackOff)
+	}
+	if failing := time.Duration(now-since) * time.Millisecond; failing > briefTime {
+		return min(max(failing-briefTime, minBackOff), maxBackOff)
+	}
+	return min(briefBackOff<<min(d.Fails, 20), minBackOff)
 }
 
 // reason is an error as it may be stored and shown: bounded, valid text.

@@ -145,7 +145,10 @@ func (r *Rooms) inviteRemote(ctx context.Context, q MemberRequest) (matrix.Event
 	}
 	raw, err := r.source.Invite(ctx, d.event, stripped)
 	if err != nil {
-		return "", err
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		return "", toClient(err, q.Target.Server())
 	}
 	signed, err := matrix.ParseEvent(raw, q.Room.Version)
 	if err != nil || signed.ID() != d.event.ID() {

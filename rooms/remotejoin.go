@@ -139,7 +139,7 @@ func toClient(err error, server matrix.ServerName) *matrix.Error {
 	if errors.As(err, &theirs) {
 		return theirs.ForClient()
 	}
-	return matrix.Errorf(http.StatusBadGateway, "M_UNKNOWN", "The room cannot be joined through %s.", server).With(err)
+	return matrix.Errorf(http.StatusBadGateway, "M_UNKNOWN", "The server %s cannot be reached or did not answer as it should.", server).With(err)
 }
 
 // join is a join under way through one server.

@@ -112,7 +112,7 @@ func (r *Rooms) resolve(ctx context.Context, ref Ref, states []store.State) (sto
 		}
 		sets[i] = set
 	}
-	evidence := &evidence{ctx: ctx, r: r, ref: ref, rejected: map[matrix.EventID]bool{}, load: spent.load}
+	evidence := &evidence{ctx: ctx, r: r, ref: ref, rejected: map[matrix.EventID]bool{}, numbers: numbers, load: spent.load}
 	resolved, err := stateres.ResolveWithin(ref.Version, sets, evidence.get, evidence.isRejected, spent.step)
 	if err != nil {
 		return store.State{}, fmt.Errorf("resolving the state of room %s: %w", ref.ID, err)
@@ -139,12 +139,14 @@ func (r *Rooms) stateSet(ctx context.Context, ref Ref, s store.State, numbers ma
 	return set, nil
 }
 
-// evidence gives state resolution the events of auth chains, of this room only.
+// evidence gives state resolution the events of auth chains, of this room only. It notes the numbers of them all: an event
+// that only auth chains have can become part of the state (it is in the auth difference).
 type evidence struct {
 	ctx      context.Context
 	r        *Rooms
 	ref      Ref
 	rejected map[matrix.EventID]bool
+	numbers  map[matrix.EventID]store.EventNID
 	load     func(bytes int) error
 }
 
@@ -157,6 +159,7 @@ func (v *evidence) get(ids []matrix.EventID) (map[matrix.EventID]*matrix.Event, 
 				bytes += row.Event.Size()
 			}
 			found[row.Event.ID()] = row.Event
+			v.numbers[row.Event.ID()] = row.NID
 			v.rejected[row.Event.ID()] = row.Flags.Has(store.FlagRejected)
 		})
 	})
@@ -183,7 +186,7 @@ func (r *Rooms) storeState(ctx context.Context, ref Ref, base store.State, from,
 		if from[key] != id {
 			nid, ok := numbers[id]
 			if !ok {
-				return base, corrupt("state resolution in room %s chose %s, which no state has", ref.ID, id)
+				return base, corrupt("state resolution in room %s chose %s, which is not held", ref.ID, id)
 			}
 			change(key, nid)
 		}

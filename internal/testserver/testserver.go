@@ -34,6 +34,7 @@ import (
 type Options struct {
 	Engine string   // one of dbtest.Engines; "" is sqlite
 	CA     *peer.CA // signs the server's certificate and is trusted by it; nil: one of its own
+	Net    *Net     // what lies between the servers of the test; nil: they reach one another directly
 	Env    []string // more of the configuration, as CONCLAVE_… variables
 	Tags   string   // build tags of the executable, such as failpoints
 }
@@ -47,9 +48,10 @@ type Server struct {
 	Conf  string            // its configuration file
 	CA    *peer.CA
 
-	t      testing.TB
-	binary string
-	env    []string
+	t        testing.TB
+	binary   string
+	env      []string
+	database string // URL of its PostgreSQL database, "" on SQLite
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -91,7 +93,11 @@ func New(t testing.TB, o Options) *Server {
 	if o.Engine == "" {
 		o.Engine = "sqlite"
 	}
-	ports := freePorts(t, 3)
+	ports := freePorts(t, 4)
+	listen := ports[1] // where federation really listens
+	if o.Net != nil {
+		listen = ports[3]
+	}
 	s := &Server{
 		Name: matrix.ServerName(fmt.Sprintf("localhost:%d", ports[1])), URL: fmt.Sprintf("http://127.0.0.1:%d", ports[0]),
 		Admin: fmt.Sprintf("http://127.0.0.1:%d", ports[2]), Dir: t.TempDir(), CA: o.CA, t: t, binary: Binary(t, o.Tags),
@@ -100,6 +106,7 @@ func New(t testing.TB, o Options) *Server {
 	url := "sqlite:conclave.db"
 	if o.Engine != "sqlite" {
 		url = dbtest.EmptyURL(t, o.Engine)
+		s.database = url
 	}
 	cert, key := s.certificate()
 	s.Conf = filepath.Join(s.Dir, "config.yaml")
@@ -115,7 +122,10 @@ rate_limits: {enabled: false}
 federation: {ca_file: %q}
 network: {allow_private: ["127.0.0.0/8", "::1/128"]}
 log: {level: debug}
-`, s.Name, s.URL, ports[0], ports[1], ports[2], cert, key, url, o.CA.File))
+`, s.Name, s.URL, ports[0], listen, ports[2], cert, key, url, o.CA.File))
+	if o.Net != nil {
+		o.Net.front(t, s, ports[1], listen)
+	}
 	t.Cleanup(func() {
 		s.Kill()
 		if t.Failed() {
