@@ -35,7 +35,9 @@ const (
 	lookInterval   = 10 * time.Millisecond // between two looks at what was committed, so that many commits cost one
 	reviveInterval = 10 * time.Second      // between two looks at whether a server that speaks to us counts as failing
 	maxWorkers     = 128
-	lingerTime     = 2 * time.Second // that a worker holds a lease for what comes next
+	helloInterval  = 20 * time.Millisecond // between two servers that are told of our start
+	helloTime      = 30 * 24 * time.Hour   // servers that took nothing for so long are not told
+	lingerTime     = 2 * time.Second       // that a worker holds a lease for what comes next
 	setAsideLife   = 30 * 24 * time.Hour
 )
 
@@ -75,6 +77,8 @@ type Sender struct {
 	waiting []matrix.ServerName                 // for a free worker, in order
 	queued  map[matrix.ServerName]bool
 	seen    map[matrix.ServerName]bool // leased by this process before: no lease of it is from before a crash
+	spoke   map[matrix.ServerName]bool // this process has delivered something to it, or has greeted it
+	hello   map[matrix.ServerName]bool // to be greeted
 	closing bool
 	workers sync.WaitGroup
 	ctx     context.Context
@@ -98,6 +102,8 @@ func NewSender(o SenderOptions) *Sender {
 		alone: o.Alone, sweep: o.Sweep,
 		hint: make(chan struct{}, 1), working: map[matrix.ServerName]chan struct{}{}, queued: map[matrix.ServerName]bool{},
 		seen:    map[matrix.ServerName]bool{},
+		spoke:   map[matrix.ServerName]bool{},
+		hello:   map[matrix.ServerName]bool{},
 		revived: otter.Must(&otter.Options[matrix.ServerName, time.Time]{MaximumSize: 10_000}),
 	}
 }
@@ -190,14 +196,19 @@ func (s *Sender) Run(ctx context.Context) error {
 	ticker := time.NewTicker(s.sweep)
 	defer ticker.Stop()
 	var seen store.Pos
+	announced := false
 	for {
 		if servers, upTo, err := s.outbox.Concerned(ctx, seen); err != nil {
 			s.complain(ctx, "finding out what is to be sent", err)
 		} else {
-			seen = upTo
 			for _, server := range servers {
 				s.WakeServer(server)
 			}
+			if !announced {
+				announced = true
+				s.workers.Go(func() { s.announce(ctx, servers) })
+			}
+			seen = upTo
 		}
 		looked := time.Now()
 		select {
@@ -211,6 +222,45 @@ func (s *Sender) Run(ctx context.Context) error {
 			time.Sleep(early)
 		}
 	}
+}
+
+// announce tells the servers that share a room with us that we are here again: a transaction, an empty one where there is
+// nothing to send, ends their waits before they try us again. It is not in a hurry.
+func (s *Sender) announce(ctx context.Context, servers []matrix.ServerName) {
+	pace := time.NewTicker(helloInterval)
+	defer pace.Stop()
+	for _, server := range servers {
+		select {
+		case <-pace.C:
+		case <-ctx.Done():
+			return
+		}
+		s.mu.Lock()
+		silent := !s.spoke[server]
+		if silent {
+			s.hello[server] = true
+		}
+		s.mu.Unlock()
+		if silent {
+			s.WakeServer(server)
+		}
+	}
+}
+
+// greets says whether a server is still to be greeted, once.
+func (s *Sender) greets(server matrix.ServerName) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	due := s.hello[server] && !s.spoke[server]
+	delete(s.hello, server)
+	return due
+}
+
+// spokeTo notes that a server has heard of us.
+func (s *Sender) spokeTo(server matrix.ServerName) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spoke[server] = true
 }
 
 // wakeDue wakes the workers of destinations whose time has come, or whose worker died with its node.

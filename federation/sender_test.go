@@ -512,6 +512,36 @@ func TestANewDestinationStartsWhereItIsTold(t *testing.T) {
 	})
 }
 
+// TestAStartIsAnnounced: who took something of us hears of our next start, although there is nothing to send; once.
+func TestAStartIsAnnounced(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newSendWorld(t, db)
+		w.run() // it has never taken anything
+		w.box.add("a", "", 1)
+		w.s.Wake()
+		w.until("it came", 0, func() bool { return len(w.got) == 1 })
+		w.until("that is stored", 0, func() bool { return w.row().At.PDUs == 1 })
+		w.stop()
+		w.run()
+		w.until("the start is announced", 0, func() bool { return len(w.txns) == 2 })
+		w.mu.Lock()
+		hello := w.txns[1]
+		w.mu.Unlock()
+		if len(hello.pdus)+len(hello.edus) > 0 || hello.id[0] != 'h' {
+			t.Errorf("the announcement is %+v", hello)
+		}
+		w.box.add("a", "", 1)
+		w.s.Wake()
+		w.until("the next one came", 0, func() bool { return len(w.got) == 2 })
+		w.stop()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if len(w.txns) != 3 {
+			t.Errorf("%d transactions: %+v", len(w.txns), w.txns)
+		}
+	})
+}
+
 func TestOnlyTheHolderOfALeaseSends(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newSendWorld(t, db)

@@ -41,6 +41,9 @@ func (s *Sender) work(ctx context.Context, server matrix.ServerName, wake <-chan
 				return // lost: another node goes on from what is stored
 			}
 		}
+		if w.d.RetryAt == 0 && s.greets(server) {
+			w.greet(ctx)
+		}
 		if time.Since(w.held) > leaseTime/4 && !w.save(ctx, leaseTime) {
 			return
 		}
@@ -52,6 +55,19 @@ func (s *Sender) work(ctx context.Context, server matrix.ServerName, wake <-chan
 	if w.d.RetryAt != 0 {
 		s.later(server, time.UnixMilli(w.d.RetryAt).Sub(s.now()))
 	}
+}
+
+// greet sends an empty transaction to a server that took something not too long ago. That it does not is no failure:
+// there is nothing to be repeated.
+func (w *worker) greet(ctx context.Context) {
+	if w.s.now().UnixMilli()-w.d.LastSuccess > helloTime.Milliseconds() {
+		return
+	}
+	if _, err := w.send(ctx, fmt.Sprintf("h%x", w.s.now().UnixNano()), nil); err != nil {
+		w.s.log.Debug("a server was not told of our start", "server", w.server, "err", err)
+		return
+	}
+	w.s.spokeTo(w.server)
 }
 
 // linger waits for a while whether there will be more for a server: a conversation would otherwise take and give back the
@@ -288,6 +304,7 @@ func (w *worker) delivered(b *batch, refused map[matrix.EventID]string) {
 	d.At, d.Goal, d.CatchUp = b.to, store.Cursors{}, w.caughtUp(b.to)
 	d.Fails, d.FailingSince, d.RetryAt, d.Failure = 0, 0, 0, ""
 	d.LastSuccess = w.s.now().UnixMilli()
+	w.s.spokeTo(w.server)
 	if w.alone() {
 		w.moved = true
 		w.nextTurn()
