@@ -159,7 +159,7 @@ type JoinAnswer struct {
 // each one by one, as they came and unchecked; an error from each ends the call and is returned as it is.
 func (c *Client) SendJoin(ctx context.Context, server matrix.ServerName, room matrix.RoomID, id matrix.EventID, event []byte, each func(StatePart, json.RawMessage) error) (*JoinAnswer, error) {
 	in := call{
-		operation: "sendJoinV2", server: server, method: http.MethodPut, body: event, budget: stateBudget,
+		operation: "sendJoinV2", server: server, method: http.MethodPut, body: event, budget: joinBudget,
 		path: path(v2+"/send_join", string(room), string(id)),
 	}
 	answer := &JoinAnswer{}

@@ -41,6 +41,7 @@ var (
 	queryBudget = budget{headerTimeout, totalTimeout, 1 << 20}
 	listBudget  = budget{headerTimeout, totalTimeout, 16 << 20}
 	stateBudget = budget{90 * time.Second, 10 * time.Minute, 256 << 20}
+	joinBudget  = budget{90 * time.Second, 20 * time.Minute, 512 << 20} // goes to disk as it comes
 )
 
 // transport carries requests to the servers that Discovery finds, over kept connections, HTTP/1.1 or HTTP/2.

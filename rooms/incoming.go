@@ -6,6 +6,7 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/matrix/authrules"
+	"conclave/internal/matrix/statetree"
 	"conclave/internal/store"
 )
 
@@ -17,6 +18,7 @@ type incoming struct {
 
 	late    bool             // something that we hold follows it already: it never becomes an end of the room
 	anew    bool             // it begins the room's present, whatever that was: our join through another server
+	shown   statetree.Name   // with anew: the members that the projection of members shows already
 	follows []matrix.EventID // what it follows, also through events that are not part of the present; prev_events if nil
 	missing []matrix.EventID // which of its parents we do not hold
 	send    bool             // it is ours to send to the other servers

@@ -133,6 +133,9 @@ func (d *draft) place(ctx context.Context, e *entry, row *store.EventRow, before
 	d.out.Events = append(d.out.Events, row)
 
 	was := d.head.state
+	if e.incoming != nil && e.incoming.anew {
+		was.Members = e.incoming.shown
+	}
 	if err := d.advance(ctx, e, row, after); err != nil {
 		return err
 	}

@@ -12,22 +12,19 @@ import (
 
 	"conclave/internal/cluster"
 	"conclave/internal/matrix"
-	"conclave/internal/matrix/authrules"
+	"conclave/internal/matrix/statetree"
 	"conclave/internal/store"
+	"conclave/internal/work"
 )
 
 const (
 	maxCandidates = 5 // servers through which a join is tried
-	joinTime      = 10 * time.Minute
+	joinTime      = 30 * time.Minute
 	leaveTime     = 30 * time.Second
-
-	// Bounds of a join's answer.
-	maxJoinEvents = 500_000
-	maxJoinBytes  = 512 << 20
 )
 
 // joinRemote brings a user into a room through another server. It goes on without its caller: the other server may have
-// let the user in already.
+// let the user in already. A caller that comes again meanwhile waits for the same join.
 func (r *Rooms) joinRemote(ctx context.Context, q JoinRequest, ref *Ref) error {
 	if r.source == nil {
 		return matrix.NotFound("There is no room %s on this server.", q.Room)
@@ -42,19 +39,7 @@ func (r *Rooms) joinRemote(ctx context.Context, q JoinRequest, ref *Ref) error {
 	if len(servers) == 0 {
 		return matrix.NotFound("No server is known through which %s could be joined.", q.Room)
 	}
-	done := make(chan error, 1)
-	r.abroad.Go("join", func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, joinTime)
-		defer cancel()
-		done <- r.joinThroughAny(ctx, servers, q, ref)
-		return nil
-	})
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return r.fly(ctx, &joinPlan{Request: q, Servers: servers}, nil)
 }
 
 // candidates are the servers that may know a room: those that were named, the one that invited the user, those that were
@@ -104,16 +89,25 @@ func (r *Rooms) inviter(ctx context.Context, ref Ref, user Sender) (matrix.Serve
 
 // joinThroughAny tries one server after the other. Of several failures a refusal says more than a server that could not
 // be reached.
-func (r *Rooms) joinThroughAny(ctx context.Context, servers []matrix.ServerName, q JoinRequest, ref *Ref) (err error) {
+func (r *Rooms) joinThroughAny(ctx context.Context, log *joinLog) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			r.log.Error("panic over a join", "room", q.Room, "stack", string(debug.Stack()))
+			r.log.Error("panic over a join", "room", log.plan.Request.Room, "stack", string(debug.Stack()))
 			err = errPanic
 		}
 	}()
+	q := log.plan.Request
 	var failed *matrix.Error
-	for _, server := range servers {
-		err := r.joinThrough(ctx, server, q, ref)
+	if log.plan.Whole { // answered before a crash
+		err := r.joinAgain(ctx, log)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		r.log.Info("join that a crash interrupted failed", "room", q.Room, "server", log.plan.Server, "err", err)
+		failed = toClient(err, log.plan.Server)
+	}
+	for _, server := range log.plan.Servers {
+		err := r.joinThrough(ctx, server, log)
 		if err == nil {
 			return nil
 		}
@@ -148,15 +142,13 @@ type join struct {
 	ref    Ref // its NID is 0 until the room's creation is verified
 	server matrix.ServerName
 	event  *matrix.Event
-
-	state  []matrix.EventID
-	events map[matrix.EventID]*matrix.Event
-	bytes  int
+	answer *joinAnswer
 }
 
 // joinThrough joins a room through a server: the join is made here from the few facts of a template, and what the server
 // answers to it is checked whole before any of it counts.
-func (r *Rooms) joinThrough(ctx context.Context, server matrix.ServerName, q JoinRequest, ref *Ref) error {
+func (r *Rooms) joinThrough(ctx context.Context, server matrix.ServerName, log *joinLog) error {
+	q := log.plan.Request
 	draft, err := r.source.MakeMembership(ctx, server, "join", q.Room, q.User.ID)
 	if err != nil {
 		return err
@@ -168,17 +160,14 @@ func (r *Rooms) joinThrough(ctx context.Context, server matrix.ServerName, q Joi
 	if draft.AuthorisedVia != "" && draft.Version.RestrictedJoins() {
 		more["join_authorised_via_users_server"] = draft.AuthorisedVia
 	}
-	j := &join{r: r, ref: Ref{ID: q.Room, Version: draft.Version}, server: server, events: map[matrix.EventID]*matrix.Event{}}
+	j := &join{r: r, ref: Ref{ID: q.Room, Version: draft.Version}, server: server}
 	if j.event, err = r.fromDraft(draft, q.Room, q.User.ID, memberContent("join", q.Profile, more)); err != nil {
 		return err
 	}
-	here := false
-	if ref != nil {
-		if here, err = r.resident(ctx, ref.NID); err != nil {
-			return err
-		}
-	}
+	ref, here, err := r.whereabouts(ctx, q.Room)
 	switch {
+	case err != nil:
+		return err
 	case here && draft.Version != ref.Version:
 		return fmt.Errorf("rooms: %s says that room %s has version %s, not %s", server, q.Room, draft.Version, ref.Version)
 	case here:
@@ -188,18 +177,48 @@ func (r *Rooms) joinThrough(ctx context.Context, server matrix.ServerName, q Joi
 		r.joining.add(ref.NID)
 		defer r.endJoin(*ref)
 	}
-	answer, err := r.source.SendJoin(ctx, server, j.event, j.take)
+	if err := j.ask(ctx, log); err != nil {
+		return err
+	}
+	return j.enter(ctx, q.User)
+}
+
+// whereabouts finds a room that may not be known here, and whether we are in it.
+func (r *Rooms) whereabouts(ctx context.Context, id matrix.RoomID) (*Ref, bool, error) {
+	ref, err := r.Lookup(ctx, id)
+	var unknown *matrix.Error
+	if errors.As(err, &unknown) && unknown.Code == "M_NOT_FOUND" {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	here, err := r.resident(ctx, ref.NID)
+	return &ref, here, err
+}
+
+// ask hands the join in and stages what is answered. A crash before the answer is whole makes the join begin anew, one
+// after it goes on with what is staged.
+func (j *join) ask(ctx context.Context, log *joinLog) error {
+	stage, err := log.begin(ctx, j)
+	if err != nil {
+		return err
+	}
+	j.answer = newJoinAnswer(stage)
+	answer, err := j.r.source.SendJoin(ctx, j.server, j.event, func(raw json.RawMessage, auth bool) error { return j.take(ctx, raw, auth) })
 	if err != nil {
 		return err
 	}
 	if answer.MembersOmitted {
 		return errors.New("rooms: the answer to a join leaves out members, which we did not ask for")
 	}
+	if err := j.flush(ctx); err != nil {
+		return err
+	}
 	if err := j.authorised(ctx, answer.Event); err != nil {
 		return err
 	}
-	j.verify(ctx)
-	return j.enter(ctx, q.User)
+	return log.answered(ctx, j)
 }
 
 // joinHere joins a room that others of ours are in, where only the other server may let the user in: the join comes in
@@ -234,22 +253,6 @@ func (r *Rooms) fromDraft(d *Draft, room matrix.RoomID, user matrix.UserID, cont
 	return t.Build(d.Version, r.own.Name, r.own.KeyID, r.own.Key)
 }
 
-// take takes one event of the answer. What is malformed is left out.
-func (j *join) take(raw json.RawMessage, auth bool) error {
-	if j.bytes += len(raw); j.bytes > maxJoinBytes || len(j.events) >= maxJoinEvents {
-		return errors.New("rooms: the answer to a join is too large")
-	}
-	a := Admitted{Ref: j.ref}
-	if a.parse(raw); a.Err != nil || !a.Event.IsState() {
-		return nil
-	}
-	if !auth {
-		j.state = append(j.state, a.ID)
-	}
-	j.events[a.ID] = a.Event
-	return nil
-}
-
 // authorised takes the join as the other server signed it, which is needed where a user of that server lets ours in
 // (threats F22).
 func (j *join) authorised(ctx context.Context, raw json.RawMessage) error {
@@ -271,63 +274,10 @@ func (j *join) authorised(ctx context.Context, raw json.RawMessage) error {
 	return nil
 }
 
-// verify drops the events whose signatures are wrong.
-func (j *join) verify(ctx context.Context) {
-	list := make([]Admitted, 0, evidenceChunk)
-	flush := func() {
-		j.r.verify(ctx, list)
-		for _, a := range list {
-			if a.Err != nil {
-				delete(j.events, a.ID)
-			}
-		}
-		list = list[:0]
-	}
-	ids := make([]matrix.EventID, 0, len(j.events))
-	for id := range j.events {
-		ids = append(ids, id)
-	}
-	for _, id := range ids {
-		if list = append(list, Admitted{Ref: j.ref, ID: id, Event: j.events[id]}); len(list) == evidenceChunk {
-			flush()
-		}
-	}
-	flush()
-}
-
-// creation finds the room's create event in the answer and checks that it makes this room, in this version.
-func (j *join) creation() (matrix.EventID, error) {
-	var create *matrix.Event
-	for _, id := range j.state {
-		ev := j.events[id]
-		if ev == nil || ev.Type() != "m.room.create" || !ev.StateKeyEquals("") {
-			continue
-		}
-		if create != nil && create.ID() != id {
-			return "", errors.New("rooms: the state of a room has two creations")
-		}
-		create = ev
-	}
-	if create == nil {
-		return "", errors.New("rooms: the state of a room lacks its creation")
-	}
-	if err := authrules.Check(create, authrules.Map{}); err != nil {
-		return "", fmt.Errorf("rooms: the creation of a room: %w", err)
-	}
-	name, ok := matrix.GetString(create.Content(), "room_version")
-	if !ok {
-		name = "1" // rooms v1, m.room.create
-	}
-	if v, known := matrix.ParseRoomVersion(name); !known || v != j.ref.Version {
-		return "", fmt.Errorf("rooms: a room of version %.20q was said to be of version %s", name, j.ref.Version)
-	}
-	return create.ID(), nil
-}
-
 // enter checks the answer as a whole, stores it, and makes the room visible in one last short step.
 func (j *join) enter(ctx context.Context, user Sender) error {
 	r := j.r
-	create, err := j.creation()
+	create, err := j.creation(ctx)
 	if err != nil {
 		return err
 	}
@@ -338,72 +288,45 @@ func (j *join) enter(ctx context.Context, user Sender) error {
 	j.ref.NID = nid
 	r.joining.add(nid)
 	defer r.endJoin(j.ref)
+	unlock, err := r.entering.lock(ctx, nid)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if here, err := r.resident(ctx, nid); err != nil || here { // another user of ours was faster
+		if err != nil {
+			return err
+		}
+		return r.Receive(ctx, j.server, Admitted{ID: j.event.ID(), Ref: j.ref, Event: j.event})
+	}
 	if known, err := r.createOf(ctx, j.ref); err != nil || known != "" && known != create {
 		return errors.Join(errors.New("rooms: the room was made by another event than this server knows"), err)
 	}
-	events := make([]*matrix.Event, 0, len(j.events))
-	users := make([]matrix.UserID, 0, len(j.events))
-	for _, ev := range j.events {
-		events = append(events, ev)
-		if key, _ := ev.StateKey(); ev.Type() == "m.room.member" {
-			if id, err := matrix.ParseUserID(key); err == nil {
-				users = append(users, id)
-			}
-		}
-	}
-	w, err := r.weigh(ctx, j.ref, create, events)
+	state, err := j.sift(ctx, create)
 	if err != nil {
 		return err
 	}
-	state, err := w.state(ctx, j.state)
+	if err := j.allowed(ctx, state); err != nil {
+		return err
+	}
+	work.Failpoint("join-judged")
+	shown, err := j.show(ctx, state)
 	if err != nil {
 		return err
 	}
-	if err := j.allowed(ctx, w, state); err != nil {
-		return err
-	}
-	if _, err := r.Users(ctx, users); err != nil { // so that the last step need not
-		return err
-	}
-	return j.appear(ctx, user, state)
-}
-
-// allowed checks that the join may be: by its own auth events and by the state that it was answered with.
-func (j *join) allowed(ctx context.Context, w *weighing, state store.State) error {
-	var auth []*matrix.Event
-	for _, id := range j.event.AuthEvents() {
-		if w.good[id] == nil {
-			held, err := j.r.heldByID(ctx, j.ref, []matrix.EventID{id})
-			if err != nil {
-				return err
-			}
-			if len(held) == 0 {
-				return errors.New("rooms: the join rests on something that is not in the answer")
-			}
-			w.good[id] = held[0]
-		}
-		auth = append(auth, w.good[id])
-	}
-	rejected := func(id matrix.EventID) bool { return w.rejected[id] }
-	if err := authrules.CheckAuthEvents(j.event, auth, rejected); err != nil {
-		return refusal(err)
-	}
-	refused, err := j.r.refusedBy(ctx, j.ref, state, j.event)
-	if err != nil {
-		return err
-	}
-	return refusal(refused)
+	work.Failpoint("join-shown")
+	return j.appear(ctx, user, state, shown)
 }
 
 // appear takes the join through the door as the beginning of the room's present. What lies before it is history that
 // can be asked for.
-func (j *join) appear(ctx context.Context, user Sender, state store.State) error {
+func (j *join) appear(ctx context.Context, user Sender, state store.State, shown statetree.Name) error {
 	r := j.r
 	a := &arrival{event: j.event}
 	if err := r.look(ctx, j.ref, a); err != nil {
 		return err
 	}
-	in := &incoming{event: j.event, before: state, anew: true, missing: a.lacks().parents}
+	in := &incoming{event: j.event, before: state, anew: true, shown: shown, missing: a.lacks().parents}
 	err := r.enter(ctx, j.ref, &entry{incoming: in, sender: user.NID})
 	if err != nil && !errors.Is(err, errHeld) {
 		return err

@@ -67,6 +67,9 @@ type Rooms struct {
 	inbound inbound
 	joining *roomSet // rooms that a join is under way to: what comes for them waits
 
+	flights  work.Flights[string, struct{}] // joins through other servers, by room and user
+	entering roomLocks                      // rooms whose beginning is being checked
+
 	created atomic.Int64 // when the last room was made, ms
 	panics  atomic.Int64
 
@@ -100,6 +103,7 @@ func New(ctx context.Context, o Options) (*Rooms, error) {
 		budgets:  newBudgets(o.Clock),
 		delays:   newDelays(),
 		filling:  roomLocks{held: map[store.RoomNID]chan struct{}{}},
+		entering: roomLocks{held: map[store.RoomNID]chan struct{}{}},
 		inbound:  newInbound(),
 		joining:  &roomSet{set: map[store.RoomNID]int{}},
 		rooms:    map[store.RoomNID]*room{},

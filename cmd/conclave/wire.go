@@ -167,6 +167,7 @@ func (s *server) domains(ctx context.Context) (err error) {
 		if err := s.rooms.Resume(ctx); err != nil {
 			return err
 		}
+		s.work.Go("joins", s.rooms.RunJoins)
 	}
 	s.work.Go("departures", s.rooms.RunDepartures)
 	s.accounts = accounts.New(accounts.Options{DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log})

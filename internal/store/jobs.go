@@ -6,6 +6,7 @@ type JobKind string
 // The kinds of jobs, and what their keys are.
 const (
 	JobDepart JobKind = "depart" // a user ID: its account was closed, and it is to leave its rooms
+	JobJoin   JobKind = "join"   // a room ID and a user ID, with a blank between: the user joins through another server
 )
 
 // Job is work that outlives its request, leased by whoever does it.
@@ -20,6 +21,18 @@ type Job struct {
 func (tx *Tx) AddJob(kind JobKind, key string, due int64) error {
 	_, err := tx.Exec(`INSERT INTO jobs (kind, key, due) VALUES ($1, $2, $3) ON CONFLICT (kind, key) DO NOTHING`, string(kind), key, due)
 	return err
+}
+
+// TakeJob notes a job and takes it at once. One that is noted under this key already is taken as it stands; nil if
+// somebody works at it.
+func (tx *Tx) TakeJob(j Job, due, leaseMS int64) (taken *Job, err error) {
+	err = tx.Query(`INSERT INTO jobs (kind, key, due, cursor, lease_until, fence) VALUES ($1, $2, $3, $4, {now} + $5, 1)
+		ON CONFLICT (kind, key) DO UPDATE SET lease_until = excluded.lease_until, fence = jobs.fence + 1 WHERE jobs.lease_until < {now}
+		RETURNING cursor, fence`, func(r *Row) error {
+		taken = &Job{j.Kind, j.Key, r.Text(0), r.Int64(1)}
+		return nil
+	}, string(j.Kind), j.Key, due, j.Cursor, leaseMS)
+	return taken, err
 }
 
 // JobDue says whether a job of a kind is due at the time now (ms) and nobody works at it.
@@ -47,6 +60,12 @@ func (tx *Tx) LeaseJob(kind JobKind, now, leaseMS int64) (job *Job, err error) {
 func (tx *Tx) SaveJob(j Job, due, leaseMS int64) (bool, error) {
 	n, err := tx.Exec(`UPDATE jobs SET cursor = $4, due = $5, lease_until = CASE WHEN $6 = 0 THEN 0 ELSE {now} + $6 END
 		WHERE kind = $1 AND key = $2 AND fence = $3`, string(j.Kind), j.Key, j.Fence, j.Cursor, due, leaseMS)
+	return n == 1, err
+}
+
+// RenewJob renews the lease of a job; it reports false if it was lost.
+func (tx *Tx) RenewJob(j Job, leaseMS int64) (bool, error) {
+	n, err := tx.Exec(`UPDATE jobs SET lease_until = {now} + $4 WHERE kind = $1 AND key = $2 AND fence = $3`, string(j.Kind), j.Key, j.Fence, leaseMS)
 	return n == 1, err
 }
 

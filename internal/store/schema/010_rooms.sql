@@ -139,3 +139,14 @@ CREATE TABLE staged (
   json     {text} NOT NULL,
   UNIQUE (room, event_id)
 );
+
+-- What another server answered to a join, until the join is visible or given up. The cursor of the join's job names the
+-- stage. An event that comes twice has no text the second time.
+CREATE TABLE join_events (
+  stage    BIGINT NOT NULL,
+  place    BIGINT NOT NULL,                 -- in order of coming
+  state    BOOLEAN NOT NULL,                -- of the room's state; else of its auth chain only
+  event_id {text} NOT NULL,
+  json     {text} NOT NULL,
+  PRIMARY KEY (stage, place)
+);
