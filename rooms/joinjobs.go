@@ -290,7 +290,10 @@ func (r *Rooms) joinsDue(ctx context.Context, places chan struct{}) error {
 		}
 		r.abroad.Go("join taken up", func(ctx context.Context) error {
 			defer func() { <-places }()
-			return r.takeUp(ctx, job)
+			if err := r.takeUp(ctx, job); err != nil && ctx.Err() == nil {
+				r.log.Error("taking up a join failed", "err", err)
+			}
+			return nil
 		})
 	}
 }
