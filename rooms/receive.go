@@ -53,12 +53,13 @@ func (r *Rooms) Admit(ctx context.Context, origin matrix.ServerName, raws []json
 			g = r.gate(ctx, id)
 			gates[id] = g
 		}
-		a.Ref = g.ref
-		if a.Err = g.admits(origin); a.Err != nil {
+		if a.Ref, a.Err = g.ref, g.err; a.Err != nil {
 			continue
 		}
-		if a.parse(raw); a.Err == nil {
-			a.Err = g.admits(a.Event.Sender().Server())
+		if a.parse(raw); a.Err == nil { // the answer names an event that is shut out, so its ID has to be known
+			if a.Err = g.admits(origin); a.Err == nil {
+				a.Err = g.admits(a.Event.Sender().Server())
+			}
 		}
 	}
 	r.verify(ctx, out)
@@ -111,10 +112,10 @@ func (r *Rooms) gate(ctx context.Context, id matrix.RoomID) *gate {
 
 // admits refuses the events of servers that the room's access list shuts out.
 func (g *gate) admits(server matrix.ServerName) error {
-	if g.err == nil && g.acl != nil && !g.acl.Allowed(server) {
+	if g.acl != nil && !g.acl.Allowed(server) {
 		return matrix.Forbidden("The room's access list shuts out %s.", server)
 	}
-	return g.err
+	return nil
 }
 
 // parse reads an event of a known room and checks its content hash: one that does not fit is used redacted
