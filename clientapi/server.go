@@ -58,6 +58,8 @@ type Remote interface {
 	QueryProfile(ctx context.Context, user matrix.UserID, field string) (map[string]any, error)
 	// QueryDirectory asks an alias's server for its room and the servers to join through.
 	QueryDirectory(ctx context.Context, alias matrix.RoomAlias) (matrix.RoomID, []matrix.ServerName, error)
+	// PublicRooms asks a server for a page of its room directory.
+	PublicRooms(ctx context.Context, server matrix.ServerName, q rooms.DirectoryQuery) (*rooms.DirectoryPage, error)
 }
 
 // Server answers the Client-Server API.

@@ -147,7 +147,10 @@ func (r *Rooms) SetPublic(ctx context.Context, ref Ref, user Sender, public bool
 	if err := r.requirePower(ctx, ref.NID, user, "m.room.canonical_alias"); err != nil {
 		return err
 	}
-	return r.db.Write(ctx, func(tx *store.Tx) error { return tx.SetPublic(ref.NID, public) })
+	return r.db.Write(ctx, func(tx *store.Tx) error {
+		tx.AfterCommit(r.directory.forget)
+		return tx.SetPublic(ref.NID, public)
+	})
 }
 
 // requirePower refuses (M_FORBIDDEN) who is not in the room or may not send a type of state there.

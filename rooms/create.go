@@ -85,6 +85,9 @@ func (r *Rooms) Create(ctx context.Context, req CreateRequest) (matrix.RoomID, e
 		return "", err
 	}
 	r.cache.refs.Set(ref.ID, ref)
+	if u.makes.Public {
+		r.directory.forget()
+	}
 	r.inviteAll(ctx, ref, &req)
 	return ref.ID, nil
 }

@@ -63,6 +63,8 @@ type Rooms struct {
 	budgets *budgets
 	delays  *delays
 
+	directory directory
+
 	filling roomLocks // history being fetched
 	inbound inbound
 	joining *roomSet // rooms that a join is under way to: what comes for them waits

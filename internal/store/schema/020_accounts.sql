@@ -43,3 +43,11 @@ CREATE TABLE profiles (
   member BIGINT PRIMARY KEY,
   fields {text} NOT NULL                  -- a JSON object
 );
+
+-- Tokens by which somebody proves to a third party who they are here, and nothing else (OpenID).
+CREATE TABLE openid_tokens (
+  hash    {bytes} PRIMARY KEY,            -- SHA-256 of the token
+  member  BIGINT NOT NULL,
+  expires BIGINT NOT NULL                 -- ms
+);
+CREATE INDEX openid_tokens_expires ON openid_tokens (expires);
