@@ -230,6 +230,11 @@ func (s *Server) answer(route Route) echo.HandlerFunc {
 		if len(r.RequestURI) > maxURIBytes || !strings.HasPrefix(r.RequestURI, "/") {
 			return matrix.InvalidParam("The request target is too long or not a path.")
 		}
+		if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+			// Whoever stands in front of us may have counted the body by another header than net/http does (threats F25):
+			// what follows it on this connection is not read as a request.
+			c.Response().Header().Set("Connection", "close")
+		}
 		var err error
 		if r.Body, err = readBody(c.Response(), r.Request, route.MaxBody); err != nil {
 			return err
