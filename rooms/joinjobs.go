@@ -56,7 +56,7 @@ func (r *Rooms) fly(ctx context.Context, plan *joinPlan, job *store.Job) error {
 		r.abroad.Go("join", func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, joinTime)
 			defer cancel()
-			done <- r.joinDurably(ctx, &joinLog{r, plan, job})
+			r.joinDurably(ctx, &joinLog{r, plan, job}, func(err error) { done <- err })
 			return nil
 		})
 		return struct{}{}, <-done
@@ -65,10 +65,12 @@ func (r *Rooms) fly(ctx context.Context, plan *joinPlan, job *store.Job) error {
 }
 
 // joinDurably runs a join as a job, which is gone when the join succeeded or failed, and stays when the process ends.
-func (r *Rooms) joinDurably(ctx context.Context, log *joinLog) error {
+// Nobody has to wait until everything is cleared up behind it: tell is called before.
+func (r *Rooms) joinDurably(ctx context.Context, log *joinLog, tell func(error)) {
 	if log.job == nil {
 		if err := log.start(ctx); err != nil {
-			return err
+			tell(err)
+			return
 		}
 	}
 	inLease, cancel := context.WithCancelCause(ctx)
@@ -79,15 +81,17 @@ func (r *Rooms) joinDurably(ctx context.Context, log *joinLog) error {
 		log.renew(inLease, cancel)
 	}()
 	err := r.joinThroughAny(inLease, log)
-	cancel(nil)
-	<-renewed
+	tell(err)
+	defer func() {
+		cancel(nil)
+		<-renewed
+	}()
 	if err != nil && (errors.Is(ctx.Err(), context.Canceled) || errors.Is(context.Cause(inLease), errLeaseLost)) {
-		return err // to be taken up again, or taken up already
+		return // to be taken up again, or taken up already
 	}
-	if ended := log.end(ctx); ended != nil {
-		r.log.Error("clearing up behind a join failed", "room", log.plan.Request.Room, "err", ended)
+	if err := log.end(ctx); err != nil {
+		r.log.Error("clearing up behind a join failed", "room", log.plan.Request.Room, "err", err)
 	}
-	return err
 }
 
 // start notes a join. One that is noted already, before a crash or by another node, is waited for and gone on with.

@@ -11,6 +11,7 @@ import (
 	"conclave/internal/matrix/stateres"
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/wait"
 	"conclave/internal/testserver/proof"
 )
 
@@ -77,7 +78,23 @@ func TestHostileJoin(t *testing.T) {
 			if _, err := n.change(t.Context(), MemberRequest{Room: ref, Sender: n.sender(me), Target: me}, "leave"); err != nil {
 				t.Fatal(err)
 			}
+			n.nothingStaged()
 		}
+	})
+}
+
+// nothingStaged waits until nothing is kept of any join: no staged events, no jobs.
+func (n *node) nothingStaged() {
+	n.t.Helper()
+	wait.Until(n.t, "the end of clearing up behind joins", func() bool {
+		left := int64(0)
+		err := n.db.Read(n.t.Context(), func(tx *store.Tx) error {
+			return tx.Query(`SELECT (SELECT count(*) FROM join_events) + (SELECT count(*) FROM jobs WHERE kind = 'join')`, func(r *store.Row) error {
+				left = r.Int64(0)
+				return nil
+			})
+		})
+		return err == nil && left == 0
 	})
 }
 

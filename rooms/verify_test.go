@@ -112,6 +112,7 @@ var damages = []struct {
 	{"redactions", `DELETE FROM redactions`, false},
 	{"relations", `UPDATE relations SET event = 999999 WHERE event = (SELECT max(event) FROM relations)`, false},
 	{"gaps", `INSERT INTO gaps (room, event, missing) VALUES ({room}, 999999, '$x')`, false},
+	{"joins", `INSERT INTO join_events (stage, place, state, event_id, json) VALUES (7, 1, TRUE, '$x', '{}')`, false},
 	{"aliases", `UPDATE aliases SET room = 999999`, false},
 	{"positions", `INSERT INTO to_device (device, pos, event) VALUES (1, 1000000, '{}')`, false},
 	{"media", `INSERT INTO media (origin, media_id, member, file, created, used) VALUES ('one.example', 'x', 1, 'f', 1, 1)`, false},

@@ -67,6 +67,8 @@ var verifyRules = []verifyRule{
 		LEFT JOIN events e ON e.nid = r.event AND e.room = r.room WHERE e.nid IS NULL`, false},
 	{"gaps", `SELECT 'a gap before ' || g.missing || ' belongs to no event' FROM gaps g
 		LEFT JOIN events e ON e.nid = g.event AND e.room = g.room WHERE e.nid IS NULL`, false},
+	{"joins", `SELECT DISTINCT 'the answer to a join is kept as stage ' || CAST(x.stage AS TEXT) || ', which is no join''s' FROM join_events x
+		WHERE NOT EXISTS (SELECT 1 FROM jobs j WHERE j.kind = 'join' AND j.cursor LIKE '%"Stage":' || CAST(x.stage AS TEXT) || ',%')`, false},
 	{"aliases", `SELECT 'alias ' || a.alias || ' leads nowhere' FROM aliases a LEFT JOIN rooms r ON r.nid = a.room WHERE r.nid IS NULL`, false},
 	{"positions", `SELECT 'a message to device ' || CAST(d.device AS TEXT) || ' is ahead of the stream' FROM to_device d WHERE d.pos > $1`, true},
 	{"positions", `SELECT 'a change of the devices of user ' || CAST(d.member AS TEXT) || ' is ahead of the stream' FROM device_list_changes d WHERE d.pos > $1`, true},
