@@ -11,11 +11,13 @@ import (
 	"conclave/internal/matrix/authrules"
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/proof"
 )
 
 // TestEndsAreBounded lets another server send many events that all follow one old event, so that each is an end of the
 // room: 20 are kept, what we send then joins them, and the room has one end again.
 func TestEndsAreBounded(t *testing.T) {
+	proof.Of(t, "F12", "PD-07")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

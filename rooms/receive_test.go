@@ -50,7 +50,7 @@ func TestJoinThroughAnotherServer(t *testing.T) {
 }
 
 func TestAdmitJudgesEachOnItsOwn(t *testing.T) {
-	proof.Of(t, "F01", "PD-05")
+	proof.Of(t, "F01", "PD-05", "SG-08")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, 10)
 		n := newNode(t, db, w)
@@ -106,6 +106,7 @@ func TestAccessLists(t *testing.T) {
 }
 
 func TestOutOfOrderAndGaps(t *testing.T) {
+	proof.Of(t, "PD-06")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, 10)
 		n := newNode(t, db, w)
@@ -136,6 +137,7 @@ func TestOutOfOrderAndGaps(t *testing.T) {
 }
 
 func TestGapTooWide(t *testing.T) {
+	proof.Of(t, "PD-06")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, 10)
 		n := newNode(t, db, w)
@@ -187,6 +189,7 @@ func TestGapThatNobodyFills(t *testing.T) {
 }
 
 func TestBanEvasionIsSoftFailed(t *testing.T) {
+	proof.Of(t, "F11", "PD-03")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, 12)
 		n := newNode(t, db, w)
@@ -211,6 +214,7 @@ func TestBanEvasionIsSoftFailed(t *testing.T) {
 }
 
 func TestRejectedStaysRejected(t *testing.T) {
+	proof.Of(t, "F09", "PD-02")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, 10)
 		n := newNode(t, db, w)
@@ -248,6 +252,7 @@ func TestRejectedStaysRejected(t *testing.T) {
 }
 
 func TestAuthEventsOfAnotherRoom(t *testing.T) {
+	proof.Of(t, "F08", "AU-03")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, 10)
 		n := newNode(t, db, w)
@@ -273,6 +278,7 @@ func TestAuthEventsOfAnotherRoom(t *testing.T) {
 }
 
 func TestForkWithStateOnBothSides(t *testing.T) {
+	proof.Of(t, "SR-01")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		for _, v := range versions {
 			w := newWorldNamed(t, v, matrix.RoomID("!fork"+v.String()+":near.test"))

@@ -11,8 +11,8 @@ import (
 	"conclave/internal/matrix/stateres"
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
-	"conclave/internal/testserver/wait"
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/wait"
 )
 
 // TestHostileJoin has the server that we join through lie, one lie at a time. None of them may make the room appear.

@@ -121,6 +121,7 @@ func TestSignaturesCountOnEverySidePath(t *testing.T) {
 // TestRedactionsNeedARight is threats F23: who has neither the power nor the target's server removes nothing, and a
 // redaction that is redacted has still had its effect.
 func TestRedactionsNeedARight(t *testing.T) {
+	proof.Of(t, "F23", "RD-07", "F08")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		for _, v := range []matrix.RoomVersion{1, 10, 12} {
 			w := newWorldNamed(t, v, matrix.RoomID("!r"+v.String()+":near.test"))

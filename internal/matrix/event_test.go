@@ -26,6 +26,7 @@ func template() Template {
 
 // TestBuild makes an event in every version and takes it apart again by the specification's own words.
 func TestBuild(t *testing.T) {
+	proof.Of(t, "SG-03", "SG-04")
 	for _, v := range RoomVersions() {
 		tmpl := template()
 		e, err := tmpl.Build(v, "one", "ed25519:k", eventKey)
@@ -157,6 +158,7 @@ func TestSizeIsCountedInBytes(t *testing.T) {
 
 // TestParseRefuses changes one member of a good event at a time.
 func TestParseRefuses(t *testing.T) {
+	proof.Of(t, "RV-01")
 	for _, v := range RoomVersions() {
 		good := fmt.Sprintf(`{"auth_events":%s,"content":{},"depth":7,"event_id":"$e:one","origin_server_ts":5,"prev_events":%s,"room_id":"!room:one","sender":"@a:one","type":"m","unsigned":{"age":5}}`,
 			list(v, "$x:one"), list(v, "$p:one"))
@@ -205,6 +207,7 @@ func TestParseRefuses(t *testing.T) {
 
 // TestCreateNamesTheRoom: from version 12 the creation has no room_id, and is the only event without one.
 func TestCreateNamesTheRoom(t *testing.T) {
+	proof.Of(t, "RV-04")
 	for _, v := range RoomVersions() {
 		tmpl := Template{Sender: "@a:one", Type: "m.room.create", StateKey: stateKey(""), Content: []byte(`{}`), Depth: 1, OriginServerTS: 1}
 		if !v.RoomIDIsCreateHash() {
@@ -226,6 +229,7 @@ func TestCreateNamesTheRoom(t *testing.T) {
 
 // TestRequiredSigners are the servers that have to sign, by version and event.
 func TestRequiredSigners(t *testing.T) {
+	proof.Of(t, "SG-06")
 	for _, v := range RoomVersions() {
 		for _, c := range []struct{ typ, content, always, restricted string }{
 			{"m.room.message", `{"join_authorised_via_users_server":"@v:via"}`, "two", ""},

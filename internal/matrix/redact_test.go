@@ -3,11 +3,14 @@ package matrix
 import (
 	"fmt"
 	"testing"
+
+	"conclave/internal/testserver/proof"
 )
 
 // TestRedaction is the redaction algorithm, event type by event type, in every version: what of a content with every
 // member that any version keeps is left.
 func TestRedaction(t *testing.T) {
+	proof.Of(t, "RD-01", "RD-02", "RD-03", "RD-04", "RD-05")
 	always := func(RoomVersion) bool { return true }
 	for _, c := range []struct {
 		typ, content string
@@ -97,6 +100,7 @@ func cases(pairs ...any) (out []struct {
 }
 
 func TestRedacts(t *testing.T) {
+	proof.Of(t, "RV-05")
 	for _, v := range RoomVersions() {
 		tmpl := template()
 		tmpl.Type, tmpl.Content, tmpl.Redacts = "m.room.redaction", []byte(`{"redacts":"$content"}`), "$member"

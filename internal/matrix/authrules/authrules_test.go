@@ -5,10 +5,12 @@ import (
 	"testing"
 
 	"conclave/internal/matrix"
+	"conclave/internal/testserver/proof"
 )
 
 // TestCreate is rule 1. Its trials have no room: the event makes one.
 func TestCreate(t *testing.T) {
+	proof.Of(t, "AU-01", "F07")
 	creation := func(v matrix.RoomVersion, content string) event {
 		e := event{typ: "m.room.create", sender: aliceID, key: at(""), content: content, prev: []string{}}
 		if !v.RoomIDIsCreateHash() {
@@ -108,6 +110,7 @@ func TestCreate(t *testing.T) {
 
 // TestRoom are the rules on the room as a whole: its creation and m.federate.
 func TestRoom(t *testing.T) {
+	proof.Of(t, "AU-02", "AU-05", "F07")
 	message := event{typ: "m.room.message", sender: daveID, content: "{}"}
 	for _, c := range []trial{
 		{name: "message", e: message},
@@ -130,6 +133,7 @@ func TestRoom(t *testing.T) {
 }
 
 func TestAliases(t *testing.T) {
+	proof.Of(t, "AU-06", "F07")
 	old := matrix.RoomVersion.AliasesAuthRule
 	for _, c := range []trial{
 		{name: "own server", where: old, e: event{typ: "m.room.aliases", sender: eveID, key: at("evil.example"), content: "{}"}},
@@ -143,6 +147,7 @@ func TestAliases(t *testing.T) {
 
 // TestOther are the rules after membership.
 func TestOther(t *testing.T) {
+	proof.Of(t, "AU-15", "AU-18", "F07")
 	all := func(sender, typ string, key *string) event {
 		return event{typ: typ, sender: sender, key: key, content: "{}"}
 	}
@@ -200,6 +205,7 @@ func TestOther(t *testing.T) {
 }
 
 func TestRedactionRule(t *testing.T) {
+	proof.Of(t, "RD-06", "F07")
 	redaction := func(sender, id, target string) event {
 		return event{typ: "m.room.redaction", sender: sender, content: "{}", id: id, redacts: target}
 	}
@@ -221,6 +227,7 @@ func TestRedactionRule(t *testing.T) {
 
 // TestAuthEvents are the rules on an event's auth_events.
 func TestAuthEvents(t *testing.T) {
+	proof.Of(t, "AU-03", "AU-04", "F07", "F08")
 	for _, col := range columns {
 		for _, v := range col.versions {
 			s := newSketch(t, v, "")
@@ -270,6 +277,7 @@ func TestAuthEvents(t *testing.T) {
 
 // TestNeeded is the selection of auth events.
 func TestNeeded(t *testing.T) {
+	proof.Of(t, "AU-20")
 	for _, v := range matrix.RoomVersions() {
 		names := func(typ string, key *string, content string) string {
 			text := ""

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"conclave/internal/matrix"
+	"conclave/internal/testserver/proof"
 )
 
 // set is a new m.room.power_levels.
@@ -22,6 +23,7 @@ func changed(old, fresh string) string {
 }
 
 func TestPowerLevelForm(t *testing.T) {
+	proof.Of(t, "AU-16", "AU-18", "F07")
 	integers := matrix.RoomVersion.IntegerPowerLevels
 	floats := not(matrix.RoomVersion.StrictCanonicalJSON)
 	for _, c := range []trial{
@@ -63,6 +65,7 @@ func TestPowerLevelForm(t *testing.T) {
 }
 
 func TestPowerLevelChanges(t *testing.T) {
+	proof.Of(t, "AU-16", "AU-17", "F07")
 	carolMay := func(s *sketch) { s.levels(changed(`"events":{`, `"events":{"m.room.power_levels":50,`)) }
 	by := func(name, content, want string) trial {
 		return trial{name: name, room: carolMay, e: set(carolID, strings.Replace(content, `"events":{`, `"events":{"m.room.power_levels":50,`, 1)), want: want}
@@ -112,6 +115,7 @@ func TestPowerLevelChanges(t *testing.T) {
 }
 
 func TestLevelsOf(t *testing.T) {
+	proof.Of(t, "AU-18", "AU-19")
 	for _, v := range matrix.RoomVersions() {
 		s := newSketch(t, v, `,"additional_creators":["@bob:one.example"]`)
 		l := LevelsOf(v, s.state)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"conclave/internal/matrix"
+	"conclave/internal/testserver/proof"
 )
 
 // becomes is a change of a membership.
@@ -14,6 +15,7 @@ func becomes(sender, target, membership string) event {
 }
 
 func TestMemberForm(t *testing.T) {
+	proof.Of(t, "AU-07", "F07")
 	for _, c := range []trial{
 		{name: "no state key", e: event{typ: "m.room.member", sender: eveID, content: `{"membership":"join"}`}, want: "M.1"},
 		{name: "no membership", e: event{typ: "m.room.member", sender: eveID, key: at(eveID), content: `{}`}, want: "M.1"},
@@ -27,6 +29,7 @@ func TestMemberForm(t *testing.T) {
 }
 
 func TestJoin(t *testing.T) {
+	proof.Of(t, "AU-08", "AU-09", "AU-10", "F07")
 	rule := func(name string, stands ...string) func(*sketch) {
 		return func(s *sketch) {
 			s.joinRule(name)
@@ -78,6 +81,7 @@ func TestJoin(t *testing.T) {
 
 // TestFirstJoin is the creator's join, which only its place allows.
 func TestFirstJoin(t *testing.T) {
+	proof.Of(t, "AU-08")
 	for _, col := range columns {
 		for _, v := range col.versions {
 			s := newSketch(t, v, `,"additional_creators":["@bob:one.example"]`)
@@ -109,6 +113,7 @@ func TestFirstJoin(t *testing.T) {
 }
 
 func TestInvite(t *testing.T) {
+	proof.Of(t, "AU-11", "F07")
 	stands := func(m string) func(*sketch) { return func(s *sketch) { s.member(eveID, m) } }
 	for _, c := range []trial{
 		{name: "with the power", e: becomes(carolID, eveID, "invite")},
@@ -128,6 +133,7 @@ func TestInvite(t *testing.T) {
 
 // TestThirdPartyInvite is the exchange of an invitation to an address.
 func TestThirdPartyInvite(t *testing.T) {
+	proof.Of(t, "AU-11")
 	key := ed25519.NewKeyFromSeed([]byte("an identity server's signing key"))
 	other := ed25519.NewKeyFromSeed([]byte("somebody else's signing key.....")[:32])
 	public := matrix.EncodeBase64(key.Public().(ed25519.PublicKey))
@@ -182,6 +188,7 @@ func TestThirdPartyInvite(t *testing.T) {
 }
 
 func TestLeave(t *testing.T) {
+	proof.Of(t, "AU-12", "F07")
 	stands := func(who, m string) func(*sketch) { return func(s *sketch) { s.member(who, m) } }
 	for _, c := range []trial{
 		{name: "joined", e: becomes(daveID, daveID, "leave")},
@@ -224,6 +231,7 @@ func TestLeave(t *testing.T) {
 }
 
 func TestBan(t *testing.T) {
+	proof.Of(t, "AU-13", "F07")
 	for _, c := range []trial{
 		{name: "with the power", e: becomes(carolID, daveID, "ban")},
 		{name: "of somebody outside", e: becomes(carolID, eveID, "ban")},
@@ -238,6 +246,7 @@ func TestBan(t *testing.T) {
 }
 
 func TestKnock(t *testing.T) {
+	proof.Of(t, "AU-14", "F07")
 	rule := func(name string, stands ...string) func(*sketch) {
 		return func(s *sketch) {
 			s.joinRule(name)

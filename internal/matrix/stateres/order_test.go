@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"conclave/internal/matrix"
+	"conclave/internal/testserver/proof"
 )
 
 // families are versions of each algorithm and of each set of rules that it works with.
@@ -18,6 +19,7 @@ var families = []matrix.RoomVersion{1, 2, 5, 6, 8, 11, 12}
 // TestOrderDoesNotMatter resolves states of random graphs in every order that comes to mind: the answer is the same,
 // keeps what is agreed, and holds nothing that was not there. 200 graphs per family, 10,000 in the long form.
 func TestOrderDoesNotMatter(t *testing.T) {
+	proof.Of(t, "F10")
 	checks := "200"
 	if os.Getenv("CONCLAVE_LONG") != "" {
 		checks = "10000"

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"conclave/internal/matrix"
+	"conclave/internal/testserver/proof"
 )
 
 // second are the versions with algorithm 2 and 2.1.
@@ -36,6 +37,7 @@ func TestAgreement(t *testing.T) {
 
 // TestBanGoesBeforeWhatTheBannedDid: bob names the room while alice bans him.
 func TestBanGoesBeforeWhatTheBannedDid(t *testing.T) {
+	proof.Of(t, "SR-03", "SR-04")
 	for _, v := range second() {
 		g := populated(t, v, `"@bob:one":50`)
 		old := g.must(sketch{sender: alice, typ: "m.room.name", content: `{"name":"old"}`})
@@ -50,6 +52,7 @@ func TestBanGoesBeforeWhatTheBannedDid(t *testing.T) {
 
 // TestLaterOfEquals: two who may both, at the same power: the later one stands, and at the same time the larger ID.
 func TestLaterOfEquals(t *testing.T) {
+	proof.Of(t, "SR-05")
 	for _, v := range second() {
 		g := populated(t, v, `"@bob:one":50,"@carol:two":50`)
 		fork := g.newest()
@@ -67,6 +70,7 @@ func TestLaterOfEquals(t *testing.T) {
 
 // TestMorePowerGoesFirst: alice takes bob's power while he gives some to carol, earlier by the clock.
 func TestMorePowerGoesFirst(t *testing.T) {
+	proof.Of(t, "SR-05")
 	for _, v := range second() {
 		g := populated(t, v, `"@bob:one":60`)
 		g.must(sketch{sender: alice, typ: "m.room.power_levels", content: `{"events":{"m.room.power_levels":50},` + g.levels(`"@bob:one":60`)[1:]})
@@ -80,6 +84,7 @@ func TestMorePowerGoesFirst(t *testing.T) {
 
 // TestMainline: what was done under older levels goes before what was done under newer ones, whatever the clocks say.
 func TestMainline(t *testing.T) {
+	proof.Of(t, "SR-03")
 	for _, v := range second() {
 		g := populated(t, v, `"@bob:one":50`)
 		fork := g.newest()
@@ -92,6 +97,7 @@ func TestMainline(t *testing.T) {
 
 // TestJoinRuleClosesTheDoor: the room becomes invite-only while somebody joins.
 func TestJoinRuleClosesTheDoor(t *testing.T) {
+	proof.Of(t, "SR-03", "SR-04")
 	for _, v := range second() {
 		g := populated(t, v, "")
 		fork := g.newest()
@@ -105,6 +111,7 @@ func TestJoinRuleClosesTheDoor(t *testing.T) {
 
 // TestOwnLeaveIsNoPowerEvent: leaving by oneself is ordered with the rest, a kick is not.
 func TestOwnLeaveIsNoPowerEvent(t *testing.T) {
+	proof.Of(t, "SR-04")
 	for _, v := range second() {
 		g := populated(t, v, "")
 		for content, want := range map[string]bool{`{"membership":"leave"}`: false, `{"membership":"join","displayname":"x"}`: false} {
@@ -121,6 +128,7 @@ func TestOwnLeaveIsNoPowerEvent(t *testing.T) {
 
 // TestRejectedAuthEventsDoNotCount: levels that were rejected give nobody power during resolution.
 func TestRejectedAuthEventsDoNotCount(t *testing.T) {
+	proof.Of(t, "SR-07")
 	for _, v := range second() {
 		g := populated(t, v, "")
 		levels := g.must(sketch{sender: alice, typ: "m.room.power_levels", content: g.levels(`"@bob:one":50`)})
@@ -148,6 +156,7 @@ func TestRejectedAuthEventsDoNotCount(t *testing.T) {
 // since, in all states alike. Checked against that, both levels fall and the room has none; version 2.1 begins with an
 // empty state, in which the levels' own auth events say that the sender was there.
 func TestStartsFromNothing(t *testing.T) {
+	proof.Of(t, "SR-06", "F10")
 	for _, v := range second() {
 		g := populated(t, v, `"@bob:one":100`)
 		first := g.must(sketch{sender: alice, typ: "m.room.power_levels", content: g.levels(`"@bob:one":100,"@carol:two":50`)})
@@ -170,6 +179,7 @@ func TestStartsFromNothing(t *testing.T) {
 // disputes and every chain has. Without them the newer cannot be reached from the older and the room falls back;
 // version 2.1 adds what lies on the way.
 func TestConflictedSubgraph(t *testing.T) {
+	proof.Of(t, "SR-06", "F10")
 	for _, v := range second() {
 		g := newGraph(t, v)
 		oldest := g.must(sketch{sender: alice, typ: "m.room.power_levels", content: g.levels("")})
@@ -191,6 +201,7 @@ func TestConflictedSubgraph(t *testing.T) {
 
 // TestVersion1 is the algorithm of room version 1.
 func TestVersion1(t *testing.T) {
+	proof.Of(t, "SR-02")
 	g := populated(t, 1, `"@bob:one":50`)
 	fork := g.newest()
 	shallow := g.must(sketch{sender: alice, typ: "m.room.topic", content: `{"topic":"shallow"}`, prev: fork, ts: 9_000_000})
