@@ -41,6 +41,11 @@ func TestSecretsStayInside(t *testing.T) {
 		"sender": w.p.User("bob"), "type": "m.room_key", "message_id": "m", "messages": object{w.alice.ID: object{"*": object{"key": canary}}},
 	})})
 	w.send("broken", w.apart(canary, w.p.BadSignature()), w.apart(canary, peer.Set("depth", canary)))
+	usurped := w.room.Make(peer.Spec{Type: "m.room.power_levels", Sender: w.p.User("bob"), StateKey: peer.Key(""), Content: object{"users": object{}, canary: 1}, Apart: true})
+	w.send("usurped", usurped)
+	last := w.message("last")
+	w.send("last", last) // comes behind it
+	w.sees("last")
 	// Requests that fail, with secrets where they do not belong.
 	nobody := w.s.Nobody()
 	try(nobody, "GET", "/sync?access_token="+w.alice.Token, nil)
