@@ -21,7 +21,7 @@ var openRoutes = []string{
 
 // optionalRoutes are the operations that answer with and without a session.
 var optionalRoutes = []string{
-	"getContent", "getContentOverrideName", "getContentThumbnail", "getProfileField", "getUserProfile", "getVersions",
+	"getContent", "getContentOverrideName", "getContentThumbnail", "getProfileField", "getRoomSummary", "getUserProfile", "getVersions",
 }
 
 // strangersMay are the operations that may succeed for somebody who is logged in and shares nothing with the room, the

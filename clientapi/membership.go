@@ -132,13 +132,11 @@ func (s *Server) join(r *Request, name string, servers []matrix.ServerName) (any
 		return nil, matrix.InvalidParam("%q is not a room ID.", name).With(err)
 	}
 	query := r.QueryParams()
-	for _, via := range append(query["via"], query["server_name"]...) {
-		server, err := matrix.ParseServerName(via)
-		if err != nil {
-			return nil, matrix.InvalidParam("%q is not a server's name.", via).With(err)
-		}
-		servers = append(servers, server)
+	via, err := serverNames(append(query["via"], query["server_name"]...))
+	if err != nil {
+		return nil, err
 	}
+	servers = append(servers, via...)
 	profile, err := s.profileOf(r)
 	if err != nil {
 		return nil, err
@@ -147,6 +145,18 @@ func (s *Server) join(r *Request, name string, servers []matrix.ServerName) (any
 		Room: id, User: r.User(), Profile: profile, Reason: body.Reason, Via: servers, Signed: body.Signed,
 	})
 	return map[string]any{"room_id": id}, err
+}
+
+// serverNames reads the servers that a client names.
+func serverNames(via []string) (names []matrix.ServerName, err error) {
+	for _, text := range via {
+		name, err := matrix.ParseServerName(text)
+		if err != nil {
+			return nil, matrix.InvalidParam("%.255q is not a server's name.", text).With(err)
+		}
+		names = append(names, name)
+	}
+	return names, nil
 }
 
 // memberRequest reads the body that invite, kick, ban and unban share.

@@ -60,6 +60,8 @@ type Remote interface {
 	QueryDirectory(ctx context.Context, alias matrix.RoomAlias) (matrix.RoomID, []matrix.ServerName, error)
 	// PublicRooms asks a server for a page of its room directory.
 	PublicRooms(ctx context.Context, server matrix.ServerName, q rooms.DirectoryQuery) (*rooms.DirectoryPage, error)
+	// SpaceView asks a server for its view of a room and its children.
+	SpaceView(ctx context.Context, server matrix.ServerName, room matrix.RoomID) (*rooms.SpaceView, error)
 }
 
 // Server answers the Client-Server API.

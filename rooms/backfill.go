@@ -30,7 +30,7 @@ func (r *Rooms) backfill(ctx context.Context, ref Ref, lo, hi Place) (bool, erro
 		return false, err
 	}
 	name := "before " + gap.Event.ID()
-	if r.delays.wait(name, r.now()) > 0 {
+	if r.delays.wait(name, "", r.now()) > 0 {
 		return false, nil
 	}
 	inTime, cancel := context.WithTimeout(ctx, backfillTime)

@@ -28,8 +28,14 @@ var errStillMissing = errors.New("rooms: no server has what this event follows")
 // errands are what may still be asked of other servers on behalf of one event, or of one look into the past: whatever
 // those who answer make up, it ends.
 type errands struct {
-	requests int
-	states   int // of the requests, how often the state at an event may be asked for
+	requests   int
+	states     int  // of the requests, how often the state at an event may be asked for
+	unanswered bool // somebody could not be reached, who may know more when he can
+}
+
+// note looks at what became of a request.
+func (e *errands) note(err error) {
+	e.unanswered = e.unanswered || err != nil && !refusedUs(err)
 }
 
 var errAskedEnough = errors.New("rooms: enough was asked about this event")
@@ -49,27 +55,31 @@ func (r *Rooms) fill(ctx context.Context, ref Ref, from matrix.ServerName, ev *m
 	if r.source == nil {
 		return errNoFederation()
 	}
-	if wait := r.delays.wait(ev.ID(), r.now()); wait > 0 {
+	if wait := r.delays.wait(ev.ID(), from, r.now()); wait > 0 {
 		return &putOffError{wait, errStillMissing}
 	}
 	inTime, cancel := context.WithTimeout(ctx, fillTime)
 	defer cancel()
-	err := r.fillNow(inTime, ref, from, ev)
+	left := &errands{requests: maxRequests, states: 1}
+	err := r.fillNow(inTime, ref, from, ev, left)
 	var paused *pausedError
 	if err == nil || ctx.Err() != nil || errors.As(err, &paused) {
 		return err
 	}
-	wait := r.delays.failed(ev.ID(), firstAsk, r.now())
+	first := firstAsk
+	if left.unanswered {
+		first = firstRetry
+	}
+	wait := r.delays.failed(ev.ID(), first, r.now())
 	r.log.Info("gap not filled", "room", ref.ID, "event", ev.ID(), "again_in", wait, "err", err)
 	return &putOffError{wait, err}
 }
 
-func (r *Rooms) fillNow(ctx context.Context, ref Ref, from matrix.ServerName, ev *matrix.Event) error {
+func (r *Rooms) fillNow(ctx context.Context, ref Ref, from matrix.ServerName, ev *matrix.Event, left *errands) error {
 	servers, err := r.askable(ctx, ref, from)
 	if err != nil {
 		return err
 	}
-	left := &errands{requests: maxRequests, states: 1}
 	found, err := r.gather(ctx, ref, servers, ev, left)
 	if err != nil {
 		return err
@@ -125,6 +135,7 @@ func (r *Rooms) gather(ctx context.Context, ref Ref, servers []matrix.ServerName
 		}
 		limit := min(100, maxGathered+1-len(found))
 		raws, err := r.source.MissingEvents(ctx, servers[at], ref.ID, have, want, limit)
+		left.note(err)
 		if err != nil {
 			r.log.Debug("asking for missing events failed", "room", ref.ID, "server", servers[at], "err", err)
 		}
@@ -289,6 +300,7 @@ func (r *Rooms) fetchAuth(ctx context.Context, ref Ref, server matrix.ServerName
 		return err
 	}
 	raws, err := r.source.EventAuth(ctx, server, ref.ID, id)
+	left.note(err)
 	if err != nil {
 		return err
 	}
@@ -310,6 +322,7 @@ func (r *Rooms) stateAt(ctx context.Context, ref Ref, server matrix.ServerName, 
 		return none, err
 	}
 	state, auth, err := r.source.StateIDs(ctx, server, ref.ID, at)
+	left.note(err)
 	if err != nil {
 		return none, err
 	}
@@ -367,6 +380,7 @@ func (r *Rooms) fetchEvidence(ctx context.Context, ref Ref, server matrix.Server
 				return nil, err
 			}
 			raw, err := r.source.Event(ctx, server, id)
+			left.note(err)
 			if err != nil {
 				return nil, err
 			}
@@ -394,6 +408,7 @@ func (r *Rooms) fetchEvidence(ctx context.Context, ref Ref, server matrix.Server
 		}
 		return ctx.Err()
 	})
+	left.note(err)
 	flush()
 	return events, err
 }

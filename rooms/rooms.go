@@ -63,7 +63,8 @@ type Rooms struct {
 	budgets *budgets
 	delays  *delays
 
-	directory directory
+	directory  directory
+	spaceViews *spaceViews
 
 	filling roomLocks // history being fetched
 	inbound inbound
@@ -97,19 +98,20 @@ func New(ctx context.Context, o Options) (*Rooms, error) {
 	}
 	return &Rooms{
 		db: o.DB, own: o.Identity, source: o.Source, bus: o.Bus, log: o.Log, now: o.Clock,
-		work:     work.NewGroup(ctx, o.Log),
-		abroad:   work.NewGroup(ctx, o.Log),
-		hasher:   statetree.NewHasher(secret),
-		cache:    newCaches(),
-		memo:     newResolutions(),
-		budgets:  newBudgets(o.Clock),
-		delays:   newDelays(),
-		filling:  roomLocks{held: map[store.RoomNID]chan struct{}{}},
-		entering: roomLocks{held: map[store.RoomNID]chan struct{}{}},
-		inbound:  newInbound(),
-		joining:  &roomSet{set: map[store.RoomNID]int{}},
-		rooms:    map[store.RoomNID]*room{},
-		inFlight: map[store.TxnKey]*unit{},
+		work:       work.NewGroup(ctx, o.Log),
+		abroad:     work.NewGroup(ctx, o.Log),
+		hasher:     statetree.NewHasher(secret),
+		cache:      newCaches(),
+		memo:       newResolutions(),
+		budgets:    newBudgets(o.Clock),
+		delays:     newDelays(),
+		spaceViews: newSpaceViews(),
+		filling:    roomLocks{held: map[store.RoomNID]chan struct{}{}},
+		entering:   roomLocks{held: map[store.RoomNID]chan struct{}{}},
+		inbound:    newInbound(),
+		joining:    &roomSet{set: map[store.RoomNID]int{}},
+		rooms:      map[store.RoomNID]*room{},
+		inFlight:   map[store.TxnKey]*unit{},
 	}, nil
 }
 

@@ -366,40 +366,55 @@ func inOrder(events []*matrix.Event, parents func(*matrix.Event) []matrix.EventI
 	return sorted
 }
 
-// delays remember what could not be done for an event, so that nobody makes us ask again and again.
+// delays remember what could not be done for an event, so that nobody makes us ask again and again; and when servers were
+// heard of, because one that is back may have what could not be had of it before.
 type delays struct {
 	known *otter.Cache[matrix.EventID, delay]
+	heard *otter.Cache[matrix.ServerName, time.Time]
 }
 
 type delay struct {
-	until time.Time
-	fails int
+	since, until time.Time
+	fails        int
+	brief        bool // nobody refused: somebody was out of reach, or the trouble was our own
 }
 
 const (
 	firstRetry = time.Second      // after trouble of our own
 	firstAsk   = 10 * time.Minute // after others could not help (threats F14)
 	lastRetry  = 24 * time.Hour
+	briefWait  = 10 * time.Second
 )
 
 func newDelays() *delays {
-	return &delays{otter.Must(&otter.Options[matrix.EventID, delay]{MaximumSize: 20_000})}
+	return &delays{
+		known: otter.Must(&otter.Options[matrix.EventID, delay]{MaximumSize: 20_000}),
+		heard: otter.Must(&otter.Options[matrix.ServerName, time.Time]{MaximumSize: 10_000}),
+	}
 }
 
-// wait is how long an event is still to be left alone.
-func (d *delays) wait(id matrix.EventID, now time.Time) time.Duration {
+// wait is how long an event is still to be left alone that a server brought. Of one that was heard of since then, a brief
+// wait is not longer than briefWait.
+func (d *delays) wait(id matrix.EventID, from matrix.ServerName, now time.Time) time.Duration {
 	known, ok := d.known.GetIfPresent(id)
 	if !ok {
 		return 0
 	}
-	return max(0, known.until.Sub(now))
+	until := known.until
+	if heard, ok := d.heard.GetIfPresent(from); ok && known.brief && heard.After(known.since) && known.since.Add(briefWait).Before(until) {
+		until = known.since.Add(briefWait)
+	}
+	return max(0, until.Sub(now))
 }
+
+// hear notes that a server has sent something.
+func (d *delays) hear(server matrix.ServerName, now time.Time) { d.heard.Set(server, now) }
 
 // failed notes one more failure and returns how long to wait, doubling each time.
 func (d *delays) failed(id matrix.EventID, first time.Duration, now time.Time) time.Duration {
 	known, _ := d.known.GetIfPresent(id)
 	wait := min(first<<min(known.fails, 20), lastRetry)
-	d.known.Set(id, delay{now.Add(wait), known.fails + 1})
+	d.known.Set(id, delay{now, now.Add(wait), known.fails + 1, first == firstRetry})
 	return wait
 }
 
