@@ -1,6 +1,7 @@
 package clientapi
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -15,6 +16,7 @@ var membershipRoutes = []Route{
 	op(post, "/createRoom", "createRoom", Token, LimitChange, (*Server).createRoom),
 	op(post, "/join/:roomIdOrAlias", "joinRoom", Token, LimitChange, (*Server).joinRoom),
 	op(post, "/rooms/:roomId/join", "joinRoomById", Token, LimitChange, (*Server).joinRoomByID),
+	op(post, "/knock/:roomIdOrAlias", "knockRoom", Token, LimitChange, (*Server).knockRoom),
 	op(post, "/rooms/:roomId/leave", "leaveRoom", Token, LimitChange, (*Server).leaveRoom),
 	op(post, "/rooms/:roomId/forget", "forgetRoom", Token, LimitChange, (*Server).forgetRoom),
 	op(post, "/rooms/:roomId/invite", "inviteUser", Token, LimitChange, (*Server).inviteUser),
@@ -101,25 +103,43 @@ func (s *Server) profileFor(r *Request, user store.UserNID) (rooms.Profile, erro
 
 // joinRoom is POST /join/{roomIdOrAlias}.
 func (s *Server) joinRoom(r *Request) (any, error) {
-	name := r.Param("roomIdOrAlias")
-	if !strings.HasPrefix(name, "#") {
-		return s.join(r, name, nil)
-	}
-	alias, err := matrix.ParseAlias(name)
-	if err != nil {
-		return nil, matrix.InvalidParam("%q is not an alias.", name).With(err)
-	}
-	id, servers, err := s.resolveAlias(r.Ctx(), alias)
+	id, servers, err := s.roomOrAlias(r)
 	if err != nil {
 		return nil, err
 	}
-	return s.join(r, string(id), servers)
+	return s.enter(r, id, servers, s.Rooms.Join)
+}
+
+// knockRoom is POST /knock/{roomIdOrAlias}.
+func (s *Server) knockRoom(r *Request) (any, error) {
+	id, servers, err := s.roomOrAlias(r)
+	if err != nil {
+		return nil, err
+	}
+	return s.enter(r, id, servers, s.Rooms.Knock)
 }
 
 // joinRoomByID is POST /rooms/{roomId}/join.
-func (s *Server) joinRoomByID(r *Request) (any, error) { return s.join(r, r.Param("roomId"), nil) }
+func (s *Server) joinRoomByID(r *Request) (any, error) {
+	return s.enter(r, r.Param("roomId"), nil, s.Rooms.Join)
+}
 
-func (s *Server) join(r *Request, name string, servers []matrix.ServerName) (any, error) {
+// roomOrAlias is the room ID that the path names, itself or by an alias, and servers that the alias's server named.
+func (s *Server) roomOrAlias(r *Request) (string, []matrix.ServerName, error) {
+	name := r.Param("roomIdOrAlias")
+	if !strings.HasPrefix(name, "#") {
+		return name, nil, nil
+	}
+	alias, err := matrix.ParseAlias(name)
+	if err != nil {
+		return "", nil, matrix.InvalidParam("%q is not an alias.", name).With(err)
+	}
+	id, servers, err := s.resolveAlias(r.Ctx(), alias)
+	return string(id), servers, err
+}
+
+// enter reads what joining and knocking share, and does it.
+func (s *Server) enter(r *Request, name string, servers []matrix.ServerName, do func(context.Context, rooms.JoinRequest) error) (any, error) {
 	var body struct {
 		Reason string          `json:"reason"`
 		Signed json.RawMessage `json:"third_party_signed"`
@@ -141,7 +161,7 @@ func (s *Server) join(r *Request, name string, servers []matrix.ServerName) (any
 	if err != nil {
 		return nil, err
 	}
-	err = s.Rooms.Join(r.Ctx(), rooms.JoinRequest{
+	err = do(r.Ctx(), rooms.JoinRequest{
 		Room: id, User: r.User(), Profile: profile, Reason: body.Reason, Via: servers, Signed: body.Signed,
 	})
 	return map[string]any{"room_id": id}, err

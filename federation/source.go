@@ -86,6 +86,11 @@ func (s *Source) SendLeave(ctx context.Context, server matrix.ServerName, leave 
 	return s.client.SendLeave(ctx, server, leave.RoomID(), leave.ID(), leave.JSON())
 }
 
+// SendKnock implements rooms.EventSource.
+func (s *Source) SendKnock(ctx context.Context, server matrix.ServerName, knock *matrix.Event) ([]json.RawMessage, error) {
+	return s.client.SendKnock(ctx, server, knock.RoomID(), knock.ID(), knock.JSON())
+}
+
 // Invite implements rooms.EventSource: it asks the invitee's server.
 func (s *Source) Invite(ctx context.Context, invite *matrix.Event, stripped []json.RawMessage) (json.RawMessage, error) {
 	key, _ := invite.StateKey()

@@ -187,9 +187,10 @@ func strippedItem(raw []byte) []byte {
 	return out
 }
 
-// Withdrawn takes in the end of an invitation of a user of ours to a room that we are not in, and says which event it
-// was: the removal of the invited user, naming the invitation, by the server that invited. Whether the room allows it
-// cannot be told from outside; all that it can do is take back what the same server gave.
+// Withdrawn takes in the end of an invitation or a knock of a user of ours at a room that we are not in, and says which
+// event it was: the user's removal, which names the invitation or the knock among its auth events. Whether the room allows
+// it cannot be told from outside; all that it can do is take back what the same server gave, or deny a knock, of which
+// only who is in the room knows.
 func (r *Rooms) Withdrawn(ctx context.Context, origin matrix.ServerName, raw json.RawMessage) (matrix.EventID, error) {
 	if err := matrix.CheckJSON(raw, matrix.Limits{Bytes: maxRawEvent}); err != nil {
 		return "", matrix.BadJSON("The event is not usable JSON.").With(err)
@@ -203,7 +204,7 @@ func (r *Rooms) Withdrawn(ctx context.Context, origin matrix.ServerName, raw jso
 	if err != nil {
 		return "", err
 	}
-	invitation, err := r.invitationOf(ctx, ref, matrix.UserID(user))
+	pending, err := r.pendingOf(ctx, ref, matrix.UserID(user))
 	if err != nil {
 		return "", err
 	}
@@ -212,9 +213,10 @@ func (r *Rooms) Withdrawn(ctx context.Context, origin matrix.ServerName, raw jso
 		return "", matrix.BadJSON("The event is malformed.").With(err)
 	}
 	ends := ev.Membership() == "leave" || ev.Membership() == "ban"
-	if !ends || ev.RoomID() != ref.ID || ev.Sender().Server() != origin || invitation.Sender().Server() != origin ||
-		!slices.Contains(ev.AuthEvents(), invitation.ID()) || !ev.CheckContentHash() {
-		return "", matrix.Forbidden("The event does not end the invitation.")
+	if !ends || ev.RoomID() != ref.ID || ev.Sender().Server() != origin ||
+		pending.Membership() == "invite" && pending.Sender().Server() != origin ||
+		!slices.Contains(ev.AuthEvents(), pending.ID()) || !ev.CheckContentHash() {
+		return "", matrix.Forbidden("The event ends neither an invitation nor a knock.")
 	}
 	if err := r.verified(ctx, ev); err != nil {
 		return "", err
@@ -222,8 +224,8 @@ func (r *Rooms) Withdrawn(ctx context.Context, origin matrix.ServerName, raw jso
 	return ev.ID(), r.PutOutside(ctx, ref, ev, "")
 }
 
-// invitationOf finds the invitation of a user of ours to a room that we are not in.
-func (r *Rooms) invitationOf(ctx context.Context, ref Ref, user matrix.UserID) (*matrix.Event, error) {
+// pendingOf finds the invitation or the knock of a user of ours at a room that we are not in.
+func (r *Rooms) pendingOf(ctx context.Context, ref Ref, user matrix.UserID) (*matrix.Event, error) {
 	here, err := r.resident(ctx, ref.NID)
 	if err != nil {
 		return nil, err
@@ -232,8 +234,8 @@ func (r *Rooms) invitationOf(ctx context.Context, ref Ref, user matrix.UserID) (
 	if err != nil {
 		return nil, err
 	}
-	if here || row == nil || row.Membership != store.Invite {
-		return nil, matrix.NotFound("The user is not invited to a room from outside.")
+	if here || row == nil || row.Membership != store.Invite && row.Membership != store.Knock {
+		return nil, matrix.NotFound("The user is neither invited to a room from outside nor knocks at it.")
 	}
 	rows, err := r.eventsByNID(ctx, ref.NID, []store.EventNID{row.Event})
 	if err != nil {

@@ -482,6 +482,17 @@ func (w *world) SendJoin(_ context.Context, server matrix.ServerName, join *matr
 	return answer, nil
 }
 
+func (w *world) SendKnock(_ context.Context, server matrix.ServerName, knock *matrix.Event) ([]json.RawMessage, error) {
+	w.mu.Lock()
+	if err := w.enter("send_knock", server); err != nil {
+		w.mu.Unlock()
+		return nil, err
+	}
+	w.mu.Unlock()
+	w.add(knock)
+	return []json.RawMessage{w.create.JSON()}, nil
+}
+
 func (w *world) SendLeave(_ context.Context, server matrix.ServerName, leave *matrix.Event) error {
 	w.mu.Lock()
 	if err := w.enter("send_leave", server); err != nil {

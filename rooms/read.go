@@ -135,7 +135,9 @@ func (r *Rooms) StrippedState(ctx context.Context, ref Ref, m store.MemberRow) (
 	}
 	var events []json.RawMessage
 	if given != "" {
-		err = json.Unmarshal([]byte(given), &events)
+		var g glimpse
+		g, err = readGlimpse(given)
+		events = g.Events
 	} else {
 		events, err = r.strippedFromState(ctx, ref, m.Pos)
 	}

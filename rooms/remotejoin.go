@@ -42,8 +42,8 @@ func (r *Rooms) joinRemote(ctx context.Context, q JoinRequest, ref *Ref) error {
 	return r.fly(ctx, &joinPlan{Request: q, Servers: servers}, nil)
 }
 
-// candidates are the servers that may know a room: those that were named, the one that invited the user, those that were
-// in the room when we left it, and the one that the room's ID names.
+// candidates are the servers that may know a room: those that were named, the one that invited the user or took its knock,
+// those that were in the room when we left it, and the one that the room's ID names.
 func (r *Rooms) candidates(ctx context.Context, room matrix.RoomID, ref *Ref, user Sender, via []matrix.ServerName) ([]matrix.ServerName, error) {
 	var all []matrix.ServerName
 	add := func(name matrix.ServerName) {
@@ -60,6 +60,11 @@ func (r *Rooms) candidates(ctx context.Context, room matrix.RoomID, ref *Ref, us
 			return nil, err
 		}
 		add(inviter)
+		through, err := r.knockedThrough(ctx, *ref, user)
+		if err != nil {
+			return nil, err
+		}
+		add(through)
 		known, err := r.Servers(ctx, ref.NID)
 		if err != nil {
 			return nil, err
@@ -112,10 +117,7 @@ func (r *Rooms) joinThroughAny(ctx context.Context, log *joinLog) (err error) {
 			return nil
 		}
 		r.log.Info("join through a server failed", "room", q.Room, "server", server, "err", err)
-		told := toClient(err, server)
-		if failed == nil || failed.Status >= 500 && told.Status < 500 {
-			failed = told
-		}
+		failed = telling(failed, toClient(err, server))
 		if ctx.Err() != nil {
 			break
 		}

@@ -22,13 +22,15 @@ type EventSource interface {
 	EventAuth(ctx context.Context, server matrix.ServerName, room matrix.RoomID, id matrix.EventID) ([]json.RawMessage, error)
 	// Backfill asks for up to limit events that precede the given ones, these included.
 	Backfill(ctx context.Context, server matrix.ServerName, room matrix.RoomID, from []matrix.EventID, limit int) ([]json.RawMessage, error)
-	// MakeMembership asks where in the room a join or leave of a user would stand (make_join, make_leave).
+	// MakeMembership asks where in the room a join, knock or leave of a user would stand (make_…).
 	MakeMembership(ctx context.Context, server matrix.ServerName, membership string, room matrix.RoomID, user matrix.UserID) (*Draft, error)
 	// SendJoin hands in a signed join; each gets the events of the room's state and of its auth chain (auth set), one by
 	// one in the order of the answer. An error of each ends the call and is returned.
 	SendJoin(ctx context.Context, server matrix.ServerName, join *matrix.Event, each func(raw json.RawMessage, auth bool) error) (*JoinAnswer, error)
 	// SendLeave hands in a signed leave.
 	SendLeave(ctx context.Context, server matrix.ServerName, leave *matrix.Event) error
+	// SendKnock hands in a signed knock and returns what the server shows of the room.
+	SendKnock(ctx context.Context, server matrix.ServerName, knock *matrix.Event) ([]json.RawMessage, error)
 	// Invite has the invitee's server sign an invitation and returns it so signed.
 	Invite(ctx context.Context, invite *matrix.Event, stripped []json.RawMessage) (json.RawMessage, error)
 	// VerifyEvents checks the signatures of all required servers, one verdict for each event.
