@@ -17,6 +17,7 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/proof"
 )
 
 const ourName = "us.test"
@@ -244,6 +245,7 @@ func isStatus(err error, status int) bool {
 }
 
 func TestClientTrustsOnlyItsRoots(t *testing.T) {
+	proof.Of(t, "FD-01")
 	ca, foreign := peer.NewCA(t), peer.NewCA(t)
 	c := testClient(t, ca, nil)
 	p := peer.New(t, foreign, peer.Options{})

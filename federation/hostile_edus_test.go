@@ -241,3 +241,45 @@ func TestSizesAreCountedAlike(t *testing.T) {
 		}
 	})
 }
+
+// TestNumbersByRoomVersion has numbers that canonical JSON forbids in rooms that allow them and in rooms that do not, from
+// our own people and from outside.
+func TestNumbersByRoomVersion(t *testing.T) {
+	proof.Of(t, "JS-02", "JS-03")
+	const odd = `{"msgtype":"m.text","body":"odd","half":1.5,"huge":12345678901234567890,"far":1e3}`
+	for v, strict := range map[matrix.RoomVersion]bool{5: false, 6: true, 12: true} {
+		t.Run("version "+v.String(), func(t *testing.T) {
+			w := besiege(t, "sqlite", v, nil)
+			a, err := w.alice.Do("PUT", testserver.Path("rooms", string(w.room.ID), "send", "m.room.message", "odd"), []byte(odd))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strict && (a.Status != 400 || a.Body["errcode"] != "M_BAD_JSON") || !strict && a.Status != 200 && a.Body["errcode"] != "M_BAD_JSON" {
+				t.Errorf("ours: %d %s", a.Status, a.Raw)
+			}
+			for _, number := range []string{"1.5", "12345678901234567890", "-9007199254740992"} {
+				e := w.room.Make(peer.Spec{Type: "m.room.message", Sender: w.p.User("bob"), Content: object{"body": "odd " + number, "n": json.Number(number)}, Apart: true})
+				if v == 5 {
+					if why := w.send(number, e)[e.ID]; why != "" {
+						t.Errorf("%s: %s", number, why)
+					}
+					w.sees("odd " + number)
+					got := w.alice.Must("GET", testserver.Path("rooms", string(w.room.ID), "event", string(e.ID)), nil)
+					if !strings.Contains(string(got.Raw), number) {
+						t.Errorf("%s does not survive: %s", number, got.Raw)
+					}
+					continue
+				}
+				if why, known := w.send(number, e)[e.ID]; known && why == "" {
+					t.Errorf("%s is taken", number)
+				}
+			}
+			last := w.message("last")
+			w.send("last", last)
+			w.sees("last")
+			if strict && slices.ContainsFunc(w.bodies(), func(b string) bool { return strings.HasPrefix(b, "odd") }) {
+				t.Errorf("the room says %q", w.bodies())
+			}
+		})
+	}
+}

@@ -9,11 +9,13 @@ import (
 
 	"conclave/internal/config"
 	"conclave/internal/matrix"
+	"conclave/internal/testserver/proof"
 )
 
 const seed = "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1" // of the appendices
 
 func TestLoadKeys(t *testing.T) {
+	proof.Of(t, "SG-01")
 	file := filepath.Join(t.TempDir(), "signing.key")
 	public := "XGX0JRS2Af3be3knz2fBiRbApjm2Dh61gXDJA8kcJNI"
 	text := "# keys\n\ned25519 1 " + seed + "\ned25519 a_b " + strings.Repeat("A", 43) + "\nretired old " + public + " 1234\n"

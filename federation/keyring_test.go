@@ -293,7 +293,7 @@ func TestNotaryAnswersForDeadServers(t *testing.T) {
 }
 
 func TestVerifyEvents(t *testing.T) {
-	proof.Of(t, "RV-09")
+	proof.Of(t, "RV-09", "SG-02")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		for v := matrix.RoomVersion(1); v <= 12; v++ {
 			w := newKeyWorld(t, db)
@@ -302,6 +302,13 @@ func TestVerifyEvents(t *testing.T) {
 			room := p.NewRoom(v, "alice")
 			message := peer.Spec{Type: "m.room.message", Content: map[string]any{"body": "<é & \u2028>"}, Apart: true}
 			future := time.Now().Add(30 * 24 * time.Hour).UnixMilli()
+			signatures := func(m map[string]any) map[string]any {
+				return m["signatures"].(map[string]any)[string(p.Name)].(map[string]any)
+			}
+			alongside := func(id, sig string) peer.Knob {
+				return peer.Knob{Stage: peer.AfterSign, Change: func(m map[string]any) { signatures(m)[id] = sig }}
+			}
+			drop := peer.Knob{Stage: peer.AfterSign, Change: func(m map[string]any) { delete(signatures(m), string(p.KeyID)) }}
 			cases := []struct {
 				name  string
 				knobs []peer.Knob
@@ -317,6 +324,11 @@ func TestVerifyEvents(t *testing.T) {
 				{"changed sender's time", []peer.Knob{peer.SetLate("origin_server_ts", 5)}, false},
 				{"a bad content hash", []peer.Knob{peer.BadHash()}, true},
 				{"changed content", []peer.Knob{peer.SetLate("content", map[string]any{"body": "else"})}, true},
+				{"another algorithm besides", []peer.Knob{alongside("rsa:1", "AAAA")}, true},
+				{"another algorithm alone", []peer.Knob{alongside("rsa:1", "AAAA"), drop}, false},
+				{"a key ID without a version besides", []peer.Knob{alongside("ed25519:", "AAAA")}, true},
+				{"signed in no base64", []peer.Knob{alongside(string(p.KeyID), "!!")}, false},
+				{"signed too short", []peer.Knob{alongside(string(p.KeyID), "AAAA")}, false},
 				{"from the future", []peer.Knob{peer.Set("origin_server_ts", future)}, v < 5},
 			}
 			var events []*matrix.Event
@@ -398,6 +410,7 @@ func TestVerifyEventsFetchesFromManyServersAtOnce(t *testing.T) {
 }
 
 func TestOwnKeys(t *testing.T) {
+	proof.Of(t, "FD-12", "FD-14")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		_, key, _ := ed25519.GenerateKey(nil)
 		_, old, _ := ed25519.GenerateKey(nil)

@@ -50,12 +50,10 @@ func checkID(s string, sigil byte) error {
 	return nil
 }
 
-// ParseUserID checks a user ID by the historical grammar, which is what servers accept from others.
+// ParseUserID checks a user ID by the historical grammar, which is what servers must accept from others: any text but
+// colons and NUL, also none (appendices, "Historical User IDs").
 func ParseUserID(s string) (UserID, error) {
-	local, _, err := splitID(s, '@')
-	if err == nil && strings.ContainsFunc(local, func(r rune) bool { return r < 0x20 || r == 0x7f }) {
-		err = fmt.Errorf("%w: %.64q has control characters", errID, s)
-	}
+	_, _, err := splitID(s, '@')
 	return UserID(s), err
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"os"
+	"strings"
 	"testing"
 
 	"conclave/internal/testserver/proof"
@@ -69,6 +70,7 @@ func readVectors(t *testing.T) (*vectors, ed25519.PrivateKey) {
 }
 
 func TestVectorsBase64(t *testing.T) {
+	proof.Of(t, "JS-04")
 	v, priv := readVectors(t)
 	if got := EncodeBase64(priv.Public().(ed25519.PublicKey)); got != v.Key.Derived.Public {
 		t.Errorf("public key %s, want %s", got, v.Key.Derived.Public)
@@ -79,6 +81,10 @@ func TestVectorsBase64(t *testing.T) {
 		}
 		if got, err := DecodeBase64(c.Encoded); err != nil || string(got) != c.Input {
 			t.Errorf("%s decodes to %q, %v", c.Encoded, got, err)
+		}
+		padded := c.Encoded + strings.Repeat("=", (4-len(c.Encoded)%4)%4)
+		if got, err := DecodeBase64(padded); err != nil || string(got) != c.Input {
+			t.Errorf("%s decodes to %q, %v", padded, got, err)
 		}
 	}
 }

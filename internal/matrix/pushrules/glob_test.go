@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"conclave/internal/testserver/proof"
 )
 
 // reference is the pattern as a regular expression, the independent way to say the same (Go's are linear, too, but far slower).
@@ -43,6 +45,7 @@ func checkGlob(t interface{ Errorf(string, ...any) }, pattern, text string) {
 }
 
 func TestGlobAgainstReference(t *testing.T) {
+	proof.Of(t, "ID-13")
 	letters := rapid.SampledFrom([]rune("aaabB_9 -.éßς*"))
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringOfN(letters, 0, 30, -1).Draw(t, "text")

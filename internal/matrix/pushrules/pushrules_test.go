@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"conclave/internal/testserver/proof"
 )
 
 const alice, bob = "@alice:example.org", "@bob:example.org"
@@ -137,6 +139,7 @@ func quote(t *testing.T, text string) string {
 }
 
 func TestPaths(t *testing.T) {
+	proof.Of(t, "ID-14")
 	for _, one := range vectors(t).Grammar.Paths {
 		if got := parsePath(one.Encoded).names; !reflect.DeepEqual(got, one.Path) {
 			t.Errorf("%s is %q, want %q", one.Encoded, got, one.Path)
