@@ -12,18 +12,21 @@ import (
 
 // one is version 1 (rooms v1, "State resolution").
 func (r *resolver) one() (map[StateKey]matrix.EventID, error) {
-	state := map[StateKey]matrix.EventID{}
+	state := map[StateKey]matrix.EventID{} // over what is agreed
 	var ids []matrix.EventID
-	for key, id := range r.agreed {
-		state[key] = id
-		if isAuthType(key.Type) {
-			ids = append(ids, id)
-		}
-	}
 	for _, group := range r.disputed {
 		ids = append(ids, group...)
 	}
 	if err := r.load(ids); err != nil {
+		return nil, err
+	}
+	var keys []StateKey
+	for _, id := range ids {
+		if ev := r.events[id]; ev != nil {
+			keys = append(append(keys, authrules.Needed(ev)...), StateKey{Type: "m.room.create"})
+		}
+	}
+	if err := r.lookup(keys); err != nil {
 		return nil, err
 	}
 	for _, typ := range []string{"m.room.power_levels", "m.room.join_rules", "m.room.member"} {
@@ -39,10 +42,6 @@ func (r *resolver) one() (map[StateKey]matrix.EventID, error) {
 		}
 	}
 	return state, nil
-}
-
-func isAuthType(typ string) bool {
-	return resolvedFirst(typ) || typ == "m.room.create" || typ == "m.room.third_party_invite"
 }
 
 func resolvedFirst(typ string) bool {
@@ -82,7 +81,7 @@ func (r *resolver) chain(state map[StateKey]matrix.EventID, key StateKey) error 
 		if err := r.step(); err != nil {
 			return err
 		}
-		if i > 0 && authrules.Check(e, view{r: r, state: state}) != nil {
+		if i > 0 && authrules.Check(e, view{r: r, state: state, agreed: true}) != nil {
 			return nil
 		}
 		state[key] = e.ID()
@@ -98,7 +97,7 @@ func (r *resolver) pick(state map[StateKey]matrix.EventID, key StateKey) error {
 		if err := r.step(); err != nil {
 			return err
 		}
-		if authrules.Check(e, view{r: r, state: state}) == nil {
+		if authrules.Check(e, view{r: r, state: state, agreed: true}) == nil {
 			state[key] = e.ID()
 			return nil
 		}

@@ -27,9 +27,66 @@ func ResolveWithin(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, get
 	if len(disputed) == 0 {
 		return agreed, nil
 	}
-	r := &resolver{v: v, sets: sets, agreed: agreed, disputed: disputed, get: get, rejected: rejected, step: step,
+	r := newResolver(v, sets, disputed, get, rejected, step)
+	ids := make([]matrix.EventID, 0, len(agreed))
+	for _, id := range agreed {
+		ids = append(ids, id)
+	}
+	r.common = Common{
+		Lookup: func(keys []StateKey) (map[StateKey]matrix.EventID, error) { return agreed, nil },
+		InChain: func(wanted map[matrix.EventID]bool) error {
+			return r.strike(ids, wanted)
+		},
+	}
+	state, err := r.resolve()
+	if err != nil {
+		return nil, err
+	}
+	for key, id := range agreed {
+		state[key] = id
+	}
+	return state, nil
+}
+
+// Common is the part of large states that all of them have alike, of which little has to be looked at.
+type Common struct {
+	// Lookup finds what fills some places of it. It may return more than was asked for.
+	Lookup func([]StateKey) (map[StateKey]matrix.EventID, error)
+	// InChain removes from wanted the events that are in the auth chain of the common part.
+	InChain func(wanted map[matrix.EventID]bool) error
+}
+
+// ResolveParts is ResolveWithin for states of which only the places are given in which they differ, and the rest can be
+// asked for. It returns what fills these places then, and others that came to be filled; those of the common part stay as
+// they are, whatever it says of them.
+func ResolveParts(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, common Common, get Fetch, rejected func(matrix.EventID) bool, step func() error) (map[StateKey]matrix.EventID, error) {
+	agreed, disputed := separate(sets, v.StateRes() == 1)
+	if len(disputed) == 0 {
+		return agreed, nil
+	}
+	r := newResolver(v, sets, disputed, get, rejected, step)
+	for key, id := range agreed { // version 1: some have it, none has another
+		r.agreed[key] = id
+	}
+	r.common = common
+	state, err := r.resolve()
+	if err != nil {
+		return nil, err
+	}
+	for key, id := range agreed {
+		state[key] = id
+	}
+	return state, nil
+}
+
+func newResolver(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, disputed map[StateKey][]matrix.EventID, get Fetch, rejected func(matrix.EventID) bool, step func() error) *resolver {
+	return &resolver{v: v, sets: sets, disputed: disputed, get: get, rejected: rejected, step: step,
+		agreed: map[StateKey]matrix.EventID{}, asked: map[StateKey]bool{},
 		events: map[matrix.EventID]*matrix.Event{}, levels: map[[2]matrix.EventID]authrules.Levels{}}
-	if v.StateRes() == 1 {
+}
+
+func (r *resolver) resolve() (map[StateKey]matrix.EventID, error) {
+	if r.v.StateRes() == 1 {
 		return r.one()
 	}
 	return r.two()
@@ -79,7 +136,9 @@ func contains(list []matrix.EventID, id matrix.EventID) bool {
 type resolver struct {
 	v        matrix.RoomVersion
 	sets     []map[StateKey]matrix.EventID
-	agreed   map[StateKey]matrix.EventID
+	common   Common
+	agreed   map[StateKey]matrix.EventID // of the common part, what was asked for
+	asked    map[StateKey]bool
 	disputed map[StateKey][]matrix.EventID
 	get      Fetch
 	rejected func(matrix.EventID) bool
@@ -114,16 +173,74 @@ func (r *resolver) load(ids []matrix.EventID) error {
 	return nil
 }
 
-// create finds the room's create event: in the states, or by the room's ID.
+// lookup asks for places of the common part and fetches the events in them.
+func (r *resolver) lookup(keys []StateKey) error {
+	var missing []StateKey
+	for _, key := range keys {
+		if _, disputed := r.disputed[key]; !disputed && !r.asked[key] {
+			r.asked[key] = true
+			missing = append(missing, key)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	found, err := r.common.Lookup(missing)
+	if err != nil {
+		return err
+	}
+	ids := make([]matrix.EventID, 0, len(missing))
+	for _, key := range missing {
+		if id, ok := found[key]; ok {
+			r.agreed[key] = id
+		}
+		if id, ok := r.agreed[key]; ok {
+			ids = append(ids, id)
+		}
+	}
+	return r.load(ids)
+}
+
+// create finds the room's create event, which all states have.
 func (r *resolver) create() (*matrix.Event, error) {
-	id, ok := r.agreed[StateKey{Type: "m.room.create"}]
+	key := StateKey{Type: "m.room.create"}
+	if err := r.lookup([]StateKey{key}); err != nil {
+		return nil, err
+	}
+	id, ok := r.agreed[key]
 	if !ok {
 		return nil, nil
 	}
-	if err := r.load([]matrix.EventID{id}); err != nil {
-		return nil, err
-	}
 	return r.events[id], nil
+}
+
+// strike removes from wanted what is in the auth chains of events. It ends early when nothing is left.
+func (r *resolver) strike(from []matrix.EventID, wanted map[matrix.EventID]bool) error {
+	seen := map[matrix.EventID]bool{}
+	for frontier := from; len(frontier) > 0 && len(wanted) > 0; {
+		if err := r.load(frontier); err != nil {
+			return err
+		}
+		var next []matrix.EventID
+		for _, id := range frontier {
+			if err := r.step(); err != nil {
+				return err
+			}
+			ev := r.events[id]
+			if ev == nil {
+				continue
+			}
+			for _, parent := range ev.AuthEvents() {
+				if !seen[parent] {
+					seen[parent] = true
+					delete(wanted, parent)
+					next = append(next, parent)
+				}
+			}
+		}
+		frontier = next
+	}
+	return nil
 }
 
 // keyOf is the place that a state event fills.
@@ -132,10 +249,12 @@ func keyOf(e *matrix.Event) StateKey {
 	return StateKey{Type: e.Type(), Key: key}
 }
 
-// view is the state that an event is checked against: what is resolved so far, over the event's own auth events.
+// view is the state that an event is checked against: what is resolved so far, over what all states agree on where
+// the algorithm begins with that, over the event's own auth events.
 type view struct {
 	r      *resolver
 	state  map[StateKey]matrix.EventID
+	agreed bool
 	auth   map[StateKey]*matrix.Event
 	create *matrix.Event
 }
@@ -143,7 +262,11 @@ type view struct {
 // Get implements authrules.State.
 func (w view) Get(typ, stateKey string) *matrix.Event {
 	key := StateKey{Type: typ, Key: stateKey}
-	if id, ok := w.state[key]; ok {
+	id, ok := w.state[key]
+	if !ok && w.agreed {
+		id, ok = w.r.agreed[key]
+	}
+	if ok {
 		if ev := w.r.events[id]; ev != nil {
 			return ev
 		}

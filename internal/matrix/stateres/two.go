@@ -19,15 +19,7 @@ func (r *resolver) two() (map[StateKey]matrix.EventID, error) {
 	if err != nil {
 		return nil, err
 	}
-	state := map[StateKey]matrix.EventID{}
-	if r.v.StateRes() == 2 {
-		for key, id := range r.agreed {
-			state[key] = id
-		}
-	}
-	if err := r.loadAgreed(full); err != nil {
-		return nil, err
-	}
+	state := map[StateKey]matrix.EventID{} // over what is agreed, in version 2; over nothing in 2.1
 	power := r.powerEvents(full)
 	first, err := r.sortByPower(power, create)
 	if err != nil {
@@ -49,27 +41,35 @@ func (r *resolver) two() (map[StateKey]matrix.EventID, error) {
 	if err := r.iterate(state, sorted, create); err != nil {
 		return nil, err
 	}
-	for key, id := range r.agreed {
-		state[key] = id
-	}
-	return state, nil
+	return state, r.reapply(state)
 }
 
-// loadAgreed fetches the agreed events that the checks of the full conflicted set look at.
-func (r *resolver) loadAgreed(full map[matrix.EventID]bool) error {
-	var ids []matrix.EventID
-	for id := range full {
-		ev := r.events[id]
-		if ev == nil {
-			continue
-		}
-		for _, key := range authrules.Needed(ev) {
-			if agreed, ok := r.agreed[key]; ok {
-				ids = append(ids, agreed)
-			}
+// reapply puts what all states agree on back into its places.
+func (r *resolver) reapply(state map[StateKey]matrix.EventID) error {
+	keys := make([]StateKey, 0, len(state))
+	for key := range state {
+		keys = append(keys, key)
+	}
+	if err := r.lookup(keys); err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if id, ok := r.agreed[key]; ok {
+			state[key] = id
 		}
 	}
-	return r.load(ids)
+	return nil
+}
+
+// lookupNeeded asks for the agreed events that the checks of some events look at.
+func (r *resolver) lookupNeeded(ids map[matrix.EventID]bool) error {
+	keys := []StateKey{{Type: "m.room.create"}, {Type: "m.room.power_levels"}}
+	for id := range ids {
+		if ev := r.events[id]; ev != nil {
+			keys = append(keys, authrules.Needed(ev)...)
+		}
+	}
+	return r.lookup(keys)
 }
 
 // fullConflicted is the full conflicted set: the disputed events, the auth difference, and in version 2.1 the conflicted
@@ -84,6 +84,9 @@ func (r *resolver) fullConflicted() (map[matrix.EventID]bool, error) {
 	if err := r.authDifference(full); err != nil {
 		return nil, err
 	}
+	if err := r.lookupNeeded(full); err != nil {
+		return nil, err
+	}
 	if r.v.StateRes() == 21 {
 		return full, r.subgraph(full)
 	}
@@ -91,13 +94,18 @@ func (r *resolver) fullConflicted() (map[matrix.EventID]bool, error) {
 }
 
 // authDifference adds the events that are in the auth chain of some states but not of all. Each event carries the set of
-// states whose chains it is in; it is visited again only when that set grows.
+// states whose chains it is in; it is visited again only when that set grows. The walk begins at what the states dispute;
+// what it finds on one side only may be in the chain of what they agree on, and so in all: that is looked at last, and
+// first of all in the few agreed events that allow most of the others.
 func (r *resolver) authDifference(full map[matrix.EventID]bool) error {
 	words := (len(r.sets) + 63) / 64
 	reached := map[matrix.EventID][]uint64{}
 	start := map[matrix.EventID][]uint64{}
 	for i, set := range r.sets {
-		for _, id := range set {
+		for key, id := range set {
+			if _, disputed := r.disputed[key]; !disputed {
+				continue
+			}
 			if start[id] == nil {
 				start[id] = make([]uint64, words)
 			}
@@ -134,6 +142,7 @@ func (r *resolver) authDifference(full map[matrix.EventID]bool) error {
 		}
 		frontier = next
 	}
+	sided := map[matrix.EventID]bool{}
 	for id, bits := range reached {
 		n := 0
 		for i := range r.sets {
@@ -142,8 +151,37 @@ func (r *resolver) authDifference(full map[matrix.EventID]bool) error {
 			}
 		}
 		if n < len(r.sets) {
-			full[id] = true
+			sided[id] = true
 		}
+	}
+	return r.reallySided(full, sided)
+}
+
+// reallySided adds to the full conflicted set what is not in the auth chain of anything that all states have.
+func (r *resolver) reallySided(full, sided map[matrix.EventID]bool) error {
+	if len(sided) == 0 {
+		return nil
+	}
+	if err := r.lookupNeeded(full); err != nil {
+		return err
+	}
+	if err := r.lookupNeeded(sided); err != nil {
+		return err
+	}
+	near := make([]matrix.EventID, 0, len(r.agreed))
+	for _, id := range r.agreed {
+		near = append(near, id)
+	}
+	if err := r.strike(near, sided); err != nil {
+		return err
+	}
+	if len(sided) > 0 {
+		if err := r.common.InChain(sided); err != nil {
+			return err
+		}
+	}
+	for id := range sided {
+		full[id] = true
 	}
 	return nil
 }
@@ -377,7 +415,11 @@ func (r *resolver) senderLevel(e *matrix.Event, create *matrix.Event) int64 {
 // sortByMainline orders events by how old the power levels are that they stand on, then by time and ID.
 func (r *resolver) sortByMainline(events []*matrix.Event, state map[StateKey]matrix.EventID) ([]*matrix.Event, error) {
 	place := map[matrix.EventID]int{} // 1 is the newest of the mainline
-	id, ok := state[StateKey{Type: "m.room.power_levels"}]
+	levels := StateKey{Type: "m.room.power_levels"}
+	id, ok := state[levels]
+	if !ok && r.v.StateRes() == 2 {
+		id, ok = r.agreed[levels]
+	}
 	for n := 1; ok; n++ {
 		if _, loop := place[id]; loop {
 			break
@@ -465,7 +507,7 @@ func (r *resolver) iterate(state map[StateKey]matrix.EventID, events []*matrix.E
 		if err := r.load(e.AuthEvents()); err != nil {
 			return err
 		}
-		w := view{r: r, state: state, auth: map[StateKey]*matrix.Event{}, create: create}
+		w := view{r: r, state: state, agreed: r.v.StateRes() == 2, auth: map[StateKey]*matrix.Event{}, create: create}
 		for _, id := range e.AuthEvents() {
 			if a := r.events[id]; a != nil && !r.rejected(id) {
 				w.auth[keyOf(a)] = a
