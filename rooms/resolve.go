@@ -100,43 +100,29 @@ func (r *Rooms) resolve(ctx context.Context, ref Ref, states []store.State) (sto
 		return store.State{}, err
 	}
 	defer spent.end()
-	sets := make([]map[stateres.StateKey]matrix.EventID, len(states))
-	numbers := map[matrix.EventID]store.EventNID{}
-	for i, s := range states {
-		set, err := r.stateSet(ctx, ref, s, numbers)
-		if err == nil {
-			err = spent.look()
-		}
-		if err != nil {
-			return store.State{}, err
-		}
-		sets[i] = set
+	apart, err := r.tellApart(ctx, ref, states)
+	if err == nil {
+		err = spent.look()
 	}
-	evidence := &evidence{ctx: ctx, r: r, ref: ref, rejected: map[matrix.EventID]bool{}, numbers: numbers, load: spent.load}
-	resolved, err := stateres.ResolveWithin(ref.Version, sets, evidence.get, evidence.isRejected, spent.step)
+	if err != nil {
+		return store.State{}, err
+	}
+	evidence := &evidence{ctx: ctx, r: r, ref: ref, rejected: map[matrix.EventID]bool{}, numbers: apart.numbers, load: spent.load}
+	common := stateres.Common{
+		Lookup: func(keys []stateres.StateKey) (map[stateres.StateKey]matrix.EventID, error) {
+			return apart.lookup(ctx, keys)
+		},
+		InChain: func(wanted map[matrix.EventID]bool) error { return apart.inChain(ctx, wanted, spent) },
+	}
+	resolved, err := stateres.ResolveParts(ref.Version, apart.sets, common, evidence.get, evidence.isRejected, spent.step)
 	if err != nil {
 		return store.State{}, fmt.Errorf("resolving the state of room %s: %w", ref.ID, err)
 	}
-	result, err := r.storeState(ctx, ref, states[0], sets[0], resolved, numbers)
+	result, err := r.storeState(ctx, ref, states[0], apart.sets[0], resolved, apart.numbers)
 	if err == nil {
 		r.memo.known.Set(key, result)
 	}
 	return result, err
-}
-
-// stateSet reads a whole state as the map that state resolution works on, and notes the numbers of its events.
-func (r *Rooms) stateSet(ctx context.Context, ref Ref, s store.State, numbers map[matrix.EventID]store.EventNID) (map[stateres.StateKey]matrix.EventID, error) {
-	rows, err := r.stateRows(ctx, ref.NID, s)
-	if err != nil {
-		return nil, err
-	}
-	set := make(map[stateres.StateKey]matrix.EventID, len(rows))
-	for _, row := range rows {
-		key, _ := row.Event.StateKey()
-		set[stateres.StateKey{Type: row.Event.Type(), Key: key}] = row.Event.ID()
-		numbers[row.Event.ID()] = row.NID
-	}
-	return set, nil
 }
 
 // evidence gives state resolution the events of auth chains, of this room only. It notes the numbers of them all: an event
@@ -182,7 +168,7 @@ func (r *Rooms) storeState(ctx context.Context, ref Ref, base store.State, from,
 			rest = append(rest, entry)
 		}
 	}
-	for key, id := range to {
+	for key, id := range to { // of places that all states fill alike, some may be named, filled as they are
 		if from[key] != id {
 			nid, ok := numbers[id]
 			if !ok {
