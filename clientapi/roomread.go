@@ -21,6 +21,7 @@ var roomRoutes = []Route{
 	op(get, "/rooms/:roomId/messages", "getRoomEvents", Token, LimitRead, (*Server).getRoomEvents),
 	op(get, "/rooms/:roomId/event/:eventId", "getOneRoomEvent", Token, LimitRead, (*Server).getOneRoomEvent),
 	op(get, "/rooms/:roomId/context/:eventId", "getEventContext", Token, LimitRead, (*Server).getEventContext),
+	{Method: get, Path: "/_matrix/client/v1/rooms/:roomId/timestamp_to_event", OperationID: "getEventByTimestamp", Auth: Token, Limit: LimitRead, Handler: (*Server).getEventByTimestamp},
 }
 
 // reading is a room that the caller may read: now, or as it was when the caller left.

@@ -62,6 +62,8 @@ type Remote interface {
 	PublicRooms(ctx context.Context, server matrix.ServerName, q rooms.DirectoryQuery) (*rooms.DirectoryPage, error)
 	// SpaceView asks a server for its view of a room and its children.
 	SpaceView(ctx context.Context, server matrix.ServerName, room matrix.RoomID) (*rooms.SpaceView, error)
+	// EventNear asks a server for the event nearest to a time (ms).
+	EventNear(ctx context.Context, server matrix.ServerName, room matrix.RoomID, ts int64, forward bool) (rooms.Moment, error)
 }
 
 // Server answers the Client-Server API.

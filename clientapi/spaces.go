@@ -90,3 +90,24 @@ func (s *Server) getRoomSummary(r *Request) (any, error) {
 	}
 	return out, nil
 }
+
+// getEventByTimestamp is GET /rooms/{roomId}/timestamp_to_event.
+func (s *Server) getEventByTimestamp(r *Request) (any, error) {
+	query := r.Request().URL.Query()
+	ts, err := strconv.ParseInt(query.Get("ts"), 10, 64)
+	if err != nil {
+		return nil, matrix.InvalidParam("ts is missing or not a number of milliseconds.").With(err)
+	}
+	if dir := query.Get("dir"); dir != "f" && dir != "b" {
+		return nil, matrix.InvalidParam(`dir is "f" or "b".`)
+	}
+	v, err := s.mayRead(r)
+	if err != nil {
+		return nil, err
+	}
+	var ask rooms.AskMoment
+	if s.Federation != nil {
+		ask = s.Federation.EventNear
+	}
+	return s.Rooms.EventNear(r.Ctx(), v.ref, v.viewer, ts, query.Get("dir") == "f", ask)
+}

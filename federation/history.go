@@ -171,3 +171,20 @@ func count(text string) (int, error) {
 	}
 	return n, nil
 }
+
+// getEventByTimestamp finds the event nearest to a time.
+func (s *Server) getEventByTimestamp(r *Request) (any, error) {
+	query := r.URL.Query()
+	ts, err := strconv.ParseInt(query.Get("ts"), 10, 64)
+	if err != nil {
+		return nil, matrix.InvalidParam("ts is missing or not a number of milliseconds.").With(err)
+	}
+	if dir := query.Get("dir"); dir != "f" && dir != "b" {
+		return nil, matrix.InvalidParam(`dir is "f" or "b".`)
+	}
+	serving, err := s.serving(r)
+	if err != nil {
+		return nil, err
+	}
+	return serving.EventNear(r.Context(), ts, query.Get("dir") == "f")
+}

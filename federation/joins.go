@@ -28,6 +28,7 @@ var roomRoutes = []Route{
 	{Method: "GET", Path: v1 + "/state/{roomId}", OperationID: "getRoomState", Auth: AuthServer, PerOrigin: 2, Handler: (*Server).getRoomState},
 	{Method: "GET", Path: v1 + "/state_ids/{roomId}", OperationID: "getRoomStateIds", Auth: AuthServer, PerOrigin: 4, Handler: (*Server).getRoomStateIDs},
 	{Method: "GET", Path: v1 + "/event_auth/{roomId}/{eventId}", OperationID: "getEventAuth", Auth: AuthServer, PerOrigin: 4, Handler: (*Server).getEventAuth},
+	{Method: "GET", Path: v1 + "/timestamp_to_event/{roomId}", OperationID: "getEventByTimestamp", Auth: AuthServer, Handler: (*Server).getEventByTimestamp},
 	{Method: "GET", Path: v1 + "/backfill/{roomId}", OperationID: "backfillRoom", Auth: AuthServer, PerOrigin: 4, Handler: (*Server).backfillRoom},
 	{Method: "POST", Path: v1 + "/get_missing_events/{roomId}", OperationID: "getMissingPreviousEvents", Auth: AuthServer, MaxBody: 64 << 10, PerOrigin: 4, Handler: (*Server).getMissingEvents},
 }

@@ -188,6 +188,26 @@ func (w *three) difference(room string) string {
 	return strings.Join(out, "\n")
 }
 
+// lacking tells which events some servers hold and others do not.
+func (w *three) lacking(room string) string {
+	var out strings.Builder
+	all := map[string]int{}
+	for at := range w.servers {
+		for _, id := range w.events(room, at) {
+			all[id] = at
+		}
+	}
+	for at, s := range w.servers {
+		held, waiting := w.events(room, at), s.Waiting(room)
+		for id, holder := range all {
+			if !slices.Contains(held, id) {
+				fmt.Fprintf(&out, "server %d lacks %s (waits there: %v): %s\n", at, id, slices.Contains(waiting, id), w.servers[holder].EventJSON(id))
+			}
+		}
+	}
+	return out.String()
+}
+
 // agree waits until the servers agree about a room.
 func (w *three) agree(seed int, room string) {
 	w.t.Helper()
@@ -198,7 +218,7 @@ func (w *three) agree(seed int, room string) {
 			break
 		}
 		if time.Since(began) > healTime {
-			w.t.Fatalf("seed %d: %s after it was healed the servers differ about %s:\n%s", seed, healTime, room, diff)
+			w.t.Fatalf("seed %d: %s after it was healed the servers differ about %s:\n%s\n%s", seed, healTime, room, diff, w.lacking(room))
 		}
 		select {
 		case <-time.After(50 * time.Millisecond): // between two looks

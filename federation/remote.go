@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"conclave/internal/matrix"
+	"conclave/rooms"
 )
 
 // Remote answers the client API's questions to other servers. Its errors are for clients.
@@ -27,6 +28,12 @@ func (r Remote) QueryProfile(ctx context.Context, user matrix.UserID, field stri
 func (r Remote) QueryDirectory(ctx context.Context, alias matrix.RoomAlias) (matrix.RoomID, []matrix.ServerName, error) {
 	room, servers, err := r.Client.QueryRoomDirectory(ctx, alias)
 	return room, servers, forClient(err)
+}
+
+// EventNear asks a server for the event nearest to a time (ms).
+func (r Remote) EventNear(ctx context.Context, server matrix.ServerName, room matrix.RoomID, ts int64, forward bool) (rooms.Moment, error) {
+	id, at, err := r.Client.GetEventByTimestamp(ctx, server, room, ts, forward)
+	return rooms.Moment{Event: id, TS: at}, err
 }
 
 // forClient turns what went wrong with another server into what a client is told.

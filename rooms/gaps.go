@@ -31,6 +31,7 @@ type errands struct {
 	requests   int
 	states     int  // of the requests, how often the state at an event may be asked for
 	unanswered bool // somebody could not be reached, who may know more when he can
+	patient    bool // then wait for him, rather than take the state from the word of somebody else
 }
 
 // note looks at what became of a request.
@@ -60,7 +61,7 @@ func (r *Rooms) fill(ctx context.Context, ref Ref, from matrix.ServerName, ev *m
 	}
 	inTime, cancel := context.WithTimeout(ctx, fillTime)
 	defer cancel()
-	left := &errands{requests: maxRequests, states: 1}
+	left := &errands{requests: maxRequests, states: 1, patient: r.delays.fails(ev.ID()) < patience}
 	err := r.fillNow(inTime, ref, from, ev, left)
 	var paused *pausedError
 	if err == nil || ctx.Err() != nil || errors.As(err, &paused) {
@@ -271,7 +272,9 @@ func (r *Rooms) settleGathered(ctx context.Context, ref Ref, servers []matrix.Se
 func (r *Rooms) supply(ctx context.Context, ref Ref, servers []matrix.ServerName, ev *matrix.Event, lacks *lacking, left *errands) (*arrival, error) {
 	a := &arrival{event: ev}
 	if len(lacks.parents) > 0 {
-		if left.states == 0 {
+		// A server that tells the state at an event may itself lack what is missing: while the ones that may have it
+		// cannot be reached, as when the network is split, to believe it would let the servers' states drift apart.
+		if left.states == 0 || left.unanswered && left.patient {
 			return nil, errStillMissing
 		}
 		left.states--

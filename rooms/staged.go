@@ -384,6 +384,7 @@ const (
 	firstAsk   = 10 * time.Minute // after others could not help (threats F14)
 	lastRetry  = 24 * time.Hour
 	briefWait  = 10 * time.Second
+	patience   = 7 // failures, some two minutes, for which who cannot be reached is waited for
 )
 
 func newDelays() *delays {
@@ -405,6 +406,12 @@ func (d *delays) wait(id matrix.EventID, from matrix.ServerName, now time.Time) 
 		until = known.since.Add(briefWait)
 	}
 	return max(0, until.Sub(now))
+}
+
+// fails is how often something could not be done for an event.
+func (d *delays) fails(id matrix.EventID) int {
+	known, _ := d.known.GetIfPresent(id)
+	return known.fails
 }
 
 // hear notes that a server has sent something.

@@ -122,6 +122,21 @@ func (tx *Tx) Timeline(room RoomNID, lo, hi Place, backward bool, limit int) ([]
 	return rows, err
 }
 
+// EventsNear reads the events of a room's timeline whose origin_server_ts (ms) is ts or later, in the order of time, or
+// backwards those at ts or earlier. after is the event of time ts that was read last, 0 for none.
+func (tx *Tx) EventsNear(room RoomNID, ts int64, after EventNID, forward bool, limit int) ([]*EventRow, error) {
+	where := `WHERE e.room = $1 AND e.pos IS NOT NULL AND (e.ts, e.nid) > ($2, $3) ORDER BY e.ts, e.nid LIMIT $4`
+	if !forward {
+		where = `WHERE e.room = $1 AND e.pos IS NOT NULL AND (e.ts, e.nid) < ($2, $3) ORDER BY e.ts DESC, e.nid DESC LIMIT $4`
+		if after == 0 {
+			after = 1<<63 - 1
+		}
+	}
+	var rows []*EventRow
+	err := tx.events(selectEvents+where, func(e *EventRow) { rows = append(rows, e) }, room, ts, after, limit)
+	return rows, err
+}
+
 // ThreadCounts are the running numbers of a thread as its newest event has them; zero for a thread without events.
 func (tx *Tx) ThreadCounts(thread EventNID) (c Counts, err error) {
 	err = tx.Query(`SELECT t_notify, t_highlight FROM events WHERE thread = $1 AND thread <> 0 AND sub = 0 AND pos IS NOT NULL ORDER BY pos DESC LIMIT 1`, func(r *Row) error {

@@ -3,6 +3,7 @@ package testserver
 import (
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"zombiezen.com/go/sqlite"
@@ -15,17 +16,33 @@ import (
 // rejected ones and those that are only evidence. It reads beside the running server.
 func (s *Server) EventIDs(room string) []string {
 	s.t.Helper()
-	const sql = `SELECT e.event_id FROM events e JOIN rooms r ON r.nid = e.room WHERE r.room_id = $1 AND e.flags & $2 = 0`
-	without := int64(store.FlagRejected | store.FlagOutlier)
-	var ids []string
+	return s.read(`SELECT e.event_id FROM events e JOIN rooms r ON r.nid = e.room WHERE r.room_id = $1 AND e.flags & $2 = 0`,
+		room, int64(store.FlagRejected|store.FlagOutlier))
+}
+
+// Waiting are the events of a room that came and have found no place yet.
+func (s *Server) Waiting(room string) []string {
+	s.t.Helper()
+	return s.read(`SELECT w.event_id FROM staged w JOIN rooms r ON r.nid = w.room WHERE r.room_id = $1`, room)
+}
+
+// EventJSON is the text of an event, or of one that waits; "" if it is not held.
+func (s *Server) EventJSON(id string) string {
+	s.t.Helper()
+	return strings.Join(s.read(`SELECT json FROM events WHERE event_id = $1 UNION SELECT json FROM staged WHERE event_id = $1`, id), "")
+}
+
+// read reads a column of text, sorted.
+func (s *Server) read(sql string, args ...any) (out []string) {
+	s.t.Helper()
 	if s.database == "" {
 		conn, err := sqlite.OpenConn(filepath.Join(s.DataDir(), "conclave.db"), sqlite.OpenReadOnly)
 		if err != nil {
 			s.t.Fatal(err)
 		}
 		defer conn.Close() //nolint:errcheck // it was only read
-		err = sqlitex.Execute(conn, sql, &sqlitex.ExecOptions{Args: []any{room, without}, ResultFunc: func(row *sqlite.Stmt) error {
-			ids = append(ids, row.ColumnText(0))
+		err = sqlitex.Execute(conn, sql, &sqlitex.ExecOptions{Args: args, ResultFunc: func(row *sqlite.Stmt) error {
+			out = append(out, row.ColumnText(0))
 			return nil
 		}})
 		if err != nil {
@@ -37,14 +54,14 @@ func (s *Server) EventIDs(room string) []string {
 			s.t.Fatal(err)
 		}
 		defer conn.Close(s.t.Context()) //nolint:errcheck // it was only read
-		rows, err := conn.Query(s.t.Context(), sql, room, without)
+		rows, err := conn.Query(s.t.Context(), sql, args...)
 		if err == nil {
-			ids, err = pgx.CollectRows(rows, pgx.RowTo[string])
+			out, err = pgx.CollectRows(rows, pgx.RowTo[string])
 		}
 		if err != nil {
 			s.t.Fatal(err)
 		}
 	}
-	slices.Sort(ids)
-	return ids
+	slices.Sort(out)
+	return out
 }

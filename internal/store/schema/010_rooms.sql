@@ -48,6 +48,7 @@ CREATE TABLE events (
 {postgres: ALTER TABLE events SET (toast_tuple_target = 8160);}
 CREATE UNIQUE INDEX events_stream ON events (pos) WHERE sub = 0 AND pos IS NOT NULL;
 CREATE INDEX events_room ON events (room, pos, sub) WHERE pos IS NOT NULL;
+CREATE INDEX events_time ON events (room, ts, nid) WHERE pos IS NOT NULL;
 CREATE INDEX events_thread ON events (thread, pos) WHERE thread <> 0;
 CREATE INDEX events_threads ON events (room, pos) WHERE thread <> 0;
 
