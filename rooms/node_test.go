@@ -24,9 +24,15 @@ type node struct {
 
 func newNode(t *testing.T, db *store.DB, w *world) *node {
 	t.Helper()
+	return newNodeNamed(t, db, w, ours)
+}
+
+// newNodeNamed is newNode by another name than ours.
+func newNodeNamed(t *testing.T, db *store.DB, w *world, name matrix.ServerName) *node {
+	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	r, err := New(ctx, Options{
-		DB: db, Identity: Identity{Name: ours, KeyID: keyID, Key: newKey(ours)}, Source: w, Bus: cluster.NewLocal(),
+		DB: db, Identity: Identity{Name: name, KeyID: keyID, Key: newKey(name)}, Source: w, Bus: cluster.NewLocal(), Clock: w.now,
 		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

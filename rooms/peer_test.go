@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"conclave/internal/matrix"
 	"conclave/internal/matrix/authrules"
@@ -31,6 +32,8 @@ type world struct {
 	after map[matrix.EventID]worldState
 	tip   matrix.EventID
 	calls map[string]int
+	now   func() time.Time    // the clock of nodes; nil: the real one
+	made  func(*matrix.Event) // is told of every event that is put into the graph; nil: nobody is
 
 	// How the servers misbehave.
 	spoil       func(call string, raw json.RawMessage) json.RawMessage // nil: leave the event out
@@ -200,6 +203,9 @@ func (w *world) add(ev *matrix.Event) *matrix.Event {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.all[ev.ID()], w.after[ev.ID()], w.tip = ev, state, ev.ID()
+	if w.made != nil {
+		w.made(ev)
+	}
 	return ev
 }
 
