@@ -11,6 +11,7 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
+	"conclave/internal/testserver/proof"
 	"conclave/internal/testserver/wait"
 	"conclave/keys"
 )
@@ -85,6 +86,7 @@ func deviceIDs(found *keys.Found, user matrix.UserID) []matrix.DeviceID {
 }
 
 func TestQueryOfOtherServers(t *testing.T) {
+	proof.Of(t, "E2-03", "E2-09")
 	each(t, func(t *testing.T, w *world) {
 		alice := w.user("alice")
 		f := newFarUser(t, "A", "B")
@@ -123,8 +125,9 @@ func TestQueryOfOtherServers(t *testing.T) {
 		w.leave(1, far)
 		w.join(1, far)
 		w.down()
-		found := w.query(alice, far, "@other:third.test")
-		if len(found.Failures) != 2 || len(deviceIDs(found, far)) != 2 {
+		w.publish(alice, 1)
+		found := w.query(alice, far, "@other:third.test", alice.ID)
+		if len(found.Failures) != 2 || len(deviceIDs(found, far)) != 2 || len(deviceIDs(found, alice.ID)) != 1 {
 			t.Errorf("with the servers down: %+v", found)
 		}
 		if _, there := found.Devices["@other:third.test"]; there {
@@ -134,6 +137,7 @@ func TestQueryOfOtherServers(t *testing.T) {
 }
 
 func TestDeviceListUpdates(t *testing.T) {
+	proof.Of(t, "ED-04", "E2-09")
 	each(t, func(t *testing.T, w *world) {
 		alice := w.user("alice")
 		f := newFarUser(t, "A")
@@ -249,6 +253,7 @@ func (w *world) retryAt() (at int64) {
 }
 
 func TestForeignListsAreTheirServersToTell(t *testing.T) {
+	proof.Of(t, "ED-05")
 	each(t, func(t *testing.T, w *world) {
 		alice := w.user("alice")
 		w.serves(newFarUser(t, "A"))

@@ -9,6 +9,7 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
+	"conclave/internal/testserver/proof"
 	"conclave/keys"
 )
 
@@ -100,6 +101,7 @@ func TestMessagesAreBounded(t *testing.T) {
 }
 
 func TestMessagesForOtherServers(t *testing.T) {
+	proof.Of(t, "ED-06")
 	each(t, func(t *testing.T, w *world) {
 		alice := w.user("alice")
 		far, third := matrix.UserID("@far:"+there), matrix.UserID("@third:third.test")
@@ -150,6 +152,7 @@ func TestMessagesForOtherServers(t *testing.T) {
 }
 
 func TestReceiveToDevice(t *testing.T) {
+	proof.Of(t, "ED-06")
 	each(t, func(t *testing.T, w *world) {
 		bob, gone := w.user("bob"), w.user("gone")
 		must(t, w.db.Write(t.Context(), func(tx *store.Tx) error {

@@ -24,6 +24,7 @@ import (
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/proof"
 )
 
 // world is a Media over a database, with a clock and another server.
@@ -147,6 +148,7 @@ func TestUploadsComeBackAsTheyWere(t *testing.T) {
 }
 
 func TestWhatIsNotWholeLeavesNothing(t *testing.T) {
+	proof.Of(t, "ME-06")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
 		broken := errors.New("broken")
@@ -189,6 +191,7 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestHostileNamesReachNoFile(t *testing.T) {
+	proof.Of(t, "ME-01")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
 		w.upload([]byte("here"))
@@ -217,6 +220,7 @@ func TestHostileNamesReachNoFile(t *testing.T) {
 }
 
 func TestReservedIDs(t *testing.T) {
+	proof.Of(t, "ME-03")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
 		id, expires, err := w.Reserve(t.Context(), 1)

@@ -14,6 +14,7 @@ import (
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/proof"
 )
 
 // otherServer is the network of a test.
@@ -79,6 +80,7 @@ func TestContentsOfOtherServersAreFetchedOnce(t *testing.T) {
 }
 
 func TestOtherServersLie(t *testing.T) {
+	proof.Of(t, "ME-06")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
 		for i, c := range []struct {
