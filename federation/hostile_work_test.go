@@ -131,8 +131,9 @@ func TestCraftedChainsCostTheirLength(t *testing.T) {
 	stressed := slowest(w.alice, other, 40)
 	w.send("last", w.message("last"))
 	w.rests("last")
+	calm = max(calm, slowest(w.alice, other, 40)) // other tests come and go
 	grown, took := diskUse(t, w.s)-disk, cpu(t, w.s)-busy
-	t.Logf("%d events, %d bytes on the wire: %d bytes of disk, %s of processor; a message elsewhere took %s, before %s", n, wire, grown, took, stressed, calm)
+	t.Logf("%d events, %d bytes on the wire: %d bytes of disk, %s of processor; a message elsewhere took %s, at rest %s", n, wire, grown, took, stressed, calm)
 	if grown > 20*wire {
 		t.Errorf("%d bytes on the wire take %d bytes of disk", wire, grown)
 	}
@@ -140,6 +141,6 @@ func TestCraftedChainsCostTheirLength(t *testing.T) {
 		t.Errorf("%d events take %s", n, took)
 	}
 	if stressed > 2*calm+250*time.Millisecond { // on a machine that is busy with other tests
-		t.Errorf("a message in another room takes %s, before %s", stressed, calm)
+		t.Errorf("a message in another room takes %s, at rest %s", stressed, calm)
 	}
 }
