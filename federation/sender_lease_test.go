@@ -2,9 +2,7 @@ package federation
 
 import (
 	"net/http"
-	"sync"
 	"testing"
-	"time"
 
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
