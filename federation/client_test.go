@@ -461,6 +461,7 @@ func TestSendJoinStreams(t *testing.T) {
 }
 
 func TestInviteFallsBackToTheFirstVersionInOldRoomsOnly(t *testing.T) {
+	proof.Of(t, "MB-05")
 	ca := peer.NewCA(t)
 	c := testClient(t, ca, nil)
 	p := trusting(t, ca, c, peer.Options{})

@@ -100,7 +100,7 @@ func TestInvitationsByTheFirstVersion(t *testing.T) {
 
 // TestInvitationsThatAreNotSigned is threats F04 and F06.
 func TestInvitationsThatAreNotSigned(t *testing.T) {
-	proof.Of(t, "F01")
+	proof.Of(t, "F01", "F04", "F06", "MB-05", "MB-06")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		alice := w.user("alice")
@@ -155,12 +155,23 @@ func TestInvitationsIntoRoomsThatWeAreIn(t *testing.T) {
 		ref := w.room(11, "public_chat")
 		g := w.guestIn(w.p, ref, w.p.User("bob"))
 		carol := w.user("carol")
+		var sent *peer.Event
 		invite := func(user string) peer.Answer {
 			e := g.message("", peer.Set("type", "m.room.member"), peer.Set("state_key", user), peer.Set("content", map[string]any{"membership": "invite"}))
+			sent = e
 			return w.invites(w.p, &peer.Room{ID: ref.ID, Version: 11}, e, nil)
 		}
+		proof.Of(t, "MB-08")
 		if a := invite(string(carol.ID)); a.Status != 200 || w.stands(ref, carol.ID) != "" {
 			t.Errorf("carol: %d %s, she is %q before the event comes", a.Status, a.Body, w.stands(ref, carol.ID))
+		}
+		// The same invitation once more, as any event of the room: by the endpoint it was only signed.
+		if a := w.send(w.p, "invitation", []string{string(sent.JSON)}, nil); a.Status != 200 {
+			t.Errorf("the invitation in a transaction: %d %s", a.Status, a.Body)
+		}
+		w.arrives(ref, sent.ID)
+		if again := w.invites(w.p, &peer.Room{ID: ref.ID, Version: 11}, sent, nil); again.Status != 200 || w.stands(ref, carol.ID) != "invite" {
+			t.Errorf("and by the endpoint again: %d %s, carol is %q", again.Status, again.Body, w.stands(ref, carol.ID))
 		}
 		if a := invite("@alice:us.test"); a.Status != 403 {
 			t.Errorf("who is in the room already: %d %s", a.Status, a.Body)

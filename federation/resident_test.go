@@ -3,7 +3,9 @@ package federation
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -18,6 +20,7 @@ import (
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/proof"
 	"conclave/rooms"
 )
 
@@ -285,6 +288,7 @@ func TestServersJoinThroughUs(t *testing.T) {
 }
 
 func TestJoinsWithoutMembers(t *testing.T) {
+	proof.Of(t, "MB-04")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		ref := w.room(12, "public_chat")
@@ -311,20 +315,25 @@ func TestJoinsWithoutMembers(t *testing.T) {
 
 // TestForgedMembershipIsRefused is threats F04 and F21: every field that path, origin and event must agree about, wrong.
 func TestForgedMembershipIsRefused(t *testing.T) {
+	proof.Of(t, "F04", "F21", "MB-02")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
-		ref, other := w.room(11, "public_chat"), w.room(11, "public_chat")
+		public, door, other := w.room(11, "public_chat"), w.room(11, "private_chat"), w.room(11, "public_chat")
+		w.setState(door, "m.room.join_rules", "", `{"join_rule":"knock"}`)
 		q := peer.New(t, w.ca, peer.Options{})
 		bob := w.p.User("bob")
-		w.joins(w.p, ref, bob)
+		w.joins(w.p, public, bob)
 		set := func(name string, value any) peer.Knob { return peer.Set(name, value) }
 		content := func(membership string) peer.Knob { return set("content", map[string]any{"membership": membership}) }
 		for _, op := range []struct{ verb, path, membership string }{
-			{"make_join", v2 + "/send_join", "join"}, {"make_leave", v2 + "/send_leave", "leave"},
+			{"make_join", v2 + "/send_join", "join"}, {"make_leave", v2 + "/send_leave", "leave"}, {"make_knock", v1 + "/send_knock", "knock"},
 		} {
-			user := bob
-			if op.membership == "join" {
-				user = w.p.User("carol")
+			user, ref := w.p.User("carol"), public
+			switch op.membership {
+			case "leave":
+				user = bob
+			case "knock":
+				ref = door
 			}
 			for name, knobs := range map[string][]peer.Knob{
 				"another type":         {set("type", "m.room.power_levels")},
@@ -375,13 +384,29 @@ func TestForgedMembershipIsRefused(t *testing.T) {
 				t.Errorf("%s as it should be: %d %s", op.verb, got.Status, got.Body)
 			}
 		}
-		if w.stands(ref, bob) != "leave" || w.stands(ref, w.p.User("carol")) != "join" || w.stands(ref, "@alice:"+ourName) != "join" || w.stands(other, bob) != "" {
-			t.Error("a forged event has had an effect")
+		for _, here := range []struct {
+			ref  rooms.Ref
+			user matrix.UserID
+			want string
+		}{
+			{public, bob, "leave"}, {public, w.p.User("carol"), "join"}, {door, w.p.User("carol"), "knock"}, {public, "@alice:" + ourName, "join"},
+			{door, "@alice:" + ourName, "join"}, {other, bob, ""}, {public, w.p.User("else"), ""}, {door, w.p.User("else"), ""}, {public, q.User("x"), ""},
+		} {
+			if got := w.stands(here.ref, here.user); got != here.want {
+				t.Errorf("%s is %q, want %q: a forged event has had an effect", here.user, got, here.want)
+			}
 		}
+		_, err := w.rooms.Kick(t.Context(), rooms.MemberRequest{Room: public, Sender: w.user("alice"), Target: w.p.User("else")})
+		var refused *matrix.Error
+		if !errors.As(err, &refused) || refused.Status != 403 {
+			t.Errorf("the removal of who is not in the room: %v", err)
+		}
+		w.joins(w.p, public, w.p.User("dave")) // the next honest one comes in
 	})
 }
 
 func TestProposals(t *testing.T) {
+	proof.Of(t, "FD-22")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		public, private := w.room(10, "public_chat"), w.room(10, "private_chat")
@@ -410,6 +435,9 @@ func TestProposals(t *testing.T) {
 			if got.Status != c.status || got.Code() != c.code {
 				t.Errorf("%s: %d %s", name, got.Status, got.Body)
 			}
+			if version, _ := matrix.GetString(got.Body, "room_version"); c.code == "M_INCOMPATIBLE_ROOM_VERSION" && version != "10" {
+				t.Errorf("%s: the answer names version %q", name, version)
+			}
 		}
 		w.setState(public, "m.room.server_acl", "", `{"allow":["*"],"deny":["localhost"]}`)
 		got := w.p.Do(t, w.us, "GET", v1+"/make_join"+seg(string(public.ID), string(bob))+"?ver=10", nil)
@@ -420,6 +448,7 @@ func TestProposals(t *testing.T) {
 }
 
 func TestKnocksAreTaken(t *testing.T) {
+	proof.Of(t, "MB-06", "RM-08")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		ref := w.room(11, "private_chat")
@@ -447,6 +476,7 @@ func TestKnocksAreTaken(t *testing.T) {
 
 // TestRestrictedJoins is threats F22: we sign for those who may come in, and for nobody else.
 func TestRestrictedJoins(t *testing.T) {
+	proof.Of(t, "F22", "MB-03", "SG-09")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		club := w.room(11, "public_chat")
@@ -479,6 +509,7 @@ func TestRestrictedJoins(t *testing.T) {
 		if a := w.hand(w.p, v2+"/send_join", ref, forged); a.Status != 403 || strings.Contains(string(a.Body), "signatures") {
 			t.Errorf("a join by a false leave: %d %s", a.Status, a.Body)
 		}
+		w.letsNobodyIn(ref, club, bob)
 		e := w.p.Seal(ref.Version, members)
 		a = w.hand(w.p, v2+"/send_join", ref, e)
 		var answer struct {
@@ -503,4 +534,42 @@ func TestRestrictedJoins(t *testing.T) {
 			t.Errorf("where nobody of ours may invite: %d %s", a.Status, a.Body)
 		}
 	})
+}
+
+// letsNobodyIn hands in joins of a proposal that name others as who lets the user in, or nobody: none of them has done so.
+func (w *houseWorld) letsNobodyIn(ref, club rooms.Ref, user matrix.UserID) {
+	w.t.Helper()
+	q := peer.New(w.t, w.ca, peer.Options{})
+	host, weak := q.User("host"), w.user("weak")
+	w.joins(q, club, host)
+	w.joins(q, ref, host) // may invite, and will sign nothing
+	for _, room := range []rooms.Ref{club, ref} {
+		if err := w.rooms.Join(w.t.Context(), rooms.JoinRequest{Room: room.ID, User: weak}); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.setState(ref, "m.room.power_levels", "", fmt.Sprintf(`{"users":{"@alice:us.test":100,%q:60},"invite":50}`, host))
+	members, a := w.proposal(w.p, "make_join", ref, user)
+	if a.Status != 200 {
+		w.t.Fatalf("make_join: %d %s", a.Status, a.Body)
+	}
+	for name, via := range map[string]any{
+		"nobody":                           nil,
+		"one of ours who is not there":     "@bob:" + ourName,
+		"one of ours without the power":    string(weak.ID),
+		"another server's, without a sign": string(host),
+		"the joiner":                       string(user),
+		"no user":                          "alice",
+		"a list":                           []any{"@alice:" + ourName},
+	} {
+		content := map[string]any{"membership": "join"}
+		if via != nil {
+			content["join_authorised_via_users_server"] = via
+		}
+		forged := maps.Clone(members)
+		a := w.hand(w.p, v2+"/send_join", ref, w.p.Seal(ref.Version, forged, peer.Set("content", content)))
+		if a.Status != 400 && a.Status != 403 || strings.Contains(string(a.Body), "ed25519:ours") || w.stands(ref, user) == "join" {
+			w.t.Errorf("a join that %s lets in: %d %s", name, a.Status, a.Body)
+		}
+	}
 }

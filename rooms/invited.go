@@ -42,6 +42,9 @@ func (r *Rooms) Invited(ctx context.Context, in Invitation) (*matrix.Event, erro
 	if err := r.verified(ctx, ev); err != nil {
 		return nil, err
 	}
+	if err := r.requireInvitable(ctx, matrix.UserID(invitee)); err != nil {
+		return nil, err
+	}
 	stripped, err := r.inviteState(ctx, in, ev)
 	if err != nil {
 		return nil, err

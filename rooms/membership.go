@@ -111,10 +111,13 @@ func (r *Rooms) Invite(ctx context.Context, q MemberRequest) (matrix.EventID, er
 	case store.Ban:
 		return "", matrix.Forbidden("%s is banned from this room.", q.Target)
 	}
-	if r.own.IsOurs(q.Target.Server()) {
-		return r.change(ctx, q, "invite")
+	if !r.own.IsOurs(q.Target.Server()) {
+		return r.inviteRemote(ctx, q)
 	}
-	return r.inviteRemote(ctx, q)
+	if err := r.requireInvitable(ctx, q.Target); err != nil {
+		return "", err
+	}
+	return r.change(ctx, q, "invite")
 }
 
 // Kick removes somebody who is joined, invited or knocking.
@@ -224,6 +227,9 @@ func (r *Rooms) sendMember(ctx context.Context, req SendRequest) (matrix.EventID
 	case store.Invite:
 		if !r.own.IsOurs(target.Server()) {
 			return r.inviteRemote(ctx, MemberRequest{Room: req.Room, Sender: req.Sender, Target: target, Txn: req.Txn})
+		}
+		if err := r.requireInvitable(ctx, target); err != nil {
+			return "", err
 		}
 	}
 	if _, ok := matrix.Get(req.Content, "join_authorised_via_users_server"); ok {

@@ -127,12 +127,13 @@ func (r *Rooms) joinThroughAny(ctx context.Context, log *joinLog) (err error) {
 
 // toClient is what a client is told of a failure at another server.
 func toClient(err error, server matrix.ServerName) *matrix.Error {
+	type remote interface{ ForClient() *matrix.Error }
+	var theirs, within remote
 	var own *matrix.Error
-	if errors.As(err, &own) {
+	switch foreign := errors.As(err, &theirs); {
+	case errors.As(err, &own) && (!foreign || errors.As(own.Unwrap(), &within)):
 		return own
-	}
-	var theirs interface{ ForClient() *matrix.Error }
-	if errors.As(err, &theirs) {
+	case foreign: // what is found wrong with an answer is no error of the client's
 		return theirs.ForClient()
 	}
 	return matrix.Errorf(http.StatusBadGateway, "M_UNKNOWN", "The server %s cannot be reached or did not answer as it should.", server).With(err)

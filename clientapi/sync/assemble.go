@@ -284,6 +284,12 @@ func (r *joinedRoom) hasState() bool {
 
 // pending adds an invitation or a knock with the stripped state that it came with.
 func (a *assembly) pending(ref rooms.Ref, m store.MemberRow) error {
+	if m.Membership == store.Invite { // one that came although the user wants none is kept to ourselves
+		blocks, err := a.e.rooms.BlocksInvites(a.ctx, a.q.User.NID)
+		if err != nil || blocks {
+			return err
+		}
+	}
 	events, err := a.e.rooms.StrippedState(a.ctx, ref, m)
 	if err != nil {
 		return err
