@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/proof"
 	"conclave/internal/testserver/wait"
 )
 
@@ -169,6 +170,7 @@ func roomState(t *testing.T, s *testserver.Server) {
 }
 
 func roomRedaction(t *testing.T, s *testserver.Server) {
+	proof.Of(t, "RD-09")
 	for _, version := range []string{"10", "12"} {
 		alice, bob := s.Register(testserver.Unique("alice")), s.Register(testserver.Unique("bob"))
 		room := alice.CreateRoom(object{"invite": []string{bob.ID}, "room_version": version})

@@ -293,7 +293,7 @@ func TestNotaryAnswersForDeadServers(t *testing.T) {
 }
 
 func TestVerifyEvents(t *testing.T) {
-	proof.Of(t, "RV-09", "SG-02")
+	proof.Of(t, "RV-09", "SG-02", "SG-07")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		for v := matrix.RoomVersion(1); v <= 12; v++ {
 			w := newKeyWorld(t, db)
@@ -324,6 +324,8 @@ func TestVerifyEvents(t *testing.T) {
 				{"changed sender's time", []peer.Knob{peer.SetLate("origin_server_ts", 5)}, false},
 				{"a bad content hash", []peer.Knob{peer.BadHash()}, true},
 				{"changed content", []peer.Knob{peer.SetLate("content", map[string]any{"body": "else"})}, true},
+				{"an unknown key besides", []peer.Knob{alongside("ed25519:unknown", matrix.EncodeBase64(make([]byte, 64)))}, true},
+				{"the policy server's key besides", []peer.Knob{alongside(string(policyServerKey), matrix.EncodeBase64(make([]byte, 64)))}, true},
 				{"another algorithm besides", []peer.Knob{alongside("rsa:1", "AAAA")}, true},
 				{"another algorithm alone", []peer.Knob{alongside("rsa:1", "AAAA"), drop}, false},
 				{"a key ID without a version besides", []peer.Knob{alongside("ed25519:", "AAAA")}, true},

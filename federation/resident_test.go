@@ -246,7 +246,7 @@ func (w *houseWorld) outgoing(server matrix.ServerName, after store.Pos) []matri
 func TestServersJoinThroughUs(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
-		for _, v := range []matrix.RoomVersion{1, 3, 6, 10, 12} {
+		for _, v := range matrix.RoomVersions() {
 			t.Run("version "+v.String(), func(t *testing.T) {
 				ref := w.room(v, "public_chat")
 				bob := w.p.User("bob" + v.String())

@@ -22,7 +22,7 @@ var versions = []matrix.RoomVersion{1, 2, 6, 10, 12}
 
 func TestJoinThroughAnotherServer(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		for _, v := range versions {
+		for _, v := range matrix.RoomVersions() {
 			w := newWorldNamed(t, v, matrix.RoomID("!room"+v.String()+":near.test"))
 			n := newNode(t, db, w)
 			before := w.say(alice, "before")
