@@ -19,6 +19,7 @@ import (
 	"testing"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/proof"
 )
 
 // request makes a request with headers of its own.
@@ -74,6 +75,7 @@ func TestMediaOverHTTP(t *testing.T) {
 }
 
 func testContent(t *testing.T, alice, bob *testserver.User) {
+	proof.Of(t, "ME-02")
 	content := make([]byte, 2_500_000)
 	rand.Read(content)
 	place := upload(t, alice, "application/octet-stream", "a \"file\".bin", content)
@@ -111,6 +113,7 @@ func testContent(t *testing.T, alice, bob *testserver.User) {
 }
 
 func testHeaders(t *testing.T, alice *testserver.User) {
+	proof.Of(t, "ME-04")
 	for _, c := range []struct{ sent, kind, how string }{
 		{"text/html", "text/html", "attachment"},
 		{"image/svg+xml", "image/svg+xml", "attachment"},
@@ -206,6 +209,7 @@ func tree(t *testing.T, s *testserver.Server) string {
 }
 
 func testReserved(t *testing.T, alice, bob *testserver.User) {
+	proof.Of(t, "ME-03")
 	a := alice.Must("POST", "/_matrix/media/v1/create", nil)
 	uri, _ := a.Body["content_uri"].(string)
 	place := strings.TrimPrefix(uri, "mxc://")
@@ -239,6 +243,7 @@ func testReserved(t *testing.T, alice, bob *testserver.User) {
 }
 
 func testPaths(t *testing.T, alice *testserver.User) {
+	proof.Of(t, "ME-01")
 	for _, id := range []string{"..%2f..%2fsigning.key", "%2e%2e", "a%00b", "..%5c..", "․․", "%ff", strings.Repeat("a", 300), "a%252fb", "x.y"} {
 		for _, server := range []string{string(alice.Server.Name), "..%2f..", "%00", "them.test:x", "[::1"} {
 			for _, path := range []string{download, "/_matrix/client/v1/media/thumbnail/", "/_matrix/media/v3/download/"} {

@@ -3,10 +3,15 @@ package federation_test
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"image"
 	"image/png"
+	"io"
+	"mime"
+	"mime/multipart"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +19,7 @@ import (
 
 	"conclave/internal/testserver"
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/proof"
 )
 
 func upload(t *testing.T, u *testserver.User, content []byte) (place string) {
@@ -63,8 +69,58 @@ func TestContentBetweenServers(t *testing.T) {
 	})
 }
 
+// partsOf are the parts of a multipart answer.
+func partsOf(t *testing.T, a peer.Answer) (parts []string) {
+	t.Helper()
+	kind, params, err := mime.ParseMediaType(a.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/mixed" {
+		t.Fatalf("%d with the type %q: %s", a.Status, a.Header.Get("Content-Type"), a.Body)
+	}
+	for r := multipart.NewReader(bytes.NewReader(a.Body), params["boundary"]); ; {
+		part, err := r.NextPart()
+		if errors.Is(err, io.EOF) {
+			return parts
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts = append(parts, string(data))
+	}
+}
+
+// TestContentOfServersWithoutTheNewOperations fetches from a server that has the old operations alone: it is asked for what
+// is its own, without our signature, after it said that it does not know the new ones.
+func TestContentOfServersWithoutTheNewOperations(t *testing.T) {
+	proof.Of(t, "FD-20")
+	testserver.Each(t, func(t *testing.T, engine string) {
+		ca := peer.NewCA(t)
+		s := testserver.Start(t, testserver.Options{Engine: engine, CA: ca})
+		p := peer.New(t, ca, peer.Options{})
+		p.Handle("GET", "/_matrix/media/v3/download/{server}/{id}", func(*peer.Call) peer.Reply {
+			return peer.Reply{Header: map[string]string{"Content-Type": "text/plain"}, Body: []byte("of old")}
+		})
+		got := s.Register("alice").Must("GET", fmt.Sprintf("/_matrix/client/v1/media/download/%s/old", p.Name), nil)
+		if string(got.Raw) != "of old" {
+			t.Errorf("%q", got.Raw)
+		}
+		asked, old := p.Calls(peer.V1+"/media/download/"), p.Calls("/_matrix/media/v3/download/")
+		if len(asked) != 1 || len(old) != 1 {
+			t.Fatalf("asked %d times by the new operation and %d by the old", len(asked), len(old))
+		}
+		u, err := url.Parse(old[0].URI)
+		if err != nil || u.Path != fmt.Sprintf("/_matrix/media/v3/download/%s/old", p.Name) || u.Query().Get("allow_remote") != "false" || old[0].Header.Get("Authorization") != "" {
+			t.Errorf("asked %s with %q (%v)", old[0].URI, old[0].Header.Get("Authorization"), err)
+		}
+	})
+}
+
 // TestServersThatLieAboutContent asks a hostile server for content, and looks at what that leaves (threats M05).
 func TestServersThatLieAboutContent(t *testing.T) {
+	proof.Of(t, "FD-20", "ME-06")
 	testserver.Each(t, func(t *testing.T, engine string) {
 		ca := peer.NewCA(t)
 		s := testserver.Start(t, testserver.Options{Engine: engine, CA: ca, Env: []string{"CONCLAVE_MEDIA_MAX_UPLOAD_BYTES=100000"}})
@@ -125,8 +181,20 @@ func TestServersThatLieAboutContent(t *testing.T) {
 		_, id, _ := strings.Cut(place, "/")
 		path := "/_matrix/federation/v1/media/download/" + id
 		got := p.Do(t, us, "GET", path, nil)
-		if got.Status != 200 || !strings.Contains(string(got.Body), "\r\n\r\n{}\r\n--") || !strings.Contains(string(got.Body), "\r\n\r\ngiven\r\n--") {
-			t.Errorf("%d %q", got.Status, got.Body)
+		if parts := partsOf(t, got); len(parts) != 2 || parts[0] != "{}" || parts[1] != "given" {
+			t.Errorf("%d with the parts %q", got.Status, parts)
+		}
+		var picture bytes.Buffer
+		if err := png.Encode(&picture, image.NewGray(image.Rect(0, 0, 400, 400))); err != nil {
+			t.Fatal(err)
+		}
+		_, drawn, _ := strings.Cut(upload(t, alice, picture.Bytes()), "/")
+		small := partsOf(t, p.Do(t, us, "GET", peer.V1+"/media/thumbnail/"+drawn+"?width=96&height=96&method=crop", nil))
+		if len(small) != 2 || small[0] != "{}" {
+			t.Fatalf("a thumbnail in the parts %q", small)
+		}
+		if img, _, err := image.Decode(strings.NewReader(small[1])); err != nil || img.Bounds().Dx() != 96 {
+			t.Errorf("a thumbnail that is none: %v", err)
 		}
 		if got = p.Do(t, us, "GET", "/_matrix/federation/v1/media/download/..%2fsigning.key", nil); got.Status != 404 {
 			t.Errorf("%d %s", got.Status, got.Body)

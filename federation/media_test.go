@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/proof"
 )
 
 func mixed(parts string) peer.Reply {
@@ -28,6 +29,7 @@ func fetchMedia(t *testing.T, c *Client, p *peer.Peer, limit int64) (*Media, str
 }
 
 func TestMedia(t *testing.T) {
+	proof.Of(t, "FD-20")
 	ca := peer.NewCA(t)
 	c := testClient(t, ca, nil)
 	p := trusting(t, ca, c, peer.Options{})
@@ -79,6 +81,7 @@ func TestMedia(t *testing.T) {
 }
 
 func TestMediaFallsBackToTheOldOperation(t *testing.T) {
+	proof.Of(t, "FD-20")
 	ca := peer.NewCA(t)
 	c := testClient(t, ca, nil)
 	p := trusting(t, ca, c, peer.Options{})

@@ -13,6 +13,7 @@ import (
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/proof"
 	"conclave/rooms"
 )
 
@@ -216,6 +217,7 @@ func TestConcernedServers(t *testing.T) {
 }
 
 func TestReceiptsAreSentTogether(t *testing.T) {
+	proof.Of(t, "ED-03", "US-08")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		ctx := t.Context()

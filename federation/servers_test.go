@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/proof"
 	"conclave/internal/testserver/wait"
 )
 
@@ -145,6 +146,7 @@ func TestInvitationsAreTakenBack(t *testing.T) {
 
 func TestServersFindRoomsAndPeople(t *testing.T) {
 	eachTwo(t, func(w *two) {
+		proof.Of(w.t, "RM-11", "US-03")
 		w.alice.Must("PUT", testserver.Path("profile", w.alice.ID, "displayname"), testserver.JSON{"displayname": "Alice"})
 		profile := w.bob.Must("GET", testserver.Path("profile", w.alice.ID), nil).Body
 		if profile["displayname"] != "Alice" {
@@ -159,11 +161,28 @@ func TestServersFindRoomsAndPeople(t *testing.T) {
 			t.Errorf("the alias leads to %v", found)
 		}
 		w.bob.Refused(404, "M_NOT_FOUND", "GET", testserver.Path("directory", "room", "#none:"+string(w.a.Name)), nil)
+		other := testserver.Path("directory", "room", "#taken:"+string(w.a.Name))
+		w.bob.Refused(400, "M_INVALID_PARAM", "PUT", other, testserver.JSON{"room_id": room}) // a name of another server
+		w.alice.Must("PUT", other, testserver.JSON{"room_id": room})
+		carol := w.a.Register("carol")
+		carol.Join(room)
+		carol.Refused(409, "M_UNKNOWN", "PUT", other, testserver.JSON{"room_id": room})
+		carol.Refused(403, "M_FORBIDDEN", "DELETE", other, nil)
+		w.alice.Must("DELETE", other, nil)
+		w.bob.Refused(404, "M_NOT_FOUND", "GET", other, nil)
 		joined := w.bob.Must("POST", "/join/"+url.PathEscape(alias), testserver.JSON{}).Body
 		if joined["room_id"] != room {
 			t.Errorf("bob joined %v", joined)
 		}
-		w.eventuallyMembers(w.alice, room, w.alice.ID, w.bob.ID)
+		w.eventuallyMembers(w.alice, room, w.alice.ID, w.bob.ID, carol.ID)
+		w.bob.Must("PUT", testserver.Path("profile", w.bob.ID, "displayname"), testserver.JSON{"displayname": "Bob"})
+		if profile = w.alice.Must("GET", testserver.Path("profile", w.bob.ID), nil).Body; profile["displayname"] != "Bob" {
+			t.Errorf("of somebody in the same room, the profile is %v", profile)
+		}
+		wait.Until(t, "bob's new name in the room", func() bool {
+			a, err := w.alice.Do("GET", testserver.Path("rooms", room, "state", "m.room.member", w.bob.ID), nil)
+			return err == nil && a.Body["membership"] == "join" && a.Body["displayname"] == "Bob"
+		})
 	})
 }
 

@@ -100,7 +100,7 @@ func accepted(t *testing.T, a peer.Answer) map[matrix.EventID]map[string]any {
 
 // TestBrokenItemsSpoilNothingElse is threats F16.
 func TestBrokenItemsSpoilNothingElse(t *testing.T) {
-	proof.Of(t, "F16")
+	proof.Of(t, "F16", "ED-07")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		ref := w.room(11, "public_chat")
@@ -236,7 +236,7 @@ func TestOldTransactionsAreForgotten(t *testing.T) {
 
 // TestSpoofedEDUsHaveNoEffect is threats F18, and F20 for EDUs.
 func TestSpoofedEDUsHaveNoEffect(t *testing.T) {
-	proof.Of(t, "F18", "F20")
+	proof.Of(t, "F18", "F20", "ED-01", "ED-03")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)
 		ref, other := w.room(11, "public_chat"), w.room(11, "public_chat")
@@ -255,6 +255,7 @@ func TestSpoofedEDUsHaveNoEffect(t *testing.T) {
 			receipt(ref.ID, "m.read", "@alice:us.test", id), receipt(ref.ID, "m.read", "@x:other.test", id), receipt(ref.ID, "m.read", gone, id),
 			receipt(ref.ID, "m.read", bob, foreign), receipt(ref.ID, "m.read", bob, "$none"), receipt(other.ID, "m.read", bob, foreign),
 			receipt(ref.ID, "m.read.private", bob, id), receipt(ref.ID, "m.fully_read", bob, id), receipt("!none:x.test", "m.read", bob, id),
+			fmt.Sprintf(`{"edu_type":"m.receipt","content":{%q:{"m.read":{%q:{"data":{"ts":5},"event_ids":[%q,%q]}}}}}`, ref.ID, bob, id, id),
 			typing(ref.ID, "@alice:us.test"), typing(ref.ID, "@x:other.test"), typing(ref.ID, gone), typing(other.ID, bob), typing("!none:x.test", bob),
 		}))
 		if got := w.receipts(ref, other); len(got) != 0 || len(w.typed()) != 0 {
