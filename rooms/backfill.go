@@ -97,7 +97,7 @@ func (h *history) fetch(ctx context.Context, server matrix.ServerName, missing [
 		return err
 	}
 	found := map[matrix.EventID]*matrix.Event{h.gap.Event.ID(): h.gap.Event}
-	if _, err := h.r.connect(ctx, h.ref, found, h.r.vet(ctx, h.ref, raws[:min(len(raws), 2*backfillSize)])); err != nil {
+	if _, err := h.r.connect(ctx, h.ref, found, h.r.vetPast(ctx, h.ref, raws[:min(len(raws), 2*backfillSize)])); err != nil {
 		return err
 	}
 	delete(found, h.gap.Event.ID())

@@ -23,6 +23,7 @@ type Admitted struct {
 
 	staged int64
 	origin store.ServerNID
+	past   bool // it was answered to backfill
 }
 
 // maxRawEvent bounds an event as it comes, with white space and an "unsigned" that is dropped.
@@ -126,7 +127,11 @@ func (a *Admitted) parse(raw []byte) {
 		a.Err = matrix.BadJSON("The event is too large.")
 		return
 	}
-	ev, err := matrix.ParseEvent(raw, a.Ref.Version)
+	parse := matrix.ParseEvent
+	if a.past {
+		parse = matrix.ParseBackfilled
+	}
+	ev, err := parse(raw, a.Ref.Version)
 	if err != nil {
 		a.Err = matrix.BadJSON("The event is malformed.").With(err)
 		return
@@ -176,10 +181,19 @@ func (r *Rooms) verify(ctx context.Context, list []Admitted) {
 // vet is Admit for events of one room that we asked for: whoever brings them, they are judged alike. It returns those
 // that are good, each once.
 func (r *Rooms) vet(ctx context.Context, ref Ref, raws []json.RawMessage) []*matrix.Event {
+	return r.vetted(ctx, Admitted{Ref: ref}, raws)
+}
+
+// vetPast is vet for what was answered to backfill.
+func (r *Rooms) vetPast(ctx context.Context, ref Ref, raws []json.RawMessage) []*matrix.Event {
+	return r.vetted(ctx, Admitted{Ref: ref, past: true}, raws)
+}
+
+func (r *Rooms) vetted(ctx context.Context, as Admitted, raws []json.RawMessage) []*matrix.Event {
 	list := make([]Admitted, 0, len(raws))
 	seen := map[matrix.EventID]bool{}
 	for _, raw := range raws {
-		a := Admitted{Ref: ref}
+		a := as
 		if a.parse(raw); a.Err == nil && !seen[a.ID] {
 			seen[a.ID] = true
 			list = append(list, a)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"strconv"
 )
 
@@ -55,7 +56,7 @@ func (t *Template) Build(v RoomVersion, server ServerName, key KeyID, priv ed255
 	signatures = append(AppendString(signatures, EncodeBase64(sig)), "}}"...)
 	e.json = b.write(content, hash[:], signatures)
 	e.content, _ = find(e.json, "content")
-	if err := e.bounds(t.RoomID); err != nil {
+	if err := errors.Join(e.bounds(t.RoomID), e.references()); err != nil {
 		if len(e.json) > MaxEventSize {
 			return nil, TooLarge("The event is larger than %d bytes.", MaxEventSize).With(err)
 		}

@@ -135,6 +135,27 @@ func (e *Event) Membership() string {
 // ParseEvent reads an event as it came from another server: strictly, with all bounds. "unsigned" is dropped, and
 // from version 3 an event_id that should not be there. Hash and signatures are not checked here.
 func ParseEvent(raw []byte, v RoomVersion) (*Event, error) {
+	e, err := ParseBackfilled(raw, v)
+	if err == nil {
+		err = e.references()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// references bounds what an event follows and cites.
+func (e *Event) references() error {
+	if len(e.prev) > maxPrevEvents || len(e.auth) > maxAuthEvents {
+		return eventError("too many prev_events or auth_events")
+	}
+	return nil
+}
+
+// ParseBackfilled is ParseEvent for what a server answers to backfill: there an event may follow and cite more events
+// than it may now, because events that were once allowed to do so are part of rooms' past.
+func ParseBackfilled(raw []byte, v RoomVersion) (*Event, error) {
 	text, err := canonical(raw, v.StrictCanonicalJSON())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrEvent, err)
@@ -348,9 +369,6 @@ func (e *Event) bounds(room RoomID) error {
 		if _, err := ParseRoomID(string(room)); err != nil {
 			return eventError("room_id: %v", err)
 		}
-	}
-	if len(e.prev) > maxPrevEvents || len(e.auth) > maxAuthEvents {
-		return eventError("too many prev_events or auth_events")
 	}
 	if e.depth < 0 || e.depth > maxSafeInteger || e.ts < -maxSafeInteger || e.ts > maxSafeInteger {
 		return eventError("depth or origin_server_ts is out of range")
