@@ -22,6 +22,7 @@ type incoming struct {
 	follows []matrix.EventID // what it follows, also through events that are not part of the present; prev_events if nil
 	missing []matrix.EventID // which of its parents we do not hold
 	send    bool             // it is ours to send to the other servers
+	asked   bool             // the room's policy server was asked about it
 }
 
 // parents are the events whose places as ends of the room an event takes.
@@ -68,6 +69,11 @@ func (d *draft) prepareIncoming(ctx context.Context, e *entry) error {
 		allowed, err := d.allowsNow(ctx, in.event)
 		if err != nil {
 			return err
+		}
+		if allowed {
+			if allowed, err = d.agreed(ctx, in); err != nil {
+				return err
+			}
 		}
 		if !allowed {
 			return d.setAside(ctx, e, row, in.before)

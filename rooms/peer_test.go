@@ -499,6 +499,10 @@ func (w *world) SendKnock(_ context.Context, server matrix.ServerName, knock *ma
 	return []json.RawMessage{w.create.JSON()}, nil
 }
 
+func (w *world) PolicySignature(context.Context, matrix.ServerName, *matrix.Event) ([]byte, error) {
+	return nil, errors.New("no policy server")
+}
+
 func (w *world) SendLeave(_ context.Context, server matrix.ServerName, leave *matrix.Event) error {
 	w.mu.Lock()
 	if err := w.enter("send_leave", server); err != nil {

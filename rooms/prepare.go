@@ -52,6 +52,13 @@ func (d *draft) prepareLocal(ctx context.Context, e *entry) error {
 	if t.OriginServerTS == 0 {
 		t.OriginServerTS = d.r.now().UnixMilli()
 	}
+	if !isPolicy(t.Type, t.StateKey) {
+		if by, err := d.policyServer(ctx); err != nil {
+			return err
+		} else if by != nil {
+			return &needAgreement{*by}
+		}
+	}
 	own := d.r.own
 	ev, err := t.Build(version, own.Name, own.KeyID, own.Key)
 	if err != nil {

@@ -21,6 +21,7 @@ func errNoFederation() error {
 type detached struct {
 	event  *matrix.Event
 	before store.State
+	by     *policyServer // who has to recommend it, nil for nobody
 }
 
 // detach builds an event on a room's present without entering it.
@@ -38,7 +39,10 @@ func (r *Rooms) detach(ctx context.Context, ref Ref, t matrix.Template) (*detach
 	if err != nil {
 		return nil, err
 	}
-	t.RoomID, t.OriginServerTS = ref.ID, r.now().UnixMilli()
+	t.RoomID = ref.ID
+	if t.OriginServerTS == 0 {
+		t.OriginServerTS = r.now().UnixMilli()
+	}
 	t.PrevEvents, t.Depth = d.parents()
 	for _, row := range rows {
 		t.AuthEvents = append(t.AuthEvents, row.Event.ID())
@@ -50,7 +54,13 @@ func (r *Rooms) detach(ctx context.Context, ref Ref, t matrix.Template) (*detach
 	if err := authrules.Check(ev, state); err != nil {
 		return nil, refusal(err)
 	}
-	return &detached{ev, h.state}, nil
+	if ev.Type() == "m.room.redaction" {
+		if err := d.mayRedact(ctx, ev); err != nil {
+			return nil, err
+		}
+	}
+	by, err := d.policyServer(ctx)
+	return &detached{ev, h.state, by}, err
 }
 
 // attach brings a detached event, as it came back signed, into its room.
@@ -64,9 +74,27 @@ func (r *Rooms) attach(ctx context.Context, ref Ref, d *detached) error {
 
 // enter takes a finished event through the door, resolving the state outside of it as often as that is asked for.
 func (r *Rooms) enter(ctx context.Context, ref Ref, e *entry) error {
+	return r.enterUnit(ctx, ref, newUnit(e))
+}
+
+// enterUnit is enter for a unit of one event; what became of it stands in the unit of the last try.
+func (r *Rooms) enterUnit(ctx context.Context, ref Ref, u *unit) error {
+	e := u.entries[0]
 	kept := !e.incoming.event.IsState()
 	for range maxTries {
-		err := r.append(ctx, ref, newUnit(e))
+		*u = *newUnit(e)
+		err := r.append(ctx, ref, u)
+		var agreement *needAgreement
+		if errors.As(err, &agreement) { // asked once: without the recommendation it is soft-failed
+			e.incoming.asked = true
+			ev, err := r.recommendation(ctx, agreement.by, e.incoming.event)
+			if err == nil {
+				e.incoming.event = ev
+			} else {
+				r.log.Info("a policy server does not recommend an event", "room", ref.ID, "server", agreement.by.via, "err", err)
+			}
+			continue
+		}
 		var need *needResolution
 		if !errors.As(err, &need) {
 			return err
@@ -131,6 +159,11 @@ func (r *Rooms) inviteRemote(ctx context.Context, q MemberRequest) (matrix.Event
 	d, err := r.detach(ctx, q.Room, matrix.Template{Sender: q.Sender.ID, Type: "m.room.member", StateKey: &key, Content: content})
 	if err != nil {
 		return "", err
+	}
+	if d.by != nil {
+		if d.event, err = r.recommendation(ctx, *d.by, d.event); err != nil {
+			return "", err
+		}
 	}
 	rows, err := r.strippedRows(ctx, q.Room, d.before)
 	if err != nil {

@@ -3,6 +3,7 @@ package rooms
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
@@ -69,7 +70,7 @@ func (r *Rooms) send(ctx context.Context, req SendRequest) (matrix.EventID, erro
 	}
 	u := newUnit(e)
 	if req.Txn == (store.TxnKey{}) {
-		return eventID(u, r.append(ctx, req.Room, u))
+		return r.sendUnit(ctx, req.Room, u)
 	}
 	first, mine := r.enterTxn(req.Txn, u)
 	if !mine {
@@ -80,7 +81,18 @@ func (r *Rooms) send(ctx context.Context, req SendRequest) (matrix.EventID, erro
 			return "", ctx.Err()
 		}
 	}
-	return eventID(u, r.append(ctx, req.Room, u))
+	return r.sendUnit(ctx, req.Room, u)
+}
+
+// sendUnit takes a unit of one event of ours through the door, with the agreement of the room's policy server if it has
+// one.
+func (r *Rooms) sendUnit(ctx context.Context, ref Ref, u *unit) (matrix.EventID, error) {
+	err := r.append(ctx, ref, u)
+	var need *needAgreement
+	if errors.As(err, &need) {
+		return r.sendAgreed(ctx, ref, need.by, u.entries[0])
+	}
+	return eventID(u, err)
 }
 
 // enterTxn registers a unit under its transaction, or finds the one that is under way.
