@@ -74,12 +74,9 @@ func TestHostileTemplates(t *testing.T) {
 			"a negative depth":   set("depth", -1),
 			"a depth in letters": set("depth", "1"),
 		} {
-			for _, membership := range []string{"join", "knock", "leave"} {
+			for _, membership := range []string{"join", "knock"} { // a leave is asked for once, below: the user is out whatever is answered
 				spoil = change
 				before := len(p.Calls(peer.V1+"/send_")) + len(p.Calls(peer.V2+"/send_"))
-				if membership == "leave" {
-					continue // asked once, below: it takes the user out of the room whatever the server says
-				}
 				a, err := alice.Do("POST", ask(membership), testserver.JSON{})
 				if err != nil || a.Status != 502 {
 					t.Errorf("%s for a %s: answered %d %s (%v)", name, membership, a.Status, a.Raw, err)
