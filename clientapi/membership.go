@@ -14,6 +14,7 @@ import (
 
 var membershipRoutes = []Route{
 	op(post, "/createRoom", "createRoom", Token, LimitChange, (*Server).createRoom),
+	op(post, "/rooms/:roomId/upgrade", "upgradeRoom", Token, LimitChange, (*Server).upgradeRoom),
 	op(post, "/join/:roomIdOrAlias", "joinRoom", Token, LimitChange, (*Server).joinRoom),
 	op(post, "/rooms/:roomId/join", "joinRoomById", Token, LimitChange, (*Server).joinRoomByID),
 	op(post, "/knock/:roomIdOrAlias", "knockRoom", Token, LimitChange, (*Server).knockRoom),

@@ -218,6 +218,18 @@ func (tx *Tx) RemoveAlias(alias matrix.RoomAlias) error {
 	return err
 }
 
+// Replace lets the aliases of a room lead to another one, which takes its place in the directory.
+func (tx *Tx) Replace(old, by RoomNID) error {
+	if _, err := tx.Exec(`UPDATE aliases SET room = $2 WHERE room = $1`, old, by); err != nil {
+		return err
+	}
+	n, err := tx.Exec(`UPDATE rooms SET public = FALSE WHERE nid = $1 AND public`, old)
+	if err != nil || n == 0 {
+		return err
+	}
+	return tx.SetPublic(by, true)
+}
+
 // AliasesOf reads the aliases of ours of a room.
 func (tx *Tx) AliasesOf(room RoomNID) (aliases []matrix.RoomAlias, err error) {
 	err = tx.Query(`SELECT alias FROM aliases WHERE room = $1 ORDER BY alias`, func(r *Row) error {
