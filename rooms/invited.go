@@ -54,12 +54,17 @@ func (r *Rooms) Invited(ctx context.Context, in Invitation) (*matrix.Event, erro
 		return nil, matrix.InvalidParam("The room is known here in another version.").With(err)
 	}
 	ref := Ref{NID: nid, ID: in.Room, Version: in.Version}
+	r.inbound.settle(ctx, nid)
 	here, err := r.resident(ctx, nid)
 	if err != nil {
 		return nil, err
 	}
 	if here {
 		if err := r.mayBeInvited(ctx, ref, in.Origin, matrix.UserID(invitee)); err != nil {
+			return nil, err
+		}
+		// The last of ours may have been removed between the two looks: then nobody sends us the event.
+		if here, err = r.resident(ctx, nid); err != nil {
 			return nil, err
 		}
 	}

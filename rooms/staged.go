@@ -127,6 +127,34 @@ func (in *inbound) crowd(room store.RoomNID) (moved <-chan struct{}, crowded boo
 	return in.moved, in.fresh[room] > crowdSize
 }
 
+// calmTime bounds how long a question about a room waits for what came for it before.
+const calmTime = 2 * time.Second
+
+// settle waits until what came for a room before was looked at, for a while at most. Who was told that a removal is taken
+// and invites again means the room after it, in which the user, or all of ours, are out (threats F28).
+func (in *inbound) settle(ctx context.Context, room store.RoomNID) {
+	ctx, cancel := context.WithTimeout(ctx, calmTime)
+	defer cancel()
+	for {
+		moved, waiting := in.waits(room)
+		if !waiting {
+			return
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// waits says whether anything that came for a room was not looked at yet, and what is closed when that may have changed.
+func (in *inbound) waits(room store.RoomNID) (moved <-chan struct{}, waiting bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.moved, in.fresh[room] > 0
+}
+
 func newInbound() inbound {
 	return inbound{
 		active: map[store.RoomNID]bool{}, timers: map[store.RoomNID]*time.Timer{},
