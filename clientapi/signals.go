@@ -52,6 +52,9 @@ func threadOf(id *string) (string, error) {
 // Receipt stores a receipt for a request or a socket's frame.
 func (s *Server) Receipt(r *Request, ref rooms.Ref, kind, event, thread string) error {
 	if kind == "m.fully_read" {
+		if thread != "" {
+			return matrix.InvalidParam("The read marker has no threads.")
+		}
 		return s.readMarker(r, ref, event)
 	}
 	id, err := matrix.ParseEventID(event)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/proof"
 )
 
 // separate is a filter of a client that knows threads.
@@ -84,6 +85,7 @@ func TestUnreadThreads(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		alice, bob, room := together(t, s)
+		proof.Of(t, "US-07")
 		c := &threads{t: t, alice: alice, bob: bob, room: room, roots: map[string]string{}}
 		c.roots["a"], c.roots["b"] = alice.Say(room, "a"), alice.Say(room, "b")
 		for i, filter := range []string{separate, "{}"} {
@@ -105,6 +107,10 @@ func TestUnreadThreads(t *testing.T) {
 		c.expect("a message in another thread", "2/0 a 2/1 b 1/0", "5/1")
 		alice.Send(room, "m.reaction", object{"m.relates_to": object{"rel_type": "m.annotation", "event_id": last, "key": "+"}})
 		c.expect("a reaction in a thread", "2/0 a 2/1 b 1/0", "5/1")
+		for thread, event := range map[string]string{"main": first, c.roots["b"]: first, "$none": c.roots["a"], "": first} {
+			bob.Refused(400, "M_INVALID_PARAM", "POST", testserver.Path("rooms", room, "receipt", "m.read", event), object{"thread_id": thread})
+		}
+		bob.Refused(400, "M_INVALID_PARAM", "POST", testserver.Path("rooms", room, "receipt", "m.fully_read", first), object{"thread_id": c.roots["a"]})
 		c.receipt(first, c.roots["a"])
 		c.expect("a receipt in the thread", "2/0 a 1/1 b 1/0", "4/1")
 		c.receipt(c.roots["b"], "main")

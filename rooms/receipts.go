@@ -30,6 +30,9 @@ func (r *Rooms) Receipt(ctx context.Context, ref Ref, user Sender, kind string, 
 	if err != nil {
 		return err
 	}
+	if err := r.requireThread(ctx, ref, row, thread); err != nil {
+		return err
+	}
 	return r.PutReceipt(ctx, store.Receipt{
 		Room: ref.NID, User: user.NID, Kind: k, Thread: thread, Event: id, Place: row.ReceiptPlace(), TS: r.now().UnixMilli(),
 	})
