@@ -10,6 +10,8 @@ import (
 	"conclave/internal/testserver/proof"
 )
 
+const callsTitle = "calls to other homeservers"
+
 // shown is how many tests of one row the document names; the rest is a number.
 const shown = 3
 
@@ -68,7 +70,7 @@ func measure(l lists, r *record) coverage {
 			c.client.lines = append(c.client.lines, row)
 		}
 	}
-	c.called.title = "calls to other homeservers"
+	c.called.title = callsTitle
 	made := r.count(l.called, proof.KindCalled)
 	for _, one := range l.called {
 		if one.api != "ss" && one.api != "cs" {
