@@ -143,18 +143,21 @@ func TestLongAccessListsCostLittle(t *testing.T) {
 		g := w.guestIn(w.p, ref, w.p.User("bob"))
 		content, _ := json.Marshal(map[string]any{"allow": []string{"*"}, "deny": many[:4500]})
 		w.setState(ref, "m.room.server_acl", "", string(content))
+		began := time.Now()
 		if ok, err := w.rooms.ServerAllowed(t.Context(), ref, matrix.ServerName(long)); err != nil || !ok {
 			t.Fatal(ok, err)
 		}
+		first := time.Since(began)
 		const looks = 1000
-		began := time.Now()
+		began = time.Now()
 		for range looks {
 			if ok, err := w.rooms.ServerAllowed(t.Context(), ref, matrix.ServerName(long)); err != nil || !ok {
 				t.Fatal(ok, err)
 			}
 		}
-		if each := time.Since(began) / looks; each > time.Millisecond {
-			t.Errorf("a look takes %s", each)
+		// Under the race detector a millisecond is too little, but the verdict is remembered there too.
+		if each := time.Since(began) / looks; each > max(time.Millisecond, first/4) {
+			t.Errorf("a look takes %s, the first took %s", each, first)
 		}
 		e := g.message("through it")
 		accepted(t, w.send(w.p, "long", []string{string(e.JSON)}, nil))
