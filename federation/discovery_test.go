@@ -87,6 +87,7 @@ type documents struct {
 func serveDocuments(t *testing.T, ca *peer.CA, hosts ...string) *documents {
 	d := &documents{byHost: map[string]http.HandlerFunc{}, hits: map[string]int{}}
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		proof.Called(t, r.Method, r.URL.Path)
 		host, _, _ := net.SplitHostPort(r.Host)
 		d.mu.Lock()
 		d.hits[host]++

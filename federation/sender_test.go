@@ -453,7 +453,7 @@ func TestAServerThatRefusesEverythingLosesNothing(t *testing.T) {
 			w.setJudge(func(sentTxn) peer.Reply { return peer.Refuse(status, "M_UNKNOWN") })
 			w.box.add("a", "", 60)
 			w.run()
-			w.until("it failed many times", 20*time.Second, func() bool { return len(w.txns) >= 20 })
+			w.until("it failed many times", 20*time.Second, func() bool { return len(w.txns) >= 12 })
 			w.setJudge(nil)
 			w.until("all came", time.Minute, func() bool { return len(w.got) == 60 })
 			if !slices.Equal(w.got, ids(1, 60)) {

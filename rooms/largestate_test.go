@@ -126,11 +126,11 @@ func (c *crowded) fork(n int) (worldState, store.State) {
 	return on, c.store(c.base, events)
 }
 
-// TestForkOfALargeRoom resolves a fork into three in a room of 20,000 members and 50,000 state events, of a tenth of that
+// TestForkOfALargeRoom resolves a fork into three in a room of 20,000 members and 50,000 state events, of a fortieth of that
 // in the short form, with nothing of it in memory: the result is that of the algorithm over whole states, in a second
 // and 300 MiB.
 func TestForkOfALargeRoom(t *testing.T) {
-	members, others, limit := 2_000, 3_000, 5*time.Second
+	members, others, limit := 500, 750, 5*time.Second
 	if os.Getenv("CONCLAVE_LONG") != "" {
 		members, others, limit = 20_000, 30_000, time.Second
 	}
