@@ -69,7 +69,14 @@ func (r *Rooms) attach(ctx context.Context, ref Ref, d *detached) error {
 	if err != nil {
 		return err
 	}
-	return r.enter(ctx, ref, &entry{incoming: &incoming{event: d.event, before: d.before, send: true}, sender: sender.NID})
+	e := &entry{incoming: &incoming{event: d.event, before: d.before, send: true}, sender: sender.NID}
+	if err := r.enter(ctx, ref, e); err != nil {
+		return err
+	}
+	if e.row != nil && e.row.Flags.Has(store.FlagSoftFailed) {
+		return matrix.Forbidden("The room has changed meanwhile and does not allow this any more.")
+	}
+	return nil
 }
 
 // enter takes a finished event through the door, resolving the state outside of it as often as that is asked for.

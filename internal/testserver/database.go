@@ -13,11 +13,12 @@ import (
 )
 
 // EventIDs are the events that the server's database holds of a room, sorted, whether clients see them or not: all but
-// rejected ones and those that are only evidence. It reads beside the running server.
+// rejected ones, those that are only evidence, and those of the server itself that its room did not take, which nobody
+// else hears of. It reads beside the running server.
 func (s *Server) EventIDs(room string) []string {
 	s.t.Helper()
-	return s.read(`SELECT e.event_id FROM events e JOIN rooms r ON r.nid = e.room WHERE r.room_id = $1 AND e.flags & $2 = 0`,
-		room, int64(store.FlagRejected|store.FlagOutlier))
+	return s.read(`SELECT e.event_id FROM events e JOIN rooms r ON r.nid = e.room WHERE r.room_id = $1 AND e.flags & $2 = 0 AND e.flags & $3 <> $3`,
+		room, int64(store.FlagRejected|store.FlagOutlier), int64(store.FlagSoftFailed|store.FlagSend))
 }
 
 // Waiting are the events of a room that came and have found no place yet.
