@@ -180,16 +180,10 @@ func memory(t *testing.T, pid int) (mib int) {
 // joined waits until a user is in a room.
 func (b *bigRoom) joined(user *testserver.User) {
 	b.t.Helper()
-	for limit := time.Now().Add(15 * time.Minute); ; {
+	wait.Within(b.t, 15*time.Minute, "the join", func() bool {
 		a, err := user.Do("GET", "/joined_rooms", nil)
-		if err == nil && strings.Contains(string(a.Raw), string(b.id)) {
-			return
-		}
-		if time.Now().After(limit) {
-			b.t.Fatalf("not joined: %v", err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+		return err == nil && strings.Contains(string(a.Raw), string(b.id))
+	})
 }
 
 // usable checks that a room lives: its state is there, and what is said in it reaches the other server.

@@ -18,7 +18,13 @@ const (
 // waited for. Where something can be waited for itself, a channel is better.
 func Until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	end := time.Now().Add(patience)
+	Within(t, patience, what, holds)
+}
+
+// Within is Until for work that takes long: it is in vain only after the given time.
+func Within(t testing.TB, limit time.Duration, what string, holds func() bool) {
+	t.Helper()
+	end := time.Now().Add(limit)
 	for pause := shortest; !holds(); pause = min(2*pause, longest) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for: %s", what)
