@@ -30,17 +30,11 @@ func (s *Server) getPublicRooms(r *Request) (any, error) {
 
 // queryPublicRooms is POST /publicRooms.
 func (s *Server) queryPublicRooms(r *Request) (any, error) {
-	var body struct {
-		Limit   int                   `json:"limit"`
-		Since   string                `json:"since"`
-		Network string                `json:"third_party_instance_id"`
-		Filter  rooms.DirectoryFilter `json:"filter"`
-	}
+	var body rooms.DirectoryBody
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
-	q := rooms.DirectoryQuery{Limit: max(0, body.Limit), Since: body.Since, Network: body.Network}
-	body.Filter.Apply(&q)
+	q := body.Query()
 	return s.publicRooms(r, r.Request().URL.Query().Get("server"), q)
 }
 

@@ -43,17 +43,12 @@ func pageLimit(query url.Values) (int, error) {
 
 // queryPublicRooms is getPublicRooms with a filter.
 func (s *Server) queryPublicRooms(r *Request) (any, error) {
-	var body struct {
-		Limit   int                   `json:"limit"`
-		Since   string                `json:"since"`
-		Network string                `json:"third_party_instance_id"`
-		Filter  rooms.DirectoryFilter `json:"filter"`
-	}
+	var body rooms.DirectoryBody
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
-	q := rooms.DirectoryQuery{Limit: max(0, body.Limit), Since: body.Since, Network: body.Network, Federation: true}
-	body.Filter.Apply(&q)
+	q := body.Query()
+	q.Federation = true
 	return s.options.Rooms.Published(r.Context(), q)
 }
 

@@ -197,6 +197,21 @@ func parseDirectoryToken(text string) (t directoryToken, err error) {
 	return t, nil
 }
 
+// DirectoryBody is the body of a query for published rooms, of clients and servers alike.
+type DirectoryBody struct {
+	Limit   int             `json:"limit"`
+	Since   string          `json:"since"`
+	Network string          `json:"third_party_instance_id"`
+	Filter  DirectoryFilter `json:"filter"`
+}
+
+// Query is what the body asks for.
+func (b DirectoryBody) Query() DirectoryQuery {
+	q := DirectoryQuery{Limit: max(0, b.Limit), Since: b.Since, Network: b.Network}
+	b.Filter.Apply(&q)
+	return q
+}
+
 // DirectoryFilter is the filter object of a query for published rooms.
 type DirectoryFilter struct {
 	Search string    `json:"generic_search_term,omitempty"`
