@@ -38,7 +38,7 @@ func (s *Server) createRoom(r *Request) (any, error) {
 		Name            string                     `json:"name"`
 		Topic           string                     `json:"topic"`
 		Invite          []string                   `json:"invite"`
-		Invite3PID      []json.RawMessage          `json:"invite_3pid"`
+		Invite3PID      []addressBody              `json:"invite_3pid"`
 		Version         string                     `json:"room_version"`
 		CreationContent map[string]json.RawMessage `json:"creation_content"`
 		InitialState    []rooms.StateEvent         `json:"initial_state"`
@@ -48,9 +48,6 @@ func (s *Server) createRoom(r *Request) (any, error) {
 	}
 	if err := r.Decode(&body); err != nil {
 		return nil, err
-	}
-	if len(body.Invite3PID) > 0 {
-		return nil, matrix.Forbidden("This server invites by Matrix ID only.")
 	}
 	q := rooms.CreateRequest{
 		Creator: r.User(), Visibility: body.Visibility, Name: body.Name, Topic: body.Topic,
@@ -82,6 +79,9 @@ func (s *Server) createRoom(r *Request) (any, error) {
 		q.Invite = append(q.Invite, id)
 	}
 	var err error
+	if q.InviteAddresses, err = addressInvites(body.Invite3PID); err != nil {
+		return nil, err
+	}
 	if q.Profile, err = s.profileOf(r); err != nil {
 		return nil, err
 	}
@@ -180,16 +180,23 @@ func serverNames(via []string) (names []matrix.ServerName, err error) {
 	return names, nil
 }
 
-// memberRequest reads the body that invite, kick, ban and unban share.
+// memberBody is the body that invite, kick, ban and unban share.
+type memberBody struct {
+	UserID string `json:"user_id"`
+	Reason string `json:"reason"`
+}
+
+// memberRequest reads the body of kick, ban and unban.
 func (s *Server) memberRequest(r *Request) (rooms.MemberRequest, error) {
-	var body struct {
-		UserID string `json:"user_id"`
-		Reason string `json:"reason"`
-	}
-	q := rooms.MemberRequest{Sender: r.User()}
+	var body memberBody
 	if err := r.Decode(&body); err != nil {
-		return q, err
+		return rooms.MemberRequest{}, err
 	}
+	return body.request(r)
+}
+
+func (body *memberBody) request(r *Request) (rooms.MemberRequest, error) {
+	q := rooms.MemberRequest{Sender: r.User()}
 	if body.UserID == "" {
 		return q, matrix.MissingParam("A user_id is needed.")
 	}
@@ -202,23 +209,39 @@ func (s *Server) memberRequest(r *Request) (rooms.MemberRequest, error) {
 	return q, err
 }
 
-// inviteUser is POST /rooms/{roomId}/invite.
+// inviteUser is POST /rooms/{roomId}/invite, of a user or of an address (inviteBy3PID).
 func (s *Server) inviteUser(r *Request) (any, error) {
-	q, err := s.memberRequest(r)
+	var member memberBody
+	var address addressBody
+	if err := r.Decode(&member); err != nil {
+		return nil, err
+	}
+	if err := r.Decode(&address); err != nil {
+		return nil, err
+	}
+	if address != (addressBody{}) {
+		return nil, s.inviteBy3PID(r, member, address)
+	}
+	q, err := member.request(r)
 	if err != nil {
 		return nil, err
 	}
+	return nil, s.invite(r, q)
+}
+
+// invite invites a user, saying how a user of ours calls itself.
+func (s *Server) invite(r *Request, q rooms.MemberRequest) error {
 	if s.Rooms.Identity().IsOurs(q.Target.Server()) {
 		account, err := s.Accounts.Find(r.Ctx(), q.Target)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if q.Profile, err = s.profileFor(r, account.User); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	_, err = s.Rooms.Invite(r.Ctx(), q)
-	return nil, err
+	_, err := s.Rooms.Invite(r.Ctx(), q)
+	return err
 }
 
 // kick is POST /rooms/{roomId}/kick.

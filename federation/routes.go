@@ -5,7 +5,7 @@ import "slices"
 // Routes is the table of all operations that a Server answers, by module of the specification. Nothing is served that
 // is not here, and each row says how it is authenticated and how much of it is read.
 func Routes() []Route {
-	return slices.Concat(serverRoutes, roomRoutes, queryRoutes, directoryRoutes, spaceRoutes, keyRoutes, mediaRoutes)
+	return slices.Concat(serverRoutes, roomRoutes, queryRoutes, directoryRoutes, spaceRoutes, keyRoutes, mediaRoutes, thirdPartyRoutes)
 }
 
 var serverRoutes = []Route{

@@ -98,6 +98,11 @@ func (s *Source) Invite(ctx context.Context, invite *matrix.Event, stripped []js
 	return s.client.SendInvite(ctx, server, invite.Version(), invite.RoomID(), invite.ID(), invite.JSON(), stripped)
 }
 
+// ExchangeThirdPartyInvite implements rooms.EventSource.
+func (s *Source) ExchangeThirdPartyInvite(ctx context.Context, server matrix.ServerName, room matrix.RoomID, template []byte) error {
+	return s.client.ExchangeThirdPartyInvite(ctx, server, room, template)
+}
+
 // PolicySignature implements rooms.EventSource.
 func (s *Source) PolicySignature(ctx context.Context, server matrix.ServerName, ev *matrix.Event) ([]byte, error) {
 	return s.client.AskPolicyServerToSign(ctx, server, ev.JSON())

@@ -22,6 +22,7 @@ type CreateRequest struct {
 	Name            string
 	Topic           string
 	Invite          []matrix.UserID
+	InviteAddresses []AddressInvite // of whom only that is known; Room and Sender are filled in
 	Version         matrix.RoomVersion
 	CreationContent map[string]json.RawMessage
 	InitialState    []StateEvent
@@ -308,6 +309,14 @@ func (r *Rooms) inviteAll(ctx context.Context, ref Ref, req *CreateRequest) {
 		_, err := r.Invite(ctx, MemberRequest{Room: ref, Sender: req.Creator, Target: id, Direct: req.Direct})
 		if err != nil {
 			r.log.Warn("invitation to a new room failed", "room", ref.ID, "server", id.Server(), "err", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, inviteAddressesTime)
+	defer cancel()
+	for _, q := range req.InviteAddresses {
+		q.Room, q.Sender = ref, req.Creator
+		if err := r.inviteAddress(ctx, q, req.Direct); err != nil {
+			r.log.Warn("invitation of an address to a new room failed", "room", ref.ID, "server", q.By.Server, "err", err)
 		}
 	}
 }

@@ -19,6 +19,8 @@ type MemberRequest struct {
 	Profile Profile // of the target, where the server knows it; for joins and invitations
 	Direct  bool    // the invitation is to a direct chat
 	Txn     store.TxnKey
+
+	third json.RawMessage // third_party_invite: the invitation is made from one to an address
 }
 
 // maxReason bounds what people may say about a change of membership, in bytes.
@@ -35,6 +37,9 @@ func (q *MemberRequest) content(membership string) ([]byte, error) {
 	}
 	if q.Direct && membership == "invite" {
 		more["is_direct"] = true
+	}
+	if q.third != nil && membership == "invite" {
+		more["third_party_invite"] = q.third
 	}
 	return matrix.Encode(memberContent(membership, q.Profile, more))
 }

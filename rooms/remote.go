@@ -158,19 +158,9 @@ func (r *Rooms) inviteRemote(ctx context.Context, q MemberRequest) (matrix.Event
 	if r.source == nil {
 		return "", errNoFederation()
 	}
-	content, err := q.content("invite")
+	d, err := r.detachInvite(ctx, q)
 	if err != nil {
 		return "", err
-	}
-	key := string(q.Target)
-	d, err := r.detach(ctx, q.Room, matrix.Template{Sender: q.Sender.ID, Type: "m.room.member", StateKey: &key, Content: content})
-	if err != nil {
-		return "", err
-	}
-	if d.by != nil {
-		if d.event, err = r.recommendation(ctx, *d.by, d.event); err != nil {
-			return "", err
-		}
 	}
 	rows, err := r.strippedRows(ctx, q.Room, d.before)
 	if err != nil {
@@ -195,5 +185,34 @@ func (r *Rooms) inviteRemote(ctx context.Context, q MemberRequest) (matrix.Event
 		return "", matrix.Errorf(http.StatusBadGateway, "M_UNKNOWN", "The server of %s answered the invitation with something else.", q.Target).With(err)
 	}
 	d.event = signed
-	return signed.ID(), r.attach(ctx, q.Room, d)
+	return signed.ID(), r.attachInvite(ctx, q, d)
+}
+
+// detachInvite builds an invitation without entering it into its room, with the recommendation of the room's policy
+// server if there is one.
+func (r *Rooms) detachInvite(ctx context.Context, q MemberRequest) (*detached, error) {
+	content, err := q.content("invite")
+	if err != nil {
+		return nil, err
+	}
+	key := string(q.Target)
+	d, err := r.detach(ctx, q.Room, matrix.Template{Sender: q.Sender.ID, Type: "m.room.member", StateKey: &key, Content: content})
+	if err != nil {
+		return nil, err
+	}
+	if d.by != nil {
+		d.event, err = r.recommendation(ctx, *d.by, d.event)
+	}
+	return d, err
+}
+
+// attachInvite brings an invitation into its room. One that is made from an invitation to an address is allowed by the
+// rules whatever the user has become meanwhile; it must not put out who has joined.
+func (r *Rooms) attachInvite(ctx context.Context, q MemberRequest, d *detached) error {
+	if q.third != nil {
+		if stands, err := r.membershipOf(ctx, q.Room.NID, q.Target); err != nil || stands == store.Join {
+			return err
+		}
+	}
+	return r.attach(ctx, q.Room, d)
 }

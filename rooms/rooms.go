@@ -70,6 +70,9 @@ type Rooms struct {
 	inbound inbound
 	joining *roomSet // rooms that a join is under way to: what comes for them waits
 
+	identities IdentityServices // nil: nobody is invited by address
+	claimed    chan struct{}    // an invitation to an address can be taken up
+
 	flights  work.Flights[string, struct{}] // joins through other servers, by room and user
 	entering roomLocks                      // rooms whose beginning is being checked
 
@@ -109,6 +112,7 @@ func New(ctx context.Context, o Options) (*Rooms, error) {
 		filling:    roomLocks{held: map[store.RoomNID]chan struct{}{}},
 		entering:   roomLocks{held: map[store.RoomNID]chan struct{}{}},
 		inbound:    newInbound(),
+		claimed:    make(chan struct{}, 1),
 		joining:    &roomSet{set: map[store.RoomNID]int{}},
 		rooms:      map[store.RoomNID]*room{},
 		inFlight:   map[store.TxnKey]*unit{},

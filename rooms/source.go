@@ -33,6 +33,8 @@ type EventSource interface {
 	SendKnock(ctx context.Context, server matrix.ServerName, knock *matrix.Event) ([]json.RawMessage, error)
 	// Invite has the invitee's server sign an invitation and returns it so signed.
 	Invite(ctx context.Context, invite *matrix.Event, stripped []json.RawMessage) (json.RawMessage, error)
+	// ExchangeThirdPartyInvite asks the server of who invited an address to turn that into the invitation of a user.
+	ExchangeThirdPartyInvite(ctx context.Context, server matrix.ServerName, room matrix.RoomID, template []byte) error
 	// PolicySignature asks a policy server to recommend an event and returns its signature, unverified.
 	PolicySignature(ctx context.Context, server matrix.ServerName, ev *matrix.Event) ([]byte, error)
 	// VerifyEvents checks the signatures of all required servers, one verdict for each event.

@@ -54,12 +54,13 @@ type server struct {
 
 // remote is the part that talks with other servers.
 type remote struct {
-	policy  *federation.Policy
-	client  *federation.Client
-	keyring *federation.Keyring
-	signals *federation.Signals
-	sender  *federation.Sender
-	server  *federation.Server
+	policy     *federation.Policy
+	identities *federation.IdentityServices
+	client     *federation.Client
+	keyring    *federation.Keyring
+	signals    *federation.Signals
+	sender     *federation.Sender
+	server     *federation.Server
 }
 
 // construct builds a server over its database. Background work ends with cancel, not with ctx: what was begun is
@@ -119,9 +120,12 @@ func (s *server) reach() (*remote, error) {
 		return nil, err
 	}
 	r := &remote{policy: federation.NewPolicy(s.conf.Federation.Allow, s.conf.Federation.Deny)}
+	dialer, agent := netguard.NewDialer(s.conf.Network.AllowPrivate, nil), "Conclave/"+thisBuild().Version
 	r.client = federation.NewClient(federation.ClientOptions{
-		Identity: s.identity, Dial: netguard.NewDialer(s.conf.Network.AllowPrivate, nil).DialContext, Roots: roots, Policy: r.policy,
-		UserAgent: "Conclave/" + thisBuild().Version, Log: s.log,
+		Identity: s.identity, Dial: dialer.DialContext, Roots: roots, Policy: r.policy, UserAgent: agent, Log: s.log,
+	})
+	r.identities = federation.NewIdentityServices(federation.IdentityServicesOptions{
+		Dialer: dialer, Roots: roots, Policy: federation.NewPolicy(s.conf.Identity.Allow, s.conf.Identity.Deny), UserAgent: agent,
 	})
 	notaries := make([]matrix.ServerName, len(s.conf.Federation.Notaries))
 	for i, name := range s.conf.Federation.Notaries {
@@ -167,7 +171,9 @@ func (s *server) domains(ctx context.Context) (err error) {
 		if err := s.rooms.Resume(ctx); err != nil {
 			return err
 		}
+		s.rooms.SetIdentityServices(s.remote.identities)
 		s.work.Go("joins", s.rooms.RunJoins)
+		s.work.Go("invitations to addresses", s.rooms.RunClaims)
 	}
 	s.work.Go("departures", s.rooms.RunDepartures)
 	s.accounts = accounts.New(accounts.Options{DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log})

@@ -33,6 +33,7 @@ type Config struct {
 	RateLimits     RateLimits     `key:"rate_limits" doc:"Limits on requests per user and address."`
 	Email          Email          `key:"email" doc:"Outgoing mail."`
 	Federation     Federation     `key:"federation" doc:"Talking to other Matrix servers."`
+	Identity       Identity       `key:"identity_servers" doc:"Identity servers: they tell which user an e-mail address or telephone number belongs to. Users of this server name one when they invite by address."`
 	Network        Network        `key:"network" doc:"What outgoing connections may reach."`
 	Media          Media          `key:"media" doc:"Uploaded files."`
 	Presence       Presence       `key:"presence" doc:"Whether people are online."`
@@ -111,6 +112,12 @@ type Federation struct {
 
 	Notaries           []string `key:"notaries" doc:"Servers that are asked, in this order, for the keys of servers that do not answer. Their answers count only with the signature of the server in question."`
 	RequireDestination bool     `key:"require_destination" default:"true" doc:"Requests of other servers must say that they are for this one. False also lets in what very old servers sign, which somebody else may have been sent."`
+}
+
+// Identity says which identity servers may be asked.
+type Identity struct {
+	Allow []string `key:"allow" doc:"If not empty, only these servers; * stands for any run of characters."`
+	Deny  []string `key:"deny" doc:"Never these servers, whatever allow says; [\"*\"] lets nobody invite by address."`
 }
 
 // Network limits outgoing connections.

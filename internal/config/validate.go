@@ -180,7 +180,8 @@ func (c *Config) checkMedia() error {
 }
 
 func (c *Config) checkFederation() error {
-	for key, list := range map[string][]string{"federation.allow": c.Federation.Allow, "federation.deny": c.Federation.Deny, "federation.notaries": c.Federation.Notaries} {
+	for key, list := range map[string][]string{"federation.allow": c.Federation.Allow, "federation.deny": c.Federation.Deny, "federation.notaries": c.Federation.Notaries,
+		"identity_servers.allow": c.Identity.Allow, "identity_servers.deny": c.Identity.Deny} {
 		for _, name := range list {
 			if name == "" || len(name) > 255 || strings.ContainsAny(name, "/ @") || key == "federation.notaries" && strings.ContainsAny(name, "*?") {
 				return c.errorf(key, "%q is not a server name", name)

@@ -7,6 +7,7 @@ type JobKind string
 const (
 	JobDepart JobKind = "depart" // a user ID: its account was closed, and it is to leave its rooms
 	JobJoin   JobKind = "join"   // a room ID and a user ID, with a blank between: the user joins through another server
+	JobClaim  JobKind = "claim"  // a room ID, a user ID and a token: the user has an address that was invited to the room
 )
 
 // Job is work that outlives its request, leased by whoever does it.
@@ -19,8 +20,20 @@ type Job struct {
 
 // AddJob notes work that is due at a time (ms), unless it is noted already.
 func (tx *Tx) AddJob(kind JobKind, key string, due int64) error {
-	_, err := tx.Exec(`INSERT INTO jobs (kind, key, due) VALUES ($1, $2, $3) ON CONFLICT (kind, key) DO NOTHING`, string(kind), key, due)
+	return tx.NoteJob(Job{Kind: kind, Key: key}, due)
+}
+
+// NoteJob is AddJob for work whose cursor says what is to be done.
+func (tx *Tx) NoteJob(j Job, due int64) error {
+	_, err := tx.Exec(`INSERT INTO jobs (kind, key, due, cursor) VALUES ($1, $2, $3, $4) ON CONFLICT (kind, key) DO NOTHING`,
+		string(j.Kind), j.Key, due, j.Cursor)
 	return err
+}
+
+// CountJobs counts the jobs of a kind, up to a number that is enough to know.
+func (tx *Tx) CountJobs(kind JobKind, most int) (n int, err error) {
+	_, err = tx.QueryRow(`SELECT count(*) FROM (SELECT 1 FROM jobs WHERE kind = $1 LIMIT $2) AS found`, string(kind), most).Scan(&n)
+	return n, err
 }
 
 // TakeJob notes a job and takes it at once. One that is noted under this key already is taken as it stands; nil if

@@ -1,0 +1,104 @@
+package federation_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"conclave/internal/testserver"
+	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/wait"
+)
+
+// by is how a client invites an address.
+func by(s *peer.IdentityServer, address string) testserver.JSON {
+	return testserver.JSON{"id_server": string(s.Name), "id_access_token": s.Token, "medium": "email", "address": address}
+}
+
+func federationOf(s *testserver.Server) peer.Target {
+	return peer.Target{Server: s.Name, URL: "https://" + string(s.Name)}
+}
+
+// offers are the tokens of the invitations to addresses in a room.
+func offers(t *testing.T, u *testserver.User, room string) map[string]testserver.JSON {
+	t.Helper()
+	var state []testserver.JSON
+	if err := json.Unmarshal(u.Must("GET", testserver.Path("rooms", room, "state"), nil).Raw, &state); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]testserver.JSON{}
+	for _, e := range state {
+		if e["type"] == "m.room.third_party_invite" {
+			found[e["state_key"].(string)], _ = e["content"].(testserver.JSON)
+		}
+	}
+	return found
+}
+
+// TestInvitationsByAddress has alice invite people of whom she knows only addresses: one that is bound already, one that
+// its owner binds on another server, one that its owner binds on hers.
+func TestInvitationsByAddress(t *testing.T) {
+	eachTwo(t, func(w *two) {
+		proof.Of(t, "RM-10", "ID-12")
+		id := peer.NewIdentityServer(t, w.a.CA)
+		invite := func(room, address string) {
+			t.Helper()
+			w.alice.Must("POST", testserver.Path("rooms", room, "invite"), by(id, address))
+		}
+		// Bound: the invitation is as any other. The address is written as its owner does not.
+		id.Knows("email", "strauss@example.com", w.bob.ID)
+		known := w.alice.CreateRoom(testserver.JSON{})
+		invite(known, "Strauß@EXAMPLE.com")
+		w.bob.SyncUntil("", "the invitation", section("invite", known))
+		if n := len(id.Calls("/_matrix/identity/v2/store-invite")); n != 0 || len(offers(t, w.alice, known)) != 0 {
+			t.Errorf("%d invitations were left for an address that is bound", n)
+		}
+
+		// Bound later, on the other server.
+		room := w.alice.CreateRoom(testserver.JSON{"name": "By address", "invite_3pid": []testserver.JSON{by(id, "Bob@Example.com")}})
+		kept := map[string]any{}
+		id.WaitCalls(t, "/_matrix/identity/v2/store-invite", 1)[0].JSON(t, &kept)
+		if kept["address"] != "bob@example.com" || kept["sender"] != w.alice.ID || kept["room_id"] != room || kept["room_name"] != "By address" {
+			t.Errorf("the identity server is told %v", kept)
+		}
+		left := offers(t, w.alice, room)
+		if len(left) != 1 {
+			t.Fatalf("invitations left in the room: %v", left)
+		}
+		if a := id.Tell(t, federationOf(w.b), id.Binding("bob@example.com", w.bob.ID)); a.Status != 200 {
+			t.Fatalf("the notice of the binding: %d %s", a.Status, a.Body)
+		}
+		w.bob.SyncUntil("", "the invitation", section("invite", room))
+		for token, offer := range left {
+			third := testserver.At(w.stands(w.alice, room, w.bob.ID, "invite"), "third_party_invite")
+			if testserver.At(third, "signed", "token") != token || testserver.At(third, "display_name") != offer["display_name"] {
+				t.Errorf("the invitation says %v, the one by address %v", third, offer)
+			}
+		}
+		if len(id.Calls("/_matrix/identity/v2/pubkey/ephemeral/isvalid")) != 1 {
+			t.Error("alice's server has not asked whether the key is good")
+		}
+		w.bob.Join(room, string(w.a.Name))
+		w.eventuallyMembers(w.alice, room, w.alice.ID, w.bob.ID)
+
+		// Bound later, on the server of who invited; and on one that is in the room, but not the inviter's.
+		carol, dora := w.a.Register("carol"), w.b.Register("dora")
+		invite(room, "carol@example.com")
+		invite(room, "dora@example.com")
+		for user, at := range map[*testserver.User]*testserver.Server{carol: w.a, dora: w.b} {
+			wait.Until(t, "the invitation by address at "+string(at.Name), func() bool { return len(offers(t, w.bob, room)) == 3 })
+			name := map[*testserver.User]string{carol: "carol", dora: "dora"}[user]
+			if a := id.Tell(t, federationOf(at), id.Binding(name+"@example.com", user.ID)); a.Status != 200 {
+				t.Fatalf("the notice of %s's binding: %d %s", name, a.Status, a.Body)
+			}
+			user.SyncUntil("", "the invitation", section("invite", room))
+			user.Join(room)
+		}
+		w.eventuallyMembers(w.alice, room, w.alice.ID, w.bob.ID, carol.ID, dora.ID)
+		w.eventuallyMembers(w.bob, room, w.alice.ID, w.bob.ID, carol.ID, dora.ID)
+		// Dora's server was in the room, so that nobody had to ask for her, and hers may not ask about the key.
+		if n := len(id.Calls("/_matrix/identity/v2/pubkey/ephemeral/isvalid")); n != 2 {
+			t.Errorf("asked %d times whether a key is good, want for bob and carol", n)
+		}
+	})
+}
