@@ -186,6 +186,7 @@ func (r *Rooms) write(ctx context.Context, rm *room, d *draft, units []*unit) (a
 	var known *store.KnownTxns
 	switch {
 	case err == nil:
+		r.meetWaiting(ctx, rm.ref, d.out.Redactions)
 		r.committed(rm, d, units)
 		return nil
 	case errors.As(err, &known):
@@ -252,7 +253,7 @@ func (r *Rooms) committed(rm *room, d *draft, units []*unit) {
 	r.cache.events.fill(d.since, d.out.Events...)
 	r.cache.events.fill(d.since, d.out.Aside...)
 	h := d.head
-	if changed := changedRows(d.out.Replaced, d.out.Redactions); len(changed) > 0 {
+	if changed := append(changedRows(d.out.Replaced, d.out.Redactions), d.out.Released...); len(changed) > 0 {
 		r.cache.events.changed(changed...)
 		h.auth = map[authrules.StateKey]*store.EventRow{} // what it remembers may be among them
 	}

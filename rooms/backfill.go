@@ -191,6 +191,9 @@ func (h *history) place(ctx context.Context, a *arrival, before store.State, ref
 	after := before
 	row := &store.EventRow{Room: h.ref.NID, Sender: sender.NID, Event: ev, After: &after}
 	if held := a.rows[ev.ID()]; held != nil {
+		if err := stayRedacted(row, held); err != nil {
+			return err
+		}
 		row.NID = held.NID
 		h.replaced = append(h.replaced, held.NID)
 	} else {
@@ -234,7 +237,7 @@ func (h *history) write(ctx context.Context) error {
 	for _, row := range h.rows {
 		rows = append(rows, row)
 	}
-	mayRedact, err := h.redactors(ctx)
+	m, err := h.r.meeting(ctx, h.ref)
 	if err != nil {
 		return err
 	}
@@ -249,7 +252,7 @@ func (h *history) write(ctx context.Context) error {
 		if err := tx.Evidence(rows, h.replaced); err != nil {
 			return err
 		}
-		if err := h.effects(tx, mayRedact); err != nil {
+		if err := h.effects(tx, m); err != nil {
 			return err
 		}
 		if err := tx.CloseGaps(h.ref.NID, h.closed); err != nil {
@@ -260,69 +263,34 @@ func (h *history) write(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("writing history of room %s: %w", h.ref.ID, err)
 	}
-	return nil
-}
-
-// redactors says which redactions count: those by the target's own server, and those by who has the power now.
-func (h *history) redactors(ctx context.Context) (func(by, target *matrix.Event) bool, error) {
-	state, err := h.r.CurrentState(ctx, h.ref.NID)
-	if err != nil {
-		return nil, err
+	ids := make([]matrix.EventID, len(h.placed))
+	for i, row := range h.placed {
+		ids[i] = row.Event.ID()
 	}
-	levels, err := h.r.levelsAt(ctx, h.ref, state)
-	return func(by, target *matrix.Event) bool {
-		return target.Type() != "m.room.create" &&
-			(by.Sender().Server() == target.Sender().Server() || levels.UserLevel(by.Sender()) >= levels.Redact)
-	}, err
+	return h.r.meet(ctx, h.ref, ids)
 }
 
 // effects notes the relations of the piece and lets redactions take effect in both directions: those of the piece, and
 // those that came before their targets.
-func (h *history) effects(tx *store.Tx, may func(by, target *matrix.Event) bool) error {
+func (h *history) effects(tx *store.Tx, m *meeting) error {
 	var relations []store.Relation
-	var redactions []store.Redaction
-	redact := func(by *store.EventRow, target *store.EventRow) error {
-		if !may(by.Event, target.Event) {
-			return nil
-		}
-		text, err := redactedText(target)
-		if err == nil {
-			redactions = append(redactions, store.Redaction{Target: target.Event.ID(), TargetNID: target.NID, By: by.NID, JSON: text})
-		}
-		return err
-	}
+	m.begin()
 	for _, row := range h.placed {
 		if relType, target, ok := relation(row.Event); ok {
 			relations = append(relations, store.Relation{Target: target, RelType: relType, Event: row.NID})
 		}
-		by, err := tx.RedactionOf(h.ref.NID, row.Event.ID())
-		if err != nil {
+		if err := m.target(tx, row); err != nil {
 			return err
 		}
-		if by != nil {
-			if err := redact(by, row); err != nil {
-				return err
-			}
-		}
-		id, ok := row.Event.Redacts()
-		if !ok {
-			continue
-		}
-		target, err := tx.EventInRoom(h.ref.NID, id)
-		if err != nil {
-			return err
-		}
-		if target == nil {
-			redactions = append(redactions, store.Redaction{Target: id, By: row.NID})
-		} else if err := redact(row, target); err != nil {
+		if err := m.redaction(tx, row); err != nil {
 			return err
 		}
 	}
 	if err := tx.Relate(h.ref.NID, relations); err != nil {
 		return err
 	}
-	tx.AfterCommit(func() { h.r.cache.events.changed(changedRows(h.replaced, redactions)...) })
-	return tx.Redact(h.ref.NID, redactions)
+	tx.AfterCommit(func() { h.r.cache.events.changed(h.replaced...) })
+	return m.write(tx)
 }
 
 // roomLocks let one at a time do something in a room.

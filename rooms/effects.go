@@ -62,32 +62,6 @@ func (d *draft) known(ctx context.Context, id matrix.EventID) (*store.EventRow, 
 	return row, err
 }
 
-// mayRedact refuses a redaction of ours whose target we hold and whose sender may not redact it: the sender may
-// remove own events, and others' with the room's power to redact. (The rules of versions 1 and 2 say so themselves.)
-func (d *draft) mayRedact(ctx context.Context, ev *matrix.Event) error {
-	target, ok := ev.Redacts()
-	if !ok {
-		return matrix.MissingParam("A redaction names the event that it redacts.")
-	}
-	row, err := d.known(ctx, target)
-	if err != nil || row == nil || row.Event.Sender() == ev.Sender() {
-		return err
-	}
-	allowed, err := d.hasRedactPower(ctx, ev.Sender())
-	if err == nil && !allowed {
-		err = matrix.Forbidden("You may only remove your own messages in this room.")
-	}
-	return err
-}
-
-func (d *draft) hasRedactPower(ctx context.Context, user matrix.UserID) (bool, error) {
-	levels, err := d.levels(ctx)
-	if err != nil {
-		return false, err
-	}
-	return levels.UserLevel(user) >= levels.Redact, nil
-}
-
 // levels are the power levels in force at the draft's head.
 func (d *draft) levels(ctx context.Context) (authrules.Levels, error) {
 	state, _, err := d.authState(ctx, []authrules.StateKey{{Type: "m.room.create"}, {Type: "m.room.power_levels"}})
@@ -95,91 +69,6 @@ func (d *draft) levels(ctx context.Context) (authrules.Levels, error) {
 		return authrules.Levels{}, err
 	}
 	return authrules.LevelsOf(d.ref.Version, state), nil
-}
-
-// redactions lets a redaction take effect on its target, and a target be redacted by a redaction that came before it.
-// From room version 3 a redaction counts if its sender's server is the target's or its sender has the power
-// (spec: "Handling redactions").
-func (d *draft) redactions(ctx context.Context, row *store.EventRow) error {
-	if row.Event.Type() != "m.room.redaction" {
-		return nil
-	}
-	id, ok := row.Event.Redacts()
-	if !ok {
-		return nil
-	}
-	red := store.Redaction{Target: id, By: row.NID}
-	target, err := d.known(ctx, id)
-	if err != nil {
-		return err
-	}
-	if target != nil {
-		ok, err := d.redactionCounts(ctx, row.Event, target.Event)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return nil
-		}
-		if red.JSON, err = redactedText(target); err != nil {
-			return err
-		}
-		red.TargetNID = target.NID
-	}
-	d.out.Redactions = append(d.out.Redactions, red)
-	return nil
-}
-
-// redactedBefore lets a redaction take effect that came before its target.
-func (d *draft) redactedBefore(ctx context.Context, row *store.EventRow) error {
-	by, err := d.redactionOf(ctx, row.Event.ID())
-	if err != nil || by == nil {
-		return err
-	}
-	counts, err := d.redactionCounts(ctx, by.Event, row.Event)
-	if err != nil || !counts {
-		return err
-	}
-	if row.Event, err = row.Event.Redacted(); err == nil {
-		row.Flags |= store.FlagRedacted
-	}
-	return err
-}
-
-// redactionOf finds a redaction that waits for an event: one of this group, or one that is held.
-func (d *draft) redactionOf(ctx context.Context, id matrix.EventID) (by *store.EventRow, err error) {
-	for _, red := range d.out.Redactions {
-		if red.Target == id && red.TargetNID == 0 {
-			return d.rows[red.By], nil
-		}
-	}
-	if !d.redacted[id] {
-		return nil, nil
-	}
-	err = d.r.db.Read(ctx, func(tx *store.Tx) (err error) {
-		by, err = tx.RedactionOf(d.ref.NID, id)
-		return err
-	})
-	return by, err
-}
-
-// redactionCounts says whether a redaction may take effect on a target of the same room.
-func (d *draft) redactionCounts(ctx context.Context, redaction, target *matrix.Event) (bool, error) {
-	if target.Type() == "m.room.create" {
-		return false, nil // its redaction would keep everything anyway, and nothing may touch a room's root
-	}
-	if redaction.Sender().Server() == target.Sender().Server() {
-		return true, nil
-	}
-	return d.hasRedactPower(ctx, redaction.Sender())
-}
-
-func redactedText(target *store.EventRow) ([]byte, error) {
-	ev, err := target.Event.Redacted()
-	if err != nil {
-		return nil, err
-	}
-	return ev.JSON(), nil
 }
 
 // count carries the running numbers of law 6 on to the event's row.

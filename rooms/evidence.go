@@ -128,6 +128,9 @@ func (w *weighing) store(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("storing evidence of room %s: %w", w.ref.ID, err)
 		}
+		if err := w.r.meet(ctx, w.ref, ids); err != nil { // nobody is shown any of it yet
+			return err
+		}
 	}
 	return nil
 }

@@ -65,9 +65,9 @@ func (d *draft) prepareIncoming(ctx context.Context, e *entry) error {
 	if in.late {
 		d.out.Filled = append(d.out.Filled, in.event.ID())
 	}
+	allowed := true
 	if d.head.nid != 0 && !in.anew {
-		allowed, err := d.allowsNow(ctx, in.event)
-		if err != nil {
+		if allowed, err = d.allowsNow(ctx, in.event); err != nil {
 			return err
 		}
 		if allowed {
@@ -75,9 +75,12 @@ func (d *draft) prepareIncoming(ctx context.Context, e *entry) error {
 				return err
 			}
 		}
-		if !allowed {
-			return d.setAside(ctx, e, row, in.before)
-		}
+	}
+	if err := d.redactedBefore(ctx, row, allowed && d.head.nid != 0 && !in.anew); err != nil {
+		return err
+	}
+	if !allowed {
+		return d.setAside(ctx, e, row, in.before)
 	}
 	return d.place(ctx, e, row, in.before)
 }

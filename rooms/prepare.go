@@ -106,6 +106,9 @@ func (d *draft) prepareContained(ctx context.Context, u *unit) (err error) {
 func (d *draft) newRow(e *entry, ev *matrix.Event, held *store.EventRow) (*store.EventRow, error) {
 	row := &store.EventRow{Room: d.ref.NID, Sender: e.sender, Event: ev}
 	if held != nil {
+		if err := stayRedacted(row, held); err != nil {
+			return nil, err
+		}
 		row.NID = held.NID
 		d.out.Replaced = append(d.out.Replaced, held.NID)
 	} else {
@@ -154,13 +157,8 @@ func (d *draft) place(ctx context.Context, e *entry, row *store.EventRow, before
 	if err := d.relate(ctx, row); err != nil {
 		return err
 	}
-	if err := d.redactions(ctx, row); err != nil {
+	if err := d.redact(ctx, e, row); err != nil {
 		return err
-	}
-	if e.incoming != nil {
-		if err := d.redactedBefore(ctx, row); err != nil {
-			return err
-		}
 	}
 	d.head.nid = row.NID
 	return d.count(ctx, row)

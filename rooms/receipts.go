@@ -60,7 +60,7 @@ func (r *Rooms) RemoteReceipt(ctx context.Context, ref Ref, receipt store.Receip
 	switch {
 	case err != nil:
 		return nil, err
-	case row == nil || !row.Visible() && !settled(row):
+	case row == nil || !row.Visible() && (!settled(row) || row.Flags.Has(store.FlagHeld)):
 		return func(tx *store.Tx) error {
 			tx.AfterCommit(func() { r.wake(ref) }) // the event may have come while nobody knew of its receipt
 			return tx.KeepReceipt(receipt, r.now(), store.MaxEarlyReceipts)

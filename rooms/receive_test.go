@@ -341,23 +341,6 @@ func TestStagedSurvivesRestart(t *testing.T) {
 	}
 }
 
-func TestRedactionBeforeItsTarget(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, 11)
-		n := newNode(t, db, w)
-		ref := n.join()
-		root := w.tip
-		secret := w.sayAfter(bob, "secret", root)
-		redaction := w.on(event{sender: alice, typ: "m.room.redaction", content: map[string]any{"redacts": secret.ID()}, prev: []matrix.EventID{root}})
-		n.bring(redaction)
-		n.bring(secret)
-		row := n.row(ref, secret.ID())
-		if row == nil || !row.Flags.Has(store.FlagRedacted) || strings.Contains(string(row.Event.JSON()), "secret") {
-			t.Errorf("%+v", row)
-		}
-	})
-}
-
 // TestAnyOrder lets the events of small random graphs come in any order and in any portions: the room ends in the state
 // that the graph has, whatever came first.
 func TestAnyOrder(t *testing.T) {

@@ -19,11 +19,12 @@ type Append struct {
 	Makes      *NewRoom
 	Events     []*EventRow // in their order; Append gives them their positions
 	Aside      []*EventRow // events without a position: soft-failed
-	Replaced   []EventNID  // outliers that stand among Events or Aside now
+	Replaced   []EventNID  // what stands among Events or Aside now: outliers, and redactions that were held back
 	Nodes      []Node
 	Members    []MemberChange
 	Txns       []Txn
 	Redactions []Redaction
+	Released   []EventNID // redactions that were held back until now and stay where they are
 	Relations  []Relation
 	Gaps       []Gap            // what events of this group follow and is not held
 	Filled     []matrix.EventID // events of this group that something was waiting for

@@ -216,6 +216,9 @@ func (w *appendWork) writeRedactions(b *Batch) {
 				b.Exec(`UPDATE events SET json = $3, flags = flags | $4 WHERE nid = $1 AND room = $2`, r.TargetNID, a.Room, string(r.JSON), int64(FlagRedacted))
 			}
 		}
+		if len(a.Released) > 0 {
+			b.Exec(`UPDATE events SET flags = flags & $2 WHERE room = $1 AND nid IN ({ids $3})`, a.Room, int64(^FlagHeld), int64s(a.Released))
+		}
 	}
 }
 

@@ -77,14 +77,14 @@ func (tx *Tx) KeepReceipt(r Receipt, now time.Time, most int) error {
 func (tx *Tx) RipeReceipts(room RoomNID, each func(Receipt)) error {
 	return tx.Query(`SELECT x.member, x.kind, x.thread, x.event_id, x.ts, e.pos, e.sub, e.flags FROM early_receipts x
 		JOIN events e ON e.room = x.room AND e.event_id = x.event_id
-		WHERE x.room = $1 AND (e.pos IS NOT NULL OR e.flags & $2 <> 0)`, func(row *Row) error {
+		WHERE x.room = $1 AND (e.pos IS NOT NULL AND (e.flags & $3) = 0 OR (e.flags & $2) <> 0)`, func(row *Row) error {
 		r := Receipt{Room: room, User: UserNID(row.Int64(0)), Kind: ReceiptKind(row.Int64(1)), Thread: row.Text(2), Event: matrix.EventID(row.Text(3)), TS: row.Int64(4)}
 		if e := (&EventRow{Pos: Pos(row.Int64(5)), Sub: row.Int64(6), Flags: EventFlags(row.Int64(7))}); e.Visible() {
 			r.Place = e.ReceiptPlace()
 		}
 		each(r)
 		return nil
-	}, room, int64(FlagRejected|FlagSoftFailed))
+	}, room, int64(FlagRejected|FlagSoftFailed), int64(FlagHeld))
 }
 
 // DropEarly removes a receipt that waits no longer. One that has taken its place meanwhile stays.

@@ -166,11 +166,6 @@ func (tx *Tx) Heads(rooms []RoomNID, at Pos, each func(*EventRow)) error {
 	})
 }
 
-// RedactionOf is the redaction in force on an event, nil if there is none.
-func (tx *Tx) RedactionOf(room RoomNID, target matrix.EventID) (*EventRow, error) {
-	return tx.event(selectEvents+`WHERE e.nid = (SELECT min(redaction) FROM redactions WHERE room = $1 AND target = $2)`, room, string(target))
-}
-
 // Related reads the events that relate to an event with a relation type, oldest first.
 func (tx *Tx) Related(room RoomNID, target matrix.EventID, relType string, limit int) ([]*EventRow, error) {
 	var rows []*EventRow

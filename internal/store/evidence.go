@@ -77,16 +77,6 @@ func (tx *Tx) Awaited(room RoomNID, ids []matrix.EventID, each func(matrix.Event
 	})
 }
 
-// Redacted finds for which of some events redactions are known, in force or waiting for them.
-func (tx *Tx) Redacted(room RoomNID, ids []matrix.EventID, each func(matrix.EventID)) error {
-	return chunks(ids, func(part []matrix.EventID) error {
-		return tx.Query(`SELECT DISTINCT target FROM redactions WHERE room = $1 AND target IN ({texts $2})`, func(r *Row) error {
-			each(matrix.EventID(r.Text(0)))
-			return nil
-		}, room, texts(part))
-	})
-}
-
 // NewestGap finds the latest event in a stretch of a room's timeline, after lo and up to hi, of whose parents some are
 // missing, and which; nil if the stretch is whole.
 func (tx *Tx) NewestGap(room RoomNID, lo, hi Place) (row *EventRow, missing []matrix.EventID, err error) {
@@ -115,24 +105,6 @@ func (tx *Tx) OldestSub(room RoomNID, pos Pos) (sub int64, err error) {
 // Relate notes relations of events.
 func (tx *Tx) Relate(room RoomNID, relations []Relation) error {
 	return tx.InsertRows(relationInsert(relations, func(int) RoomNID { return room }))
-}
-
-// Redact notes redactions and puts the redacted text in the place of their targets' own, for good.
-func (tx *Tx) Redact(room RoomNID, redactions []Redaction) error {
-	for _, r := range redactions {
-		if _, err := tx.Exec(`INSERT INTO redactions (room, target, redaction) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
-			room, string(r.Target), r.By); err != nil {
-			return err
-		}
-		if r.TargetNID == 0 {
-			continue
-		}
-		if _, err := tx.Exec(`UPDATE events SET json = $3, flags = flags | $4 WHERE nid = $1 AND room = $2`,
-			r.TargetNID, room, string(r.JSON), int64(FlagRedacted)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // ClearStripped forgets what an invitation came with, once the room itself is here.

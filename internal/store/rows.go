@@ -57,6 +57,7 @@ const (
 	FlagRedacted                          // its text is the redacted form
 	FlagOutlier                           // held as evidence; the state at it is not known
 	FlagSend                              // ours to send to other servers: our users', and what we accepted for others' users
+	FlagHeld                              // a redaction that clients are not shown: its target is not here, or it may not redact that
 )
 
 // Has reports whether all of bits are set.
@@ -125,7 +126,7 @@ func (e *EventRow) Live() bool { return e.Pos > 0 && e.Sub == 0 }
 
 // Visible reports whether the event may be shown to clients at all.
 func (e *EventRow) Visible() bool {
-	return e.Pos > 0 && e.Flags&(FlagRejected|FlagSoftFailed|FlagOutlier) == 0
+	return e.Pos > 0 && e.Flags&(FlagRejected|FlagSoftFailed|FlagOutlier|FlagHeld) == 0
 }
 
 // ReceiptPlace is how far a receipt for the event goes. History stands before the event whose position it shares.

@@ -32,7 +32,7 @@ CREATE TABLE events (
   depth        BIGINT NOT NULL,
   ts           BIGINT NOT NULL,             -- origin_server_ts, ms
   flags        SMALLINT NOT NULL DEFAULT 0, -- 1 state event, 2 rejected, 4 soft-failed, 8 redacted, 16 outlier,
-                                            -- 32 ours to send to other servers
+                                            -- 32 ours to send to other servers, 64 a redaction held back from clients
   state_before {bytes},                     -- the state before it; absent if the same as after it
   state_after  {bytes},                     -- the state after it; absent for outliers
   state_head   {bytes},                     -- the room's current state once it was in; absent if the same as state_after
@@ -97,7 +97,7 @@ CREATE TABLE txns (
 ){norowid};
 CREATE INDEX txns_event ON txns (event) WHERE event <> 0;
 
--- Redactions in force or waiting for their target.
+-- Redactions in force or waiting for their target. One that waits is held back, from room version 3.
 CREATE TABLE redactions (
   room      BIGINT NOT NULL,
   target    {text} NOT NULL,
