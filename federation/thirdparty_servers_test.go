@@ -2,6 +2,7 @@ package federation_test
 
 import (
 	"encoding/json"
+	"net/url"
 	"testing"
 
 	"conclave/internal/testserver"
@@ -81,12 +82,25 @@ func TestInvitationsByAddress(t *testing.T) {
 		w.bob.Join(room, string(w.a.Name))
 		w.eventuallyMembers(w.alice, room, w.alice.ID, w.bob.ID)
 
+		// Shown by its owner, who joins with it.
+		erin := w.b.Register("erin")
+		invite(room, "erin@example.com")
+		notice := id.Binding("erin@example.com", erin.ID)
+		shown, _ := notice["invites"].([]any)[0].(map[string]any)["signed"].(map[string]any)
+		shown["sender"] = w.alice.ID
+		id.Sign(shown, 1)
+		other := w.alice.CreateRoom(testserver.JSON{})
+		wait.Until(t, "erin's invitation by address at the other server", func() bool { return len(offers(t, w.bob, room)) == 2 })
+		erin.Refused(403, "M_FORBIDDEN", "POST", testserver.Path("rooms", other, "join")+"?via="+url.QueryEscape(string(w.a.Name)), testserver.JSON{"third_party_signed": shown})
+		erin.Must("POST", testserver.Path("rooms", room, "join"), testserver.JSON{"third_party_signed": shown})
+		w.stands(w.alice, room, erin.ID, "join")
+
 		// Bound later, on the server of who invited; and on one that is in the room, but not the inviter's.
 		carol, dora := w.a.Register("carol"), w.b.Register("dora")
 		invite(room, "carol@example.com")
 		invite(room, "dora@example.com")
 		for user, at := range map[*testserver.User]*testserver.Server{carol: w.a, dora: w.b} {
-			wait.Until(t, "the invitation by address at "+string(at.Name), func() bool { return len(offers(t, w.bob, room)) == 3 })
+			wait.Until(t, "the invitation by address at "+string(at.Name), func() bool { return len(offers(t, w.bob, room)) == 4 })
 			name := map[*testserver.User]string{carol: "carol", dora: "dora"}[user]
 			if a := id.Tell(t, federationOf(at), id.Binding(name+"@example.com", user.ID)); a.Status != 200 {
 				t.Fatalf("the notice of %s's binding: %d %s", name, a.Status, a.Body)
@@ -94,9 +108,9 @@ func TestInvitationsByAddress(t *testing.T) {
 			user.SyncUntil("", "the invitation", section("invite", room))
 			user.Join(room)
 		}
-		w.eventuallyMembers(w.alice, room, w.alice.ID, w.bob.ID, carol.ID, dora.ID)
-		w.eventuallyMembers(w.bob, room, w.alice.ID, w.bob.ID, carol.ID, dora.ID)
-		// Dora's server was in the room, so that nobody had to ask for her, and hers may not ask about the key.
+		w.eventuallyMembers(w.alice, room, w.alice.ID, w.bob.ID, carol.ID, dora.ID, erin.ID)
+		w.eventuallyMembers(w.bob, room, w.alice.ID, w.bob.ID, carol.ID, dora.ID, erin.ID)
+		// The server of dora and erin was in the room by then, so that it did without the other, and may not ask about the key.
 		if n := len(id.Calls("/_matrix/identity/v2/pubkey/ephemeral/isvalid")); n != 2 {
 			t.Errorf("asked %d times whether a key is good, want for bob and carol", n)
 		}

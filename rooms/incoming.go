@@ -22,6 +22,7 @@ type incoming struct {
 	follows []matrix.EventID // what it follows, also through events that are not part of the present; prev_events if nil
 	missing []matrix.EventID // which of its parents we do not hold
 	send    bool             // it is ours to send to the other servers
+	back    bool             // with send: also to its sender's server, which did not make it
 	asked   bool             // the room's policy server was asked about it
 }
 
@@ -58,6 +59,9 @@ func (d *draft) prepareIncoming(ctx context.Context, e *entry) error {
 	}
 	if in.send {
 		row.Flags |= store.FlagSend
+	}
+	if in.back {
+		row.Flags |= store.FlagSendBack
 	}
 	for _, id := range in.missing {
 		d.out.Gaps = append(d.out.Gaps, store.Gap{Room: d.ref.NID, Event: row.NID, Missing: id})

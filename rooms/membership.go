@@ -250,12 +250,17 @@ type JoinRequest struct {
 	Profile Profile
 	Reason  string
 	Via     []matrix.ServerName // servers that may know the room
-	Signed  json.RawMessage     // third_party_signed, passed on as it is
+	Signed  json.RawMessage     // third_party_signed: shows that an address that was invited is the user's
 }
 
 // Join brings a user into a room: by the door if the room is here, through another server if it is not, or if only
 // another server may let the user in.
 func (r *Rooms) Join(ctx context.Context, q JoinRequest) error {
+	if len(q.Signed) > 0 {
+		if err := r.present(ctx, &q); err != nil {
+			return err
+		}
+	}
 	ref, err := r.Lookup(ctx, q.Room)
 	var unknown *matrix.Error
 	if errors.As(err, &unknown) && unknown.Code == "M_NOT_FOUND" {

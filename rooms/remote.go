@@ -69,7 +69,8 @@ func (r *Rooms) attach(ctx context.Context, ref Ref, d *detached) error {
 	if err != nil {
 		return err
 	}
-	e := &entry{incoming: &incoming{event: d.event, before: d.before, send: true}, sender: sender.NID}
+	back := !r.own.IsOurs(d.event.Sender().Server()) // made in the name of who invited an address
+	e := &entry{incoming: &incoming{event: d.event, before: d.before, send: true, back: back}, sender: sender.NID}
 	if err := r.enter(ctx, ref, e); err != nil {
 		return err
 	}

@@ -167,7 +167,10 @@ func (r *Rooms) claim(ctx context.Context, c Claim) error {
 		return err
 	}
 	if here {
-		return r.redeem(ctx, *ref, c)
+		err := r.redeem(ctx, *ref, c)
+		if !errors.Is(err, errNoOffer) || r.own.IsOurs(c.Sender.Server()) {
+			return err
+		} // it may be on its way here, and is known to who made it
 	}
 	if r.own.IsOurs(c.Sender.Server()) {
 		return matrix.NotFound("This server is not in the room.")
@@ -187,6 +190,33 @@ func (r *Rooms) claim(ctx context.Context, c Claim) error {
 		return err
 	}
 	return r.source.ExchangeThirdPartyInvite(ctx, c.Sender.Server(), c.Room, template)
+}
+
+// present takes up an invitation to an address that a user shows together with the wish to join, unless the user may
+// join already.
+func (r *Rooms) present(ctx context.Context, q *JoinRequest) error {
+	sender, _ := matrix.GetString(q.Signed, "sender")
+	c, err := NewClaim(string(q.Room), sender, string(q.User.ID), q.Signed)
+	if err != nil {
+		return err
+	}
+	ref, here, err := r.whereabouts(ctx, q.Room)
+	if err != nil {
+		return err
+	}
+	if here {
+		stands, err := r.membershipOf(ctx, ref.NID, q.User.ID)
+		if err != nil || stands == store.Join || stands == store.Invite {
+			return err
+		}
+	} else {
+		q.Via = append([]matrix.ServerName{c.Sender.Server()}, q.Via...)
+	}
+	err = r.claim(ctx, c)
+	if err == nil || here || ctx.Err() != nil {
+		return err
+	}
+	return toClient(err, c.Sender.Server())
 }
 
 // mayPass says whether what went wrong may be otherwise later: no answer, trouble inside a server, too many requests.

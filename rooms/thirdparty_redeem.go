@@ -3,6 +3,7 @@ package rooms
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -97,6 +98,9 @@ func (r *Rooms) Exchange(ctx context.Context, origin matrix.ServerName, c Claim)
 	return r.redeem(ctx, ref, c)
 }
 
+// errNoOffer is the cause when the room does not hold the invitation of an address that a claim is for.
+var errNoOffer = errors.New("rooms: there is no such invitation of an address")
+
 // redeem invites the user of a claim into a room that we are in.
 func (r *Rooms) redeem(ctx context.Context, ref Ref, c Claim) error {
 	state, err := r.CurrentState(ctx, ref.NID)
@@ -108,7 +112,7 @@ func (r *Rooms) redeem(ctx context.Context, ref Ref, c Claim) error {
 		return err
 	}
 	if offer == nil || offer.Event.Sender() != c.Sender {
-		return matrix.Forbidden("%s has made no such invitation.", c.Sender)
+		return matrix.Forbidden("%s has made no such invitation.", c.Sender).With(errNoOffer)
 	}
 	keys := authrules.Signers(c.Signed, offer.Event.Content(), maxSigners)
 	if len(keys) == 0 {

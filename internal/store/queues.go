@@ -13,7 +13,7 @@ const concerns = `EXISTS (SELECT 1 FROM memberships m WHERE m.server = $1 AND m.
 	OR m.membership IN (3, 4) AND m.event = e.nid))`
 
 // ours is the condition that an event e with the sender u is ours to send to $1, between two positions.
-const ours = `e.pos > $2 AND e.pos <= $3 AND e.sub = 0 AND e.flags & 32 <> 0 AND u.server <> $1 AND ` + concerns
+const ours = `e.pos > $2 AND e.pos <= $3 AND e.sub = 0 AND e.flags & 32 <> 0 AND (u.server <> $1 OR e.flags & 128 <> 0) AND ` + concerns
 
 // The two ways to an event of a destination. A server that shares few rooms is asked for room by room, however much
 // else has happened; one that shares many is awake nearly always, so that little has happened since.

@@ -58,6 +58,7 @@ const (
 	FlagOutlier                           // held as evidence; the state at it is not known
 	FlagSend                              // ours to send to other servers: our users', and what we accepted for others' users
 	FlagHeld                              // a redaction that clients are not shown: its target is not here, or it may not redact that
+	FlagSendBack                          // with FlagSend: also to the server of its sender, in whose name it was made here
 )
 
 // Has reports whether all of bits are set.

@@ -32,7 +32,8 @@ CREATE TABLE events (
   depth        BIGINT NOT NULL,
   ts           BIGINT NOT NULL,             -- origin_server_ts, ms
   flags        SMALLINT NOT NULL DEFAULT 0, -- 1 state event, 2 rejected, 4 soft-failed, 8 redacted, 16 outlier,
-                                            -- 32 ours to send to other servers, 64 a redaction held back from clients
+                                            -- 32 ours to send to other servers, 64 a redaction held back from clients,
+                                            -- 128 to send to its sender's server too
   state_before {bytes},                     -- the state before it; absent if the same as after it
   state_after  {bytes},                     -- the state after it; absent for outliers
   state_head   {bytes},                     -- the room's current state once it was in; absent if the same as state_after

@@ -148,8 +148,14 @@ func (s *IdentityServer) storeInvite(c *Call) Reply {
 // Signed is what shows that a user has the address of a token, signed with one of its keys.
 func (s *IdentityServer) Signed(token, user string, key int) map[string]any {
 	signed := map[string]any{"mxid": user, "token": token}
-	Sign(signed, s.Name, matrix.KeyID(fmt.Sprint("ed25519:", key)), s.Keys[key])
+	s.Sign(signed, key)
 	return signed
+}
+
+// Sign signs an object with one of its keys.
+func (s *IdentityServer) Sign(object map[string]any, key int) {
+	delete(object, "signatures")
+	Sign(object, s.Name, matrix.KeyID(fmt.Sprint("ed25519:", key)), s.Keys[key])
 }
 
 // Binding is the notice that an address was bound, with the invitations that were kept for it.
