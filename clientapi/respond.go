@@ -66,7 +66,11 @@ func (s *Server) call(r *Request) (any, error) {
 	if err := s.limits.allow(r); err != nil {
 		return nil, err
 	}
-	return r.route.Handler(s, r)
+	answer, err := r.route.Handler(s, r)
+	if err == nil {
+		s.active(r, r.route.Limit)
+	}
+	return answer, err
 }
 
 // respond writes an answer or an error. It is the only place that does (apart from media and sockets).

@@ -20,6 +20,7 @@ import (
 	"conclave/internal/config"
 	"conclave/internal/matrix"
 	"conclave/internal/observe"
+	"conclave/internal/presence"
 	"conclave/internal/store"
 	"conclave/internal/work"
 	"conclave/keys"
@@ -36,6 +37,7 @@ type Deps struct {
 	Keys       *keys.Keys
 	Media      *media.Media
 	Sync       *sync.Engine
+	Presence   *presence.Presence // nil: switched off
 	Federation Remote
 	Signals    Signals // nil without federation
 	// Reconnect tries a server again at once that counts as failing; nil without federation.

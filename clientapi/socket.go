@@ -55,6 +55,10 @@ func (s *Server) socket(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	shown, err := wish(r.QueryParam("set_presence"))
+	if err != nil {
+		return nil, err
+	}
 	if !websocket.IsWebSocketUpgrade(r.Request()) {
 		return nil, matrix.InvalidParam("This endpoint is a WebSocket.")
 	}
@@ -64,6 +68,7 @@ func (s *Server) socket(r *Request) (any, error) {
 	}
 	ctx, leave := s.hub.enter(r.Ctx(), r.Session)
 	defer leave()
+	defer s.present(r, shown)()
 	c := &socketConn{s: s, r: r, conn: conn}
 	c.serve(ctx, q)
 	return Done{}, nil
@@ -274,5 +279,9 @@ func (s *Server) socketCall(r *Request, in call) (any, error) {
 	if len(in.Params) == 0 {
 		in.Params = json.RawMessage(empty)
 	}
-	return method.run(s, r, in.Params)
+	result, err := method.run(s, r, in.Params)
+	if err == nil {
+		s.active(r, method.limit)
+	}
+	return result, err
 }

@@ -17,6 +17,7 @@ var socketMethods = map[string]struct {
 	"receipt":      {LimitSend, (*Server).socketReceipt},
 	"read_markers": {LimitSend, (*Server).socketReadMarkers},
 	"typing":       {LimitSend, (*Server).socketTyping},
+	"presence":     {LimitChange, (*Server).socketPresence},
 }
 
 // inRoom is what the parameters of a call about a room have in common.
@@ -110,4 +111,13 @@ func (s *Server) socketTyping(r *Request, params json.RawMessage) (any, error) {
 		return nil, err
 	}
 	return nil, s.Typing(r, ref, in.Typing, in.Timeout)
+}
+
+// socketPresence is setPresence.
+func (s *Server) socketPresence(r *Request, params json.RawMessage) (any, error) {
+	var in presenceBody
+	if err := matrix.Decode(params, &in); err != nil {
+		return nil, err
+	}
+	return nil, s.SetPresence(r, in)
 }

@@ -26,8 +26,13 @@ func (s *Server) sync(r *Request) (any, error) {
 	if q.Timeout, err = milliseconds(r.QueryParam("timeout")); err != nil {
 		return nil, err
 	}
+	shown, err := wish(r.QueryParam("set_presence"))
+	if err != nil {
+		return nil, err
+	}
 	ctx, leave := s.hub.enter(r.Ctx(), r.Session)
 	defer leave()
+	defer s.present(r, shown)()
 	answer, err := s.Sync.Sync(ctx, q)
 	switch cause := context.Cause(ctx); {
 	case err == nil:

@@ -20,8 +20,9 @@ type eduReceiver func(s *Server, ctx context.Context, origin matrix.ServerName, 
 
 // eduReceivers are the EDUs that are understood; others are passed over.
 var eduReceivers = withKeys(map[string]eduReceiver{
-	"m.receipt": (*Server).takeReceipts,
-	"m.typing":  (*Server).takeTyping,
+	"m.receipt":  (*Server).takeReceipts,
+	"m.typing":   (*Server).takeTyping,
+	"m.presence": (*Server).takePresence,
 })
 
 // withKeys adds the receivers of package keys, which write what lasts themselves: each of their EDUs can be repeated.

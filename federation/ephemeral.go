@@ -9,21 +9,24 @@ import (
 	"time"
 
 	"conclave/internal/matrix"
+	"conclave/internal/presence"
 	"conclave/internal/store"
 	"conclave/rooms"
 )
 
-// Signals holds what is worth something to other servers only now: who types. It lives in memory; what a destination
-// does not fetch soon is forgotten.
+// Signals holds what is worth something to other servers only now: who types, who is online. It lives in memory; what a
+// destination does not fetch soon is forgotten.
 type Signals struct {
-	db  *store.DB
-	own *Identity
-	log *slog.Logger
-	now func() time.Time
+	db     *store.DB
+	own    *Identity
+	log    *slog.Logger
+	now    func() time.Time
+	wake   func(matrix.ServerName)
+	people *presence.Presence // nil: nobody is told who is online
 
-	mu    sync.Mutex
-	wake  func(matrix.ServerName)
-	queue map[matrix.ServerName][]signal
+	mu       sync.Mutex
+	queue    map[matrix.ServerName][]signal
+	presence map[matrix.ServerName]*awaited
 }
 
 // signal is a user's typing in a room, as of a time.
@@ -47,8 +50,14 @@ func NewSignals(db *store.DB, own *Identity, log *slog.Logger, clock func() time
 	if clock == nil {
 		clock = time.Now
 	}
-	return &Signals{db: db, own: own, log: log, now: clock, queue: map[matrix.ServerName][]signal{}}
+	return &Signals{
+		db: db, own: own, log: log, now: clock,
+		queue: map[matrix.ServerName][]signal{}, presence: map[matrix.ServerName]*awaited{},
+	}
 }
+
+// Show tells it who knows who is online; it must be called before the first signal.
+func (s *Signals) Show(people *presence.Presence) { s.people = people }
 
 // Wake tells it whom to tell that there is something for a server; it must be called before the first signal.
 func (s *Signals) Wake(wake func(matrix.ServerName)) { s.wake = wake }
@@ -113,6 +122,16 @@ func (s *Signals) forget() {
 
 // take removes and returns at most limit EDUs for a server.
 func (s *Signals) take(server matrix.ServerName, limit int) []EDU {
+	edus := s.takeTyping(server, limit)
+	if len(edus) < limit {
+		if edu, ok := s.takePresence(server); ok {
+			edus = append(edus, edu)
+		}
+	}
+	return edus
+}
+
+func (s *Signals) takeTyping(server matrix.ServerName, limit int) []EDU {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q := s.queue[server]

@@ -19,6 +19,7 @@ import (
 	"conclave/internal/cluster"
 	"conclave/internal/matrix"
 	"conclave/internal/observe"
+	"conclave/internal/presence"
 	"conclave/internal/store"
 	"conclave/internal/work"
 	"conclave/keys"
@@ -114,6 +115,9 @@ type ServerOptions struct {
 
 	// Typing, if it is not nil, is told that a user of another server types in a room, for a while or (0) no more.
 	Typing func(room store.RoomNID, user matrix.UserID, lasts time.Duration)
+
+	// Presence takes in who is online on other servers; nil: nobody wants to know.
+	Presence *presence.Presence
 
 	// Alive, if it is not nil, hears of every server that has authenticated itself.
 	Alive func(matrix.ServerName)

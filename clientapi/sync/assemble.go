@@ -23,6 +23,7 @@ type assembly struct {
 	inTail   bool
 	lists    bool // somebody's devices changed, or the user's view of them
 	receipts map[store.RoomNID]bool
+	fresh    map[store.RoomNID]bool // rooms that the user joined after from
 
 	ownData, ownMessages, ownKeys bool // something of the user's own changed: account data, messages to a device, keys
 
@@ -31,7 +32,7 @@ type assembly struct {
 
 // assemble builds the response for a request as of the tail's present.
 func (e *Engine) assemble(ctx context.Context, l *listener, q Request) (*Response, error) {
-	a := &assembly{e: e, ctx: ctx, q: q, l: l, receipts: map[store.RoomNID]bool{}}
+	a := &assembly{e: e, ctx: ctx, q: q, l: l, receipts: map[store.RoomNID]bool{}, fresh: map[store.RoomNID]bool{}}
 	if q.Since != nil {
 		a.from, a.typed = q.Since.Pos, q.Since.Ephemeral
 		if err := e.reach(ctx, a.from); err != nil { // a token that another node gave out may be ahead of this one
@@ -41,7 +42,6 @@ func (e *Engine) assemble(ctx context.Context, l *listener, q Request) (*Respons
 	var items []item
 	items, a.bound, a.inTail = e.tail.after(a.from)
 	a.res = &Response{next: Token{Pos: a.bound, Ephemeral: e.typing.position(), Generation: e.generation}}
-	a.res.NextBatch = a.res.next.String()
 	var err error
 	if a.members, err = l.memberships(ctx, e, a.bound); err != nil {
 		return nil, err
@@ -52,7 +52,12 @@ func (e *Engine) assemble(ctx context.Context, l *listener, q Request) (*Respons
 	if err := a.rooms(); err != nil {
 		return nil, err
 	}
-	return a.res, a.personal()
+	if err := a.personal(); err != nil {
+		return nil, err
+	}
+	err = a.presence()
+	a.res.NextBatch = a.res.next.String()
+	return a.res, err
 }
 
 // sort groups the tail's items by what they mean for this client.
@@ -203,6 +208,9 @@ type leftRoom struct {
 // joined adds a room that the user is in: all of it if the client does not know it yet, else what is new.
 func (a *assembly) joined(ref rooms.Ref, m store.MemberRow) error {
 	fresh := a.from == 0 || m.Joined > a.from
+	if fresh && a.from != 0 {
+		a.fresh[ref.NID] = true
+	}
 	piece, err := a.piece(ref, m, fresh, a.bound)
 	if err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 
 	"conclave/internal/cluster"
 	"conclave/internal/matrix"
+	"conclave/internal/presence"
 	"conclave/internal/store"
 	"conclave/internal/work"
 	"conclave/rooms"
@@ -30,6 +31,8 @@ type Options struct {
 	Bus   cluster.Bus
 	Log   *slog.Logger
 	Clock func() time.Time // time.Now if nil
+
+	People *presence.Presence // nil: nobody is told who is online
 }
 
 // Engine follows the stream and assembles deltas. Safe for concurrent use.
@@ -37,6 +40,7 @@ type Engine struct {
 	db         *store.DB
 	rooms      *rooms.Rooms
 	keys       KeySource
+	people     *presence.Presence
 	bus        cluster.Bus
 	log        *slog.Logger
 	now        func() time.Time
@@ -61,7 +65,8 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		db: o.DB, rooms: o.Rooms, keys: o.Keys, bus: o.Bus, log: o.Log, now: o.Clock, generation: o.DB.Generation(), nudges: make(chan struct{}, 1),
+		db: o.DB, rooms: o.Rooms, keys: o.Keys, people: o.People, bus: o.Bus, log: o.Log, now: o.Clock,
+		generation: o.DB.Generation(), nudges: make(chan struct{}, 1),
 		tail: tail{start: bound, bound: bound, heads: map[store.RoomNID]store.State{}},
 	}
 	e.forms = otter.Must(&otter.Options[store.EventNID, clientForm]{
@@ -70,6 +75,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	})
 	e.listeners.init()
 	e.typing.init(e.now)
+	e.people.Listen(e.listeners.wakePeople)
 	work.NewGroup(ctx, o.Log).Go("sync stream", e.run)
 	return e, nil
 }

@@ -5,6 +5,8 @@ import (
 	"maps"
 	gosync "sync"
 
+	"conclave/internal/matrix"
+	"conclave/internal/presence"
 	"conclave/internal/store"
 	"conclave/rooms"
 )
@@ -33,6 +35,9 @@ type listener struct {
 	marks  map[store.RoomNID]readMark        // how far the user has read, as far as it was asked
 	moved  int64                             // counts the user's receipts: a mark read before one is not kept
 	wake   chan struct{}                     // closed at the next change for this user
+
+	ignored     map[matrix.UserID]bool // whom the user ignores; nil if that is not known
+	dataChanges int64                  // counts changes of the user's own data
 
 	delivered map[int64]store.Pos // by device: messages brought but not yet acknowledged, 0 if none; absent if not known
 	keys      map[int64]keyCounts // by device
@@ -198,10 +203,17 @@ func (ls *listeners) dropIdle() {
 
 // expect notes what new items make of what is remembered of the users, before the tail shows these items to anybody: a
 // reader that sees that somebody left has to see it in the memberships too.
-func (ls *listeners) expect(fresh []item) {
+func (ls *listeners) expect(fresh []item, people *presence.Presence) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	for _, it := range fresh {
+		switch {
+		case it.event != nil:
+		case it.change.Kind == store.ChangeMembership:
+			people.Moved(it.change.Room, it.change.User)
+		case it.change.Kind == store.ChangeProfile:
+			people.Renamed(it.change.User)
+		}
 		l := ls.users[it.change.User]
 		if it.event != nil || l == nil {
 			continue
@@ -214,6 +226,8 @@ func (ls *listeners) expect(fresh []item) {
 			l.mu.Unlock()
 		case store.ChangeReceipt:
 			l.forgetMark(it.change.Room)
+		case store.ChangeAccountData:
+			l.forgetIgnored()
 		}
 	}
 }

@@ -152,7 +152,6 @@ func (a *assembly) toDevice() error {
 	a.l.setDelivered(a.q.Device, last)
 	if last < a.bound {
 		a.res.next.Messages = last
-		a.res.NextBatch = a.res.next.String()
 	}
 	return nil
 }

@@ -13,8 +13,10 @@ import (
 // Token is where a client stands: a position in the stream of persisted changes, one in this node's ephemeral
 // changes, and the generation of the database that both belong to (law 4).
 type Token struct {
-	Pos        store.Pos
-	Ephemeral  int64
+	Pos       store.Pos
+	Ephemeral int64
+	// Presence is a position in this node's changes of who is online; 0 if the client knows nothing of it.
+	Presence   int64
 	Generation string
 	// Messages is how far the client has got its messages to the device, where that is less than Pos; else 0.
 	Messages store.Pos
@@ -30,10 +32,14 @@ func (t Token) messages() store.Pos {
 
 // String is the form that clients keep.
 func (t Token) String() string {
-	if t.Messages != 0 {
-		return fmt.Sprintf("s%d_%d_%s_%d", t.Pos, t.Ephemeral, t.Generation, t.Messages)
+	fleeting := strconv.FormatInt(t.Ephemeral, 10)
+	if t.Presence != 0 {
+		fleeting += "." + strconv.FormatInt(t.Presence, 10)
 	}
-	return fmt.Sprintf("s%d_%d_%s", t.Pos, t.Ephemeral, t.Generation)
+	if t.Messages != 0 {
+		return fmt.Sprintf("s%d_%s_%s_%d", t.Pos, fleeting, t.Generation, t.Messages)
+	}
+	return fmt.Sprintf("s%d_%s_%s", t.Pos, fleeting, t.Generation)
 }
 
 // ParseToken reads a sync token. One of a foreign generation is no error but Pos 0: the client starts afresh.
@@ -43,15 +49,20 @@ func (e *Engine) ParseToken(text string) (Token, error) {
 	if !ok || len(parts) < 3 || len(parts) > 4 {
 		return Token{}, badToken(text)
 	}
+	first, second, online := strings.Cut(parts[1], ".")
+	if !online {
+		second = "0"
+	}
 	pos, err1 := strconv.ParseInt(parts[0], 10, 64)
-	ephemeral, err2 := strconv.ParseInt(parts[1], 10, 64)
-	if err1 != nil || err2 != nil || pos < 0 || ephemeral < 0 {
+	ephemeral, err2 := strconv.ParseInt(first, 10, 64)
+	presence, err3 := strconv.ParseInt(second, 10, 64)
+	if err1 != nil || err2 != nil || err3 != nil || pos < 0 || ephemeral < 0 || presence < 0 {
 		return Token{}, badToken(text)
 	}
 	if parts[2] != e.generation {
 		return Token{Generation: e.generation}, nil
 	}
-	token := Token{Pos: store.Pos(pos), Ephemeral: ephemeral, Generation: e.generation}
+	token := Token{Pos: store.Pos(pos), Ephemeral: ephemeral, Presence: presence, Generation: e.generation}
 	if len(parts) == 4 {
 		messages, err := strconv.ParseInt(parts[3], 10, 64)
 		if err != nil || messages < 1 || messages > pos {

@@ -20,6 +20,7 @@ import (
 	"conclave/internal/matrix"
 	"conclave/internal/netguard"
 	"conclave/internal/observe"
+	"conclave/internal/presence"
 	"conclave/internal/store"
 	"conclave/internal/work"
 	"conclave/keys"
@@ -45,6 +46,7 @@ type server struct {
 	keys     *keys.Keys
 	media    *media.Media
 	accounts *accounts.Accounts
+	presence *presence.Presence // nil: switched off
 	sync     *sync.Engine
 	client   *clientapi.Server
 	remote   *remote // nil without federation
@@ -188,7 +190,12 @@ func (s *server) domains(ctx context.Context) (err error) {
 	if s.media, err = media.New(m); err != nil {
 		return err
 	}
-	s.sync, err = sync.New(ctx, sync.Options{DB: s.db, Rooms: s.rooms, Keys: s.keys, Bus: s.bus, Log: s.log})
+	if s.conf.Presence.Enabled {
+		if s.presence, err = presence.New(ctx, presence.Options{DB: s.db, Server: s.identity.Name(), Log: s.log}); err != nil {
+			return err
+		}
+	}
+	s.sync, err = sync.New(ctx, sync.Options{DB: s.db, Rooms: s.rooms, Keys: s.keys, People: s.presence, Bus: s.bus, Log: s.log})
 	return err
 }
 
@@ -202,6 +209,10 @@ func (s *server) deliver() {
 		Alone: s.conf.Redis.URL.Reveal() == "",
 	})
 	r.signals.Wake(r.sender.WakeServer)
+	if s.abroad() != nil {
+		r.signals.Show(s.presence)
+		s.presence.Tell(r.signals)
+	}
 	s.work.Go("federation sender", r.sender.Run)
 	s.work.Go("federation wakes", func(ctx context.Context) error {
 		wakes, cancel := s.bus.Subscribe(cluster.Stream)
@@ -217,10 +228,18 @@ func (s *server) deliver() {
 	})
 }
 
+// abroad is what other servers tell and are told of presence; nil if nothing.
+func (s *server) abroad() *presence.Presence {
+	if !s.conf.Presence.Federation {
+		return nil
+	}
+	return s.presence
+}
+
 // apis builds what listens.
 func (s *server) apis(ctx context.Context) (err error) {
 	d := clientapi.Deps{
-		Config: s.conf, DB: s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Sync: s.sync, Bus: s.bus,
+		Config: s.conf, DB: s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Sync: s.sync, Presence: s.presence, Bus: s.bus,
 		Web: web.Handler(), Metrics: s.metrics, Log: s.log,
 	}
 	if s.remote != nil {
@@ -232,6 +251,9 @@ func (s *server) apis(ctx context.Context) (err error) {
 	}
 	s.clientHTTP = s.client.HTTPServer()
 	s.adminHTTP = &http.Server{Handler: observe.AdminHandler(s.metrics, s.ready), ReadHeaderTimeout: 10 * time.Second}
+	if s.presence != nil {
+		s.work.Go("presence", s.presence.Run)
+	}
 	if s.remote == nil {
 		return nil
 	}
@@ -240,7 +262,8 @@ func (s *server) apis(ctx context.Context) (err error) {
 		AnyDestination: !s.conf.Federation.RequireDestination,
 		DB:             s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Bus: s.bus, Metrics: s.metrics,
 		Software: "Conclave", Version: thisBuild().Version, Alive: s.remote.sender.Alive,
-		Typing: func(room store.RoomNID, user matrix.UserID, lasts time.Duration) { s.sync.SetTyping(room, user, lasts) },
+		Presence: s.abroad(),
+		Typing:   func(room store.RoomNID, user matrix.UserID, lasts time.Duration) { s.sync.SetTyping(room, user, lasts) },
 	})
 	if err != nil {
 		return err

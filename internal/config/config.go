@@ -144,7 +144,8 @@ type S3 struct {
 
 // Presence switches the display of who is online.
 type Presence struct {
-	Enabled bool `key:"enabled" default:"true" doc:"Off: nobody appears online, and presence from other servers is ignored."`
+	Enabled    bool `key:"enabled" default:"true" doc:"Off: nobody appears online, and presence from other servers is ignored."`
+	Federation bool `key:"federation" default:"true" doc:"Off: who is online stays on this server, and is not taken from others. It is what costs most of presence where rooms have many servers."`
 }
 
 // URLPreviews switches link previews.

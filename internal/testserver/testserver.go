@@ -30,13 +30,15 @@ import (
 )
 
 // Options say how a server differs from an ordinary one of a test: open registration, cheap password hashes, no rate
-// limits, federation on loopback.
+// limits, no presence, federation on loopback.
 type Options struct {
 	Engine string   // one of dbtest.Engines; "" is sqlite
 	CA     *peer.CA // signs the server's certificate and is trusted by it; nil: one of its own
 	Net    *Net     // what lies between the servers of the test; nil: they reach one another directly
 	Env    []string // more of the configuration, as CONCLAVE_… variables
-	Tags   string   // build tags of the executable, such as failpoints
+
+	Presence bool   // people appear online: their comings and goings wake one another's clients
+	Tags     string // build tags of the executable, such as failpoints
 }
 
 // Server is a server under test.
@@ -103,6 +105,9 @@ func New(t testing.TB, o Options) *Server {
 		Admin: fmt.Sprintf("http://127.0.0.1:%d", ports[2]), Dir: t.TempDir(), CA: o.CA, t: t, binary: Binary(t, o.Tags),
 		env: append(os.Environ(), o.Env...),
 	}
+	if o.Presence {
+		s.env = append(s.env, "CONCLAVE_PRESENCE_ENABLED=true")
+	}
 	url := "sqlite:conclave.db"
 	if o.Engine != "sqlite" {
 		url = dbtest.EmptyURL(t, o.Engine)
@@ -119,6 +124,7 @@ database: {url: %q}
 registration: {mode: open, shared_secret: testing}
 auth: {argon2: {memory_kib: 8192, time: 1, threads: 1}}
 rate_limits: {enabled: false}
+presence: {enabled: false}
 federation: {ca_file: %q}
 network: {allow_private: ["127.0.0.0/8", "::1/128"]}
 log: {level: debug}

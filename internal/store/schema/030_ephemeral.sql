@@ -43,3 +43,13 @@ CREATE TABLE filters (
   content {text} NOT NULL,
   PRIMARY KEY (member, filter)
 ){norowid};
+
+-- What is known of our users' presence across restarts, and of other servers' users between one process and the next.
+-- It is written in batches, some time after the fact.
+CREATE TABLE presence (
+  member  BIGINT PRIMARY KEY,
+  state   SMALLINT NOT NULL,                -- 0 offline, 1 unavailable, 2 online
+  active  BIGINT NOT NULL,                  -- ms: when the user last did something; 0 if that is not known
+  message {text} NOT NULL                   -- status_msg
+);
+CREATE INDEX presence_state ON presence (state, active);

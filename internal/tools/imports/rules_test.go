@@ -22,7 +22,7 @@ var domainBase = append([]string{"internal/matrix/...", "internal/store"}, plumb
 
 // api is what the two API packages stand on.
 var apiBase = append([]string{
-	"rooms", "keys", "keys/sealed", "media", "internal/accounts", "internal/push", "internal/appservice", "internal/calls",
+	"rooms", "keys", "keys/sealed", "media", "internal/accounts", "internal/presence", "internal/push", "internal/appservice", "internal/calls",
 }, domainBase...)
 
 // impure is what a pure function of the specification has no use for. net/http is not in the list for its
@@ -43,6 +43,7 @@ var rules = []rule{
 	{path: "keys/...", own: append([]string{"keys/..."}, domainBase...), third: []string{"*"}, reason: "a domain"},
 	{path: "media/...", own: append([]string{"media/..."}, domainBase...), third: []string{"*"}, reason: "a domain"},
 	{path: "internal/accounts/...", own: append([]string{"internal/accounts/..."}, domainBase...), third: []string{"*"}, reason: "a domain"},
+	{path: "internal/presence/...", own: append([]string{"internal/presence/..."}, domainBase...), third: []string{"*"}, reason: "a domain"},
 	{path: "internal/push/...", own: append([]string{"internal/push/..."}, domainBase...), third: []string{"*"}, reason: "a domain"},
 	{path: "internal/appservice/...", own: append([]string{"internal/appservice/..."}, domainBase...), third: []string{"*"}, reason: "a domain"},
 	{path: "internal/calls/...", own: append([]string{"internal/calls/..."}, domainBase...), third: []string{"*"}, reason: "a domain"},
