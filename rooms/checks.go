@@ -13,10 +13,22 @@ func (r *Rooms) checkState(ctx context.Context, req SendRequest) error {
 	switch req.Type {
 	case "m.room.canonical_alias":
 		return r.checkAliases(ctx, req)
+	case "m.room.power_levels":
+		if *req.StateKey == "" {
+			return checkLevels(req.Content)
+		}
 	case "m.room.server_acl":
 		if *req.StateKey == "" && !matrix.ParseServerACL(req.Content).Allowed(r.own.Name) {
 			return matrix.Forbidden("This access list would shut your own server out of the room.")
 		}
+	}
+	return nil
+}
+
+// checkLevels refuses power levels that are no integers, in versions too whose rules let them pass.
+func checkLevels(content []byte) error {
+	if _, err := matrix.ParsePowerLevels(content, matrix.LastRoomVersion); err != nil {
+		return matrix.BadJSON("Power levels are integers.").With(err)
 	}
 	return nil
 }

@@ -165,6 +165,10 @@ func (r *Rooms) firstEvents(req *CreateRequest) ([]*matrix.Template, error) {
 		switch s.Type {
 		case "m.room.create", "m.room.member":
 			return nil, matrix.InvalidParam("initial_state may not have events of type %s.", s.Type)
+		case "m.room.power_levels":
+			if err := checkLevels(s.Content); s.StateKey == "" && err != nil {
+				return nil, err
+			}
 		}
 		b.add(s.Type, s.StateKey, s.Content)
 	}
@@ -275,7 +279,11 @@ func powerContent(req *CreateRequest) (map[string]json.RawMessage, error) {
 		out[key] = raw
 	}
 	maps.Copy(out, req.PowerOverride)
-	return out, nil
+	raw, err := json.Marshal(out)
+	if err != nil {
+		return nil, err
+	}
+	return out, checkLevels(raw)
 }
 
 // memberContent is the content of an m.room.member of ours.

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"conclave/internal/matrix"
+	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/proof"
 	"conclave/rooms"
 )
 
@@ -149,4 +151,27 @@ func TestCreateRefuses(t *testing.T) {
 			l.t.Errorf("left behind: %v, %v", list, err)
 		}
 	})
+}
+
+// TestLevelsAreIntegers: clients cannot set levels in the forms that old versions let pass, and an upgrade leaves those
+// that are there behind.
+func TestLevelsAreIntegers(t *testing.T) {
+	l := newLocal(t, dbtest.Open(t, "sqlite"))
+	proof.Of(t, "RV-08")
+	alice := l.user("alice")
+	ref := l.create(alice, func(q *rooms.CreateRequest) { q.Version = 5 })
+	for _, level := range []string{`"50"`, `" 7 "`, `50.0`, `5e1`, `9007199254740992`, `-9007199254740992`, `null`, `true`} {
+		for _, content := range []string{`{"ban":` + level + `}`, `{"events":{"m.room.name":` + level + `}}`, `{"users":{"` + string(alice.ID) + `":100,"@b:b.test":` + level + `}}`} {
+			_, err := l.state(ref, alice, "m.room.power_levels", "", content)
+			l.refused("a change to "+content, err, "M_BAD_JSON")
+			var override map[string]json.RawMessage
+			if err := json.Unmarshal([]byte(content), &override); err != nil {
+				t.Fatal(err)
+			}
+			_, err = l.rooms.Create(t.Context(), rooms.CreateRequest{Creator: alice, Version: 5, PowerOverride: override})
+			l.refused("a room with "+content, err, "M_BAD_JSON")
+			_, err = l.rooms.Create(t.Context(), rooms.CreateRequest{Creator: alice, Version: 5, InitialState: []rooms.StateEvent{{Type: "m.room.power_levels", Content: json.RawMessage(content)}}})
+			l.refused("a room that begins with "+content, err, "M_BAD_JSON")
+		}
+	}
 }

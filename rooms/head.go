@@ -153,8 +153,7 @@ func (d *draft) parents() (ids []matrix.EventID, depth int64) {
 		ids = append(ids, e.id)
 		depth = max(depth, e.depth)
 	}
-	const highest = 1<<53 - 1 // the largest integer of canonical JSON
-	return ids, min(depth+1, highest)
+	return ids, min(depth, d.ref.Version.MaxDepth()-1) + 1
 }
 
 // stateEvent looks one event up in a state. fresh holds events of a group that is not written yet.

@@ -35,7 +35,7 @@ func TestUpgrade(t *testing.T) {
 		})
 		l.join(old, bob, carol)
 		for typ, content := range map[string]string{
-			"m.room.power_levels": `{"users":{"` + string(alice.ID) + `":100,"` + string(bob.ID) + `":"60"},"users_default":55,"events":{"m.room.tombstone":60,"m.room.server_acl":100},"invite":70}`,
+			"m.room.power_levels": `{"users":{"` + string(alice.ID) + `":100,"` + string(bob.ID) + `":60},"users_default":55,"events":{"m.room.tombstone":60,"m.room.server_acl":100},"invite":70}`,
 			"m.room.server_acl":   `{"allow":["*"],"deny":["evil.test"]}`, "m.room.avatar": `{"url":"mxc://a.test/b"}`,
 			"m.room.join_rules": `{"join_rule":"restricted","allow":[]}`, "test.own": `{"a":1}`,
 		} {

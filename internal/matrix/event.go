@@ -370,7 +370,7 @@ func (e *Event) bounds(room RoomID) error {
 			return eventError("room_id: %v", err)
 		}
 	}
-	if e.depth < 0 || e.depth > maxSafeInteger || e.ts < -maxSafeInteger || e.ts > maxSafeInteger {
+	if e.depth < 0 || e.depth > e.version.MaxDepth() || e.ts < -maxSafeInteger || e.ts > maxSafeInteger {
 		return eventError("depth or origin_server_ts is out of range")
 	}
 	for _, name := range []string{"origin_server_ts", "depth"} {

@@ -57,6 +57,14 @@ func (v RoomVersion) EnforceKeyValidity() bool { return v >= 5 }
 // StrictCanonicalJSON: events are strict canonical JSON; floats and large integers are refused (6, MSC2540).
 func (v RoomVersion) StrictCanonicalJSON() bool { return v >= 6 }
 
+// MaxDepth is the greatest depth that an event can have: what the JSON of the version can hold.
+func (v RoomVersion) MaxDepth() int64 {
+	if v.StrictCanonicalJSON() {
+		return 1<<53 - 1
+	}
+	return 1<<63 - 1
+}
+
 // AliasesAuthRule: m.room.aliases has an auth rule and is protected from redaction (until 6, MSC2432).
 func (v RoomVersion) AliasesAuthRule() bool { return v < 6 }
 
