@@ -46,6 +46,24 @@ func TestInvitationsByAddress(t *testing.T) {
 			t.Helper()
 			w.alice.Must("POST", testserver.Path("rooms", room, "invite"), by(id, address))
 		}
+		// What is no address, and who may not invite, is told to nobody.
+		quiet := w.alice.CreateRoom(testserver.JSON{"power_level_content_override": testserver.JSON{"invite": 50}, "preset": "public_chat"})
+		w.bob.Join(quiet, string(w.a.Name))
+		toQuiet := testserver.Path("rooms", quiet, "invite")
+		both := by(id, "x@example.com")
+		both["user_id"] = w.bob.ID
+		server, token := by(id, "x@example.com"), by(id, "x@example.com")
+		server["id_server"], token["id_access_token"] = "https://"+string(id.Name)+"/x", "two words"
+		for _, body := range []testserver.JSON{by(id, "x"), by(id, "x y@example.com"), both, server, token} {
+			w.alice.Refused(400, "M_INVALID_PARAM", "POST", toQuiet, body)
+		}
+		w.alice.Refused(400, "M_MISSING_PARAM", "POST", toQuiet, testserver.JSON{"medium": "email", "address": "x@example.com"})
+		w.alice.Refused(400, "M_INVALID_PARAM", "POST", "/createRoom", testserver.JSON{"invite_3pid": []testserver.JSON{by(id, "x")}})
+		w.bob.Refused(403, "M_FORBIDDEN", "POST", toQuiet, by(id, "x@example.com"))
+		if n := len(id.Calls("/_matrix/identity")); n != 0 {
+			t.Errorf("the identity server was asked %d times", n)
+		}
+
 		// Bound: the invitation is as any other. The address is written as its owner does not.
 		id.Knows("email", "strauss@example.com", w.bob.ID)
 		known := w.alice.CreateRoom(testserver.JSON{})
