@@ -143,25 +143,27 @@ func TestLongAccessListsCostLittle(t *testing.T) {
 		g := w.guestIn(w.p, ref, w.p.User("bob"))
 		content, _ := json.Marshal(map[string]any{"allow": []string{"*"}, "deny": many[:4500]})
 		w.setState(ref, "m.room.server_acl", "", string(content))
-		began := time.Now()
-		if ok, err := w.rooms.ServerAllowed(t.Context(), ref, matrix.ServerName(long)); err != nil || !ok {
-			t.Fatal(ok, err)
-		}
-		first := time.Since(began)
-		const looks = 1000
-		began = time.Now()
-		for range looks {
+		plain := w.room(11, "public_chat")
+		look := func(ref rooms.Ref) time.Duration {
+			began := time.Now()
 			if ok, err := w.rooms.ServerAllowed(t.Context(), ref, matrix.ServerName(long)); err != nil || !ok {
 				t.Fatal(ok, err)
 			}
+			return time.Since(began)
 		}
-		// Under the race detector a millisecond is too little, but the verdict is remembered there too.
-		if each := time.Since(began) / looks; each > max(time.Millisecond, first/4) {
-			t.Errorf("a look takes %s, the first took %s", each, first)
+		look(ref)
+		var withList, without []time.Duration // by turns, so that a busy machine disturbs both
+		for range 200 {
+			withList, without = append(withList, look(ref)), append(without, look(plain))
+		}
+		slices.Sort(withList)
+		slices.Sort(without)
+		// The list's verdict is remembered: 36 ms of matching are not repeated (the race detector makes that 300).
+		if long, short := withList[100], without[100]; long > 2*short+5*time.Millisecond {
+			t.Errorf("a look takes %s with the list and %s without one", long, short)
 		}
 		e := g.message("through it")
 		accepted(t, w.send(w.p, "long", []string{string(e.JSON)}, nil))
 		w.arrives(ref, e.ID)
-		w.room(12, "public_chat") // others are as fast as ever
 	})
 }
