@@ -53,6 +53,10 @@ func (e *Error) Answered() bool {
 	return true
 }
 
+// ShutsOut reports whether the server holds that we have no part in the room (M_FORBIDDEN): for good, or because it has not
+// yet heard of our join.
+func (e *Error) ShutsOut() bool { return e.Status == http.StatusForbidden }
+
 // Retryable reports whether the same request may succeed later: no answer, time-outs, rate limits, trouble inside the
 // server. A refusal by our own policy and an answer that makes no sense are not.
 func (e *Error) Retryable() bool {

@@ -30,13 +30,13 @@ var errStillMissing = errors.New("rooms: no server has what this event follows")
 type errands struct {
 	requests   int
 	states     int  // of the requests, how often the state at an event may be asked for
-	unanswered bool // somebody could not be reached, who may know more when he can
+	unanswered bool // somebody who may know more could not be reached, or has not heard yet that we are in the room
 	patient    bool // then wait for him, rather than take the state from the word of somebody else
 }
 
 // note looks at what became of a request.
 func (e *errands) note(err error) {
-	e.unanswered = e.unanswered || err != nil && !refusedUs(err)
+	e.unanswered = e.unanswered || err != nil && (!refusedUs(err) || e.patient && shutsUsOut(err))
 }
 
 var errAskedEnough = errors.New("rooms: enough was asked about this event")

@@ -237,6 +237,12 @@ func refusedUs(err error) bool {
 	return errors.As(err, &answer) && answer.Answered()
 }
 
+// shutsUsOut says whether a server holds that we are not in the room that it was asked about.
+func shutsUsOut(err error) bool {
+	var answer interface{ ShutsOut() bool }
+	return errors.As(err, &answer) && answer.ShutsOut()
+}
+
 // compareState compares the state before an event that both hold.
 func (c *comparing) compareState(ctx context.Context, row *store.EventRow, repair bool) (Comparison, error) {
 	id := row.Event.ID()

@@ -38,6 +38,7 @@ type world struct {
 	// How the servers misbehave.
 	spoil       func(call string, raw json.RawMessage) json.RawMessage // nil: leave the event out
 	down        map[matrix.ServerName]bool
+	deaf        map[matrix.ServerName]bool // has not heard that the node is in the room
 	drafts      func(*Draft)
 	wrongSigner matrix.ServerName
 	extra       *matrix.Event // comes with every list, although it does not belong there
@@ -246,8 +247,16 @@ func (w *world) enter(call string, server matrix.ServerName) error {
 	if w.down[server] {
 		return fmt.Errorf("%s cannot be reached", server)
 	}
+	if w.deaf[server] {
+		return shutOut{}
+	}
 	return nil
 }
+
+// shutOut is the answer of a server that holds that the node is not in the room.
+type shutOut struct{ refusal4xx }
+
+func (shutOut) ShutsOut() bool { return true }
 
 func (w *world) count(call string) int {
 	w.mu.Lock()

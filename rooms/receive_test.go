@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -184,6 +185,50 @@ func TestGapThatNobodyFills(t *testing.T) {
 		n.bring(late)
 		if got := n.bodies(ref, me); !slices.Equal(got, []string{"lost", "late"}) {
 			t.Errorf("timeline %q", got)
+		}
+	})
+}
+
+// TestGapOfAServerThatHasNotHeardOfUs is what a split network leaves behind: the server that brings an event does not know
+// yet that we have joined, and the one that we joined through lacks what the event follows.
+func TestGapOfAServerThatHasNotHeardOfUs(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, 10)
+		clock := newTickingClock()
+		n := startNode(t, db, func(o *Options) { o.Source, o.Clock = w, clock.now })
+		n.w = w
+		ref := n.join()
+		w.say(bob, "lost")
+		w.deaf = map[matrix.ServerName]bool{near: true}
+		w.down[other] = true
+		late := w.say(bob, "late")
+		n.bring(late)
+		if n.row(ref, late.ID()) != nil {
+			t.Fatal("placed without what it follows")
+		}
+		if wait := n.delays.wait(late.ID(), near, clock.now()); wait > firstRetry {
+			t.Errorf("asked again after %s", wait)
+		}
+		w.deaf = nil
+		clock.pass(firstRetry)
+		n.bring(late)
+		if got := n.bodies(ref, me); !slices.Equal(got, []string{"lost", "late"}) {
+			t.Errorf("timeline %q", got)
+		}
+
+		// Who shuts us out for good is not waited for for ever.
+		w.say(bob, "kept from us")
+		w.deaf = map[matrix.ServerName]bool{near: true, other: true}
+		w.down = map[matrix.ServerName]bool{}
+		last := w.say(bob, "last")
+		var wait time.Duration
+		for range patience + 1 {
+			clock.pass(wait)
+			n.bring(last)
+			wait = n.delays.wait(last.ID(), near, clock.now())
+		}
+		if n.row(ref, last.ID()) != nil || wait != firstAsk {
+			t.Errorf("asked again after %s", wait)
 		}
 	})
 }

@@ -404,6 +404,7 @@ type delays struct {
 type delay struct {
 	since, until time.Time
 	fails        int
+	refusals     int  // of the failures, those after which firstAsk was waited for
 	brief        bool // nobody refused: somebody was out of reach, or the trouble was our own
 }
 
@@ -412,7 +413,7 @@ const (
 	firstAsk   = 10 * time.Minute // after others could not help (threats F14)
 	lastRetry  = 24 * time.Hour
 	briefWait  = 10 * time.Second
-	patience   = 7 // failures, some two minutes, for which who cannot be reached is waited for
+	patience   = 7 // failures, some two minutes, for which who cannot be reached, or shuts us out, is waited for
 )
 
 func newDelays() *delays {
@@ -448,8 +449,15 @@ func (d *delays) hear(server matrix.ServerName, now time.Time) { d.heard.Set(ser
 // failed notes one more failure and returns how long to wait, doubling each time.
 func (d *delays) failed(id matrix.EventID, first time.Duration, now time.Time) time.Duration {
 	known, _ := d.known.GetIfPresent(id)
-	wait := min(first<<min(known.fails, 20), lastRetry)
-	d.known.Set(id, delay{now, now.Add(wait), known.fails + 1, first == firstRetry})
+	next := delay{since: now, fails: known.fails + 1, refusals: known.refusals, brief: first == firstRetry}
+	doublings := known.fails
+	if !next.brief {
+		doublings = known.refusals // what came before was a matter of seconds
+		next.refusals++
+	}
+	wait := min(first<<min(doublings, 20), lastRetry)
+	next.until = now.Add(wait)
+	d.known.Set(id, next)
 	return wait
 }
 
