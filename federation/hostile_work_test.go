@@ -85,7 +85,7 @@ func (w *siege) rests(body string) {
 // square, and another room goes on.
 func TestCraftedChainsCostTheirLength(t *testing.T) {
 	proof.Of(t, "F13")
-	n := 300
+	n := 150
 	if os.Getenv("CONCLAVE_LONG") != "" {
 		n = 20_000
 	}
