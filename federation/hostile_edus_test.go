@@ -42,7 +42,7 @@ func (w *siege) spoofs(user matrix.UserID, event string) [][]byte {
 func TestNobodySpeaksForOthers(t *testing.T) {
 	proof.Of(t, "F18")
 	testserver.Each(t, func(t *testing.T, engine string) {
-		w := besiege(t, engine, 12, nil)
+		w := besiegeServer(t, testserver.Options{Engine: engine, Presence: true}, 12, nil)
 		q := peer.New(t, w.s.CA, peer.Options{})
 		first := w.message("first")
 		gone := w.p.User("gone")
@@ -93,9 +93,14 @@ func TestNobodySpeaksForOthers(t *testing.T) {
 			t.Errorf("keys are %s", a.Raw)
 		}
 		// The same by the server that may say it.
-		w.p.Send(t, w.us, "right", nil, w.spoofs(w.p.User("bob"), event)[:2])
-		w.alice.SyncUntil(since, "bob's receipt", func(body testserver.JSON) bool {
-			return strings.Contains(fmt.Sprint(testserver.At(body, "rooms", "join", string(w.room.ID), "ephemeral")), event)
+		w.p.Send(t, w.us, "right", nil, w.spoofs(w.p.User("bob"), event)[:3])
+		var receipt, presence bool
+		w.alice.SyncUntil(since, "bob's receipt and presence", func(body testserver.JSON) bool {
+			receipt = receipt || strings.Contains(fmt.Sprint(testserver.At(body, "rooms", "join", string(w.room.ID), "ephemeral")), event)
+			presence = presence || slices.ContainsFunc(testserver.Events(testserver.At(body, "presence", "events")), func(e testserver.JSON) bool {
+				return e["sender"] == string(w.p.User("bob")) && testserver.At(e, "content", "status_msg") == "spoofed"
+			})
+			return receipt && presence
 		})
 	})
 }

@@ -28,7 +28,13 @@ type siege struct {
 // besiege makes a siege. spoil is how the peer answers, nil for honestly.
 func besiege(t *testing.T, engine string, v matrix.RoomVersion, spoil peer.Spoiler) *siege {
 	t.Helper()
-	w := &siege{t: t, s: testserver.Start(t, testserver.Options{Engine: engine})}
+	return besiegeServer(t, testserver.Options{Engine: engine}, v, spoil)
+}
+
+// besiegeServer is besiege for a server with options.
+func besiegeServer(t *testing.T, o testserver.Options, v matrix.RoomVersion, spoil peer.Spoiler) *siege {
+	t.Helper()
+	w := &siege{t: t, s: testserver.Start(t, o)}
 	w.p = peer.New(t, w.s.CA, peer.Options{})
 	w.us = peer.Target{Server: w.s.Name, URL: "https://" + string(w.s.Name)}
 	w.alice = w.s.Register("alice")

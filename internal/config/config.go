@@ -145,7 +145,7 @@ type S3 struct {
 // Presence switches the display of who is online.
 type Presence struct {
 	Enabled    bool `key:"enabled" default:"true" doc:"Off: nobody appears online, and presence from other servers is ignored."`
-	Federation bool `key:"federation" default:"true" doc:"Off: who is online stays on this server, and is not taken from others. It is what costs most of presence where rooms have many servers."`
+	Federation bool `key:"federation" default:"false" doc:"On: who is online is told to servers that share a room, and taken from them. It is what costs most of presence where rooms have many servers."`
 }
 
 // URLPreviews switches link previews.

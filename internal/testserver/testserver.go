@@ -106,7 +106,7 @@ func New(t testing.TB, o Options) *Server {
 		env: append(os.Environ(), o.Env...),
 	}
 	if o.Presence {
-		s.env = append(s.env, "CONCLAVE_PRESENCE_ENABLED=true")
+		s.env = append(s.env, "CONCLAVE_PRESENCE_ENABLED=true", "CONCLAVE_PRESENCE_FEDERATION=true")
 	}
 	url := "sqlite:conclave.db"
 	if o.Engine != "sqlite" {
