@@ -339,6 +339,7 @@ func roomProfiles(t *testing.T, s *testserver.Server) {
 	bob.Refused(http.StatusNotFound, "M_NOT_FOUND", "GET", at+"/org.example.pronouns", nil)
 	bob.Refused(http.StatusNotFound, "M_NOT_FOUND", "GET", testserver.Path("profile", "@nobody:"+string(s.Name)), nil)
 	alice.Refused(http.StatusBadRequest, "M_INVALID_PARAM", "PUT", at+"/displayname", object{"displayname": strings.Repeat("x", 2000)})
+	alice.Refused(http.StatusBadRequest, "M_INVALID_PARAM", "PUT", at+"/My%20Field", object{"My Field": 1})
 }
 
 func userData(t *testing.T, s *testserver.Server) {

@@ -126,8 +126,28 @@ func (c *Client) twoParts(ctx context.Context, res *http.Response, limit int64) 
 	return &Media{
 		ContentType:        content.Header.Get("Content-Type"),
 		ContentDisposition: content.Header.Get("Content-Disposition"),
-		Body:               steady(content, res.Body, limit),
+		Body:               steady(&lastPart{content, parts}, res.Body, limit),
 	}, nil
+}
+
+// lastPart is a part that ends well only if no other follows it.
+type lastPart struct {
+	part  io.Reader
+	parts *multipart.Reader
+}
+
+func (l *lastPart) Read(p []byte) (int, error) {
+	n, err := l.part.Read(p)
+	if err != io.EOF { //nolint:errorlint // readers return it as it is
+		return n, err
+	}
+	switch _, next := l.parts.NextRawPart(); {
+	case next == nil:
+		return n, errors.New("it has more than two parts")
+	case next != io.EOF: //nolint:errorlint // as above
+		return n, next
+	}
+	return n, io.EOF
 }
 
 // elsewhere fetches content from where a server says it is: an ordinary HTTPS address, asked without our name.

@@ -54,6 +54,7 @@ func TestMedia(t *testing.T) {
 		"a plain location": {mixed("--b\nContent-Type: application/json\n\n{}\n--b\nLocation: " + strings.Replace(elsewhere, "https", "http", 1) + "\n\n\n--b--\n"), ""},
 		"a file location":  {mixed("--b\n\n{}\n--b\nLocation: file:///etc/passwd\n\n\n--b--\n"), ""},
 		"one part":         {mixed("--b\nContent-Type: application/json\n\n{}\n--b--\n"), ""},
+		"three parts":      {mixed("--b\nContent-Type: application/json\n\n{}\n--b\n\nhello\n--b\n\nmore\n--b--\n"), ""},
 		"no JSON":          {mixed("--b\nContent-Type: application/json\n\nx\n--b\n\nhello\n--b--\n"), ""},
 		"not multipart":    {peer.Reply{Header: map[string]string{"Content-Type": "text/plain"}, Body: []byte("hello")}, ""},
 		"no boundary":      {peer.Reply{Header: map[string]string{"Content-Type": "multipart/mixed"}, Body: []byte("hello")}, ""},

@@ -68,12 +68,15 @@ func (r *Rooms) checkAliases(ctx context.Context, req SendRequest) error {
 	return nil
 }
 
+// canonicalAlias is the content of m.room.canonical_alias.
+type canonicalAlias struct {
+	Alias string   `json:"alias,omitempty"`
+	Alt   []string `json:"alt_aliases,omitempty"`
+}
+
 // aliasesOf are the aliases that the content of m.room.canonical_alias names.
 func aliasesOf(content []byte) []string {
-	var body struct {
-		Alias string   `json:"alias"`
-		Alt   []string `json:"alt_aliases"`
-	}
+	var body canonicalAlias
 	if matrix.Decode(content, &body) != nil {
 		return nil
 	}

@@ -47,7 +47,7 @@ func (r *Rooms) Upgrade(ctx context.Context, q UpgradeRequest) (matrix.RoomID, e
 		return "", err
 	}
 	u := &upgrade{r: r, q: q}
-	if u.state, err = r.StateEvents(ctx, q.Room.NID, old, append([]authrules.StateKey{{Type: "m.room.create"}}, transferable...)); err != nil {
+	if u.state, err = r.StateEvents(ctx, q.Room.NID, old, append([]authrules.StateKey{{Type: "m.room.create"}, {Type: "m.room.canonical_alias"}}, transferable...)); err != nil {
 		return "", err
 	}
 	if u.levels, err = r.levelsAt(ctx, q.Room, old); err != nil {
@@ -73,6 +73,7 @@ func (r *Rooms) Upgrade(ctx context.Context, q UpgradeRequest) (matrix.RoomID, e
 		return "", err
 	}
 	r.directory.forget()
+	u.rename(ctx, ref)
 	u.restrict(ctx)
 	return id, nil
 }
@@ -234,6 +235,53 @@ func override(req *CreateRequest, l matrix.PowerLevels) error {
 		req.PowerOverride[member] = raw
 	}
 	return nil
+}
+
+// rename lets the new room be known by the aliases that have moved to it, and the old one by none of them, if the user may
+// see to that. Aliases of other servers lead to the old room until somebody there moves them.
+func (u *upgrade) rename(ctx context.Context, to Ref) {
+	row := u.state[authrules.StateKey{Type: "m.room.canonical_alias"}]
+	if row == nil {
+		return
+	}
+	var was, stays, moves canonicalAlias
+	if matrix.Decode(row.Event.Content(), &was) != nil {
+		return
+	}
+	for _, alias := range was.Alt {
+		side := &stays
+		if u.moved(ctx, alias, to) {
+			side = &moves
+		}
+		side.Alt = append(side.Alt, alias)
+	}
+	if was.Alias != "" {
+		side := &stays
+		if u.moved(ctx, was.Alias, to) {
+			side = &moves
+		}
+		side.Alias = was.Alias
+	}
+	if moves.Alias == "" && len(moves.Alt) == 0 {
+		return
+	}
+	_, err := u.set(ctx, to, "m.room.canonical_alias", moves)
+	if err == nil {
+		_, err = u.set(ctx, u.q.Room, "m.room.canonical_alias", stays)
+	}
+	if err != nil {
+		u.r.log.Info("the aliases of a replaced room were not announced", "room", u.q.Room.ID, "replacement", to.ID, "err", err)
+	}
+}
+
+// moved says whether an alias of ours leads to the new room.
+func (u *upgrade) moved(ctx context.Context, alias string, to Ref) bool {
+	parsed, err := matrix.ParseAlias(alias)
+	if err != nil || !u.r.own.IsOurs(parsed.Server()) {
+		return false
+	}
+	room, err := u.r.ResolveAlias(ctx, parsed)
+	return err == nil && room == to.ID
 }
 
 // restrict keeps people from talking in the old room and from inviting into it, if the user may see to that.

@@ -74,6 +74,9 @@ func TestUpgrade(t *testing.T) {
 		if to, err := l.rooms.ResolveAlias(l.t.Context(), alias); err != nil || to != middle.ID {
 			l.t.Errorf("the alias leads to %s (%v)", to, err)
 		}
+		if was, is := l.current(old, "m.room.canonical_alias", ""), l.current(middle, "m.room.canonical_alias", ""); was != "{}" || is != `{"alias":"`+string(alias)+`"}` {
+			l.t.Errorf("the rooms call themselves %s and %s", was, is)
+		}
 		for ref, want := range map[rooms.Ref]bool{old: false, middle: true} {
 			if public, err := l.rooms.IsPublic(l.t.Context(), ref.NID); err != nil || public != want {
 				l.t.Errorf("in the directory: %v (%v)", public, err)

@@ -67,6 +67,9 @@ func (a *Accounts) SetProfile(ctx context.Context, user store.UserNID, field str
 	if field == "" || len(field) > maxProfileField {
 		return false, matrix.Errorf(400, "M_KEY_TOO_LARGE", "A profile field's name has 1 to %d bytes.", maxProfileField)
 	}
+	if value != nil && !matrix.IsNamespaced(field) {
+		return false, matrix.Errorf(400, "M_INVALID_PARAM", "A profile field's name is of a-z, 0-9, -, _ and dots, and begins with a letter.")
+	}
 	if value != nil {
 		if value, err = matrix.CanonicalJSON(value); err != nil {
 			return false, matrix.BadJSON("The value is not usable.").With(err)

@@ -188,3 +188,17 @@ func (s ServerName) HostPort() (host string, port int, isIP bool) {
 	_, err = netip.ParseAddr(host)
 	return host, port, err == nil
 }
+
+// IsNamespaced reports whether a name follows the common namespaced identifier grammar: 1 to 255 of a-z, 0-9, "-", "_" and
+// ".", beginning with a letter (appendices, "Common Namespaced Identifier Grammar").
+func IsNamespaced(s string) bool {
+	if s == "" || len(s) > maxID || s[0] < 'a' || s[0] > 'z' {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.') {
+			return false
+		}
+	}
+	return true
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -324,4 +325,34 @@ func FuzzServerACL(f *testing.F) {
 			t.Errorf("%s tells %q by its case", content, name)
 		}
 	})
+}
+
+func TestNamespacedNames(t *testing.T) {
+	proof.Of(t, "ID-10")
+	for name, ok := range map[string]bool{
+		"m.tz": true, "displayname": true, "org.example.my-thing_2": true, "a": true, strings.Repeat("x", 255): true,
+		"": false, "2a": false, ".a": false, "_a": false, "A": false, "aB": false, "a b": false, "a/b": false, "ä": false, "a\x00": false, strings.Repeat("x", 256): false,
+	} {
+		if IsNamespaced(name) != ok {
+			t.Errorf("%.40q: %v", name, !ok)
+		}
+	}
+}
+
+// TestRoomVersionNames: ours are written as the grammar says, and nothing else is taken for one of them: to others a
+// version's name means nothing but itself.
+func TestRoomVersionNames(t *testing.T) {
+	proof.Of(t, "ID-11")
+	grammar := regexp.MustCompile(`^[a-z0-9.-]{1,32}$`)
+	for _, v := range RoomVersions() {
+		again, ok := ParseRoomVersion(v.String())
+		if !grammar.MatchString(v.String()) || !ok || again != v {
+			t.Errorf("version %d is %q, which is read as %d (%v)", v, v.String(), again, ok)
+		}
+	}
+	for _, name := range []string{"", "0", "13", "01", "+1", "1.0", "1 ", " 1", "1\n", "V1", "org.example.1", "\u0661", "1e1", "267", strings.Repeat("1", 33)} {
+		if v, ok := ParseRoomVersion(name); ok {
+			t.Errorf("%q is taken for version %d", name, v)
+		}
+	}
 }
