@@ -28,7 +28,6 @@ type entry struct {
 
 	rooms  []store.RoomNID // where the user is joined
 	placed bool            // rooms is true
-	moved  int64           // Presence.moves as rooms was read
 
 	told view      // what listeners were told
 	pos  int64     // … under which position; 0 if nothing
