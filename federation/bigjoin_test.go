@@ -283,7 +283,7 @@ func (b *bigRoom) again(s *testserver.Server) {
 
 // TestJoinBrokenOff has one of two servers break off its answer, the other tell a whole one.
 func TestJoinBrokenOff(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		ca := peer.NewCA(t)
 		near, far := peer.New(t, ca, peer.Options{}), peer.New(t, ca, peer.Options{})
 		b := newBigRoom(t, near, far, 400)

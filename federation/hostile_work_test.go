@@ -134,7 +134,7 @@ func TestCraftedChainsCostTheirLength(t *testing.T) {
 	calm = max(calm, slowest(w.alice, other, 40)) // other tests come and go
 	grown, took := diskUse(t, w.s)-disk, cpu(t, w.s)-busy
 	t.Logf("%d events, %d bytes on the wire: %d bytes of disk, %s of processor; a message elsewhere took %s, at rest %s", n, wire, grown, took, stressed, calm)
-	if grown > 20*wire {
+	if grown > 20*wire+1<<20 { // the database grows by whole pages, and its log with each commit
 		t.Errorf("%d bytes on the wire take %d bytes of disk", wire, grown)
 	}
 	if took > most {

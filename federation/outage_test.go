@@ -80,7 +80,11 @@ func soon(t *testing.T, began time.Time, what string, holds func() bool) {
 // TestAPartnerComesBack: what is said and sent to a server while it is down is there soon after its return, all of it and
 // in order, without anybody doing anything there.
 func TestAPartnerComesBack(t *testing.T) {
-	const roomCount, perRoom, letters = 5, 100, 200
+	const roomCount = 5
+	perRoom, letters := 20, 40
+	if os.Getenv("CONCLAVE_LONG") != "" {
+		perRoom, letters = 100, 200
+	}
 	eachTwo(t, func(w *two) {
 		t := w.t
 		proof.Of(t, "FD-15")
@@ -142,7 +146,7 @@ func TestAnswersGetLost(t *testing.T) {
 	if os.Getenv("CONCLAVE_LONG") != "" {
 		count, kills = 400, 6
 	}
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		proof.Of(t, "FD-15", "F26")
 		net := testserver.NewNet()
 		w := &two{t: t}

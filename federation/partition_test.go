@@ -237,7 +237,7 @@ func TestPartitions(t *testing.T) {
 		seeds = 50
 	}
 	versions := []string{"12", "11", "10", "6", "2"}
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		w := startThree(t, engine)
 		for seed := range seeds {
 			r := rand.New(rand.NewPCG(uint64(seed), 1)) //nolint:gosec // chance that can be repeated

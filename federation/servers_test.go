@@ -20,7 +20,7 @@ type two struct {
 
 func eachTwo(t *testing.T, test func(w *two)) {
 	t.Helper()
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		w := &two{t: t}
 		w.a, w.b = testserver.Pair(t, testserver.Options{Engine: engine})
 		w.alice, w.bob = w.a.Register("alice"), w.b.Register("bob")

@@ -150,13 +150,14 @@ func TestVerifyFindsEveryDamage(t *testing.T) {
 		for _, d := range damages {
 			sql := numbers.Replace(d.sql)
 			repair := dbtest.Damage(l.t, l.db, sql)
-			list, _ := findings(l, true)
-			if !reported(list, d.rule) {
-				l.t.Errorf("not reported as %s: %s (%v)", d.rule, sql, list)
-			}
-			quick, _ := findings(l, false)
+			quick, _ := findings(l, false) // the full verification begins with it
 			if reported(quick, d.rule) == d.full {
 				l.t.Errorf("reported without reading everything: %v: %s", !d.full, sql)
+			}
+			if d.full {
+				if list, _ := findings(l, true); !reported(list, d.rule) {
+					l.t.Errorf("not reported as %s: %s (%v)", d.rule, sql, list)
+				}
 			}
 			repair()
 		}

@@ -69,6 +69,15 @@ func Each(t *testing.T, test func(t *testing.T, engine string)) {
 	}
 }
 
+// EachAtOnce is Each with both engines at the same time, for tests that mostly wait for what servers do by the clock.
+func EachAtOnce(t *testing.T, test func(t *testing.T, engine string)) {
+	t.Helper()
+	Each(t, func(t *testing.T, engine string) {
+		t.Parallel()
+		test(t, engine)
+	})
+}
+
 // Start starts a server that ends with the test.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
