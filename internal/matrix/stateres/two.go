@@ -20,7 +20,10 @@ func (r *resolver) two() (map[StateKey]matrix.EventID, error) {
 		return nil, err
 	}
 	state := map[StateKey]matrix.EventID{} // over what is agreed, in version 2; over nothing in 2.1
-	power := r.powerEvents(full)
+	power, err := r.powerEvents(full)
+	if err != nil {
+		return nil, err
+	}
 	first, err := r.sortByPower(power, create)
 	if err != nil {
 		return nil, err
@@ -260,30 +263,43 @@ func (r *resolver) subgraph(full map[matrix.EventID]bool) error {
 	return nil
 }
 
-// powerEvents are the power events of the full conflicted set and what of their auth chains is in the set.
-func (r *resolver) powerEvents(full map[matrix.EventID]bool) map[matrix.EventID]bool {
-	power := map[matrix.EventID]bool{}
+// powerEvents are the power events of the full conflicted set and what of their auth chains is in the set: of their whole
+// chains, also where the way leads through what is agreed.
+func (r *resolver) powerEvents(full map[matrix.EventID]bool) (map[matrix.EventID]bool, error) {
+	power, seen := map[matrix.EventID]bool{}, map[matrix.EventID]bool{}
 	var frontier []matrix.EventID
 	for id := range full {
 		if ev := r.events[id]; ev != nil && isPower(ev) {
 			frontier = append(frontier, id)
+			seen[id] = true
 		}
 	}
 	for len(frontier) > 0 {
-		id := frontier[len(frontier)-1]
-		frontier = frontier[:len(frontier)-1]
-		ev := r.events[id]
-		if power[id] || ev == nil {
-			continue
+		if err := r.load(frontier); err != nil {
+			return nil, err
 		}
-		power[id] = true
-		for _, parent := range ev.AuthEvents() {
-			if full[parent] {
-				frontier = append(frontier, parent)
+		var next []matrix.EventID
+		for _, id := range frontier {
+			if err := r.step(); err != nil {
+				return nil, err
+			}
+			ev := r.events[id]
+			if ev == nil {
+				continue
+			}
+			if full[id] {
+				power[id] = true
+			}
+			for _, parent := range ev.AuthEvents() {
+				if !seen[parent] {
+					seen[parent] = true
+					next = append(next, parent)
+				}
 			}
 		}
+		frontier = next
 	}
-	return power
+	return power, nil
 }
 
 // isPower says whether an event might take somebody's ability to do something away.
