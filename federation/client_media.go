@@ -138,13 +138,13 @@ type lastPart struct {
 
 func (l *lastPart) Read(p []byte) (int, error) {
 	n, err := l.part.Read(p)
-	if err != io.EOF { //nolint:errorlint // readers return it as it is
+	if !errors.Is(err, io.EOF) {
 		return n, err
 	}
 	switch _, next := l.parts.NextRawPart(); {
 	case next == nil:
 		return n, errors.New("it has more than two parts")
-	case next != io.EOF: //nolint:errorlint // as above
+	case next != io.EOF: //nolint:errorlint // a wrapped one says that the closing boundary is missing
 		return n, next
 	}
 	return n, io.EOF
