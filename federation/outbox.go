@@ -10,6 +10,7 @@ import (
 // PDU is an event that a destination is to get.
 type PDU struct {
 	Pos  store.Pos
+	Room store.RoomNID
 	ID   matrix.EventID
 	JSON []byte // as in federation: signed, without unsigned
 }

@@ -147,7 +147,7 @@ func (o *Rows) PDUs(ctx context.Context, server matrix.ServerName, q PDUQuery) (
 		err := o.DB.Read(ctx, func(tx *store.Tx) (err error) {
 			pdus = nil
 			err = tx.OutgoingEvents(nid, after, upTo, q.LatestOnly, q.Limit, func(e store.OutgoingEvent) {
-				pdus = append(pdus, PDU{e.Pos, e.ID, e.JSON})
+				pdus = append(pdus, PDU{e.Pos, e.Room, e.ID, e.JSON})
 			})
 			if err == nil && len(pdus) == 0 && upTo < end {
 				next, err = tx.NextEvent(upTo)

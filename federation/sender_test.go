@@ -91,9 +91,17 @@ func (o *outbox) PDUs(_ context.Context, _ matrix.ServerName, q PDUQuery) ([]PDU
 		if len(out) == q.Limit {
 			return out, out[len(out)-1].Pos, nil
 		}
-		out = append(out, PDU{it.pos, eventIDAt(it.pos), fmt.Appendf(nil, `{"id":%q,"room":%q}`, eventIDAt(it.pos), it.room)})
+		out = append(out, PDU{it.pos, roomNumber(it.room), eventIDAt(it.pos), fmt.Appendf(nil, `{"id":%q,"room":%q}`, eventIDAt(it.pos), it.room)})
 	}
 	return out, end, nil
+}
+
+// roomNumber numbers rooms by their names.
+func roomNumber(name string) (n store.RoomNID) {
+	for _, c := range name {
+		n = n<<8 | store.RoomNID(c)
+	}
+	return n
 }
 
 func eventIDAt(pos store.Pos) matrix.EventID { return matrix.EventID(fmt.Sprintf("$%d", pos)) }

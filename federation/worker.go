@@ -121,7 +121,7 @@ func (w *worker) step(ctx context.Context) bool {
 		return w.nothing(b)
 	}
 	w.d.Goal = b.to
-	refused, err := w.send(ctx, b.txn, b)
+	refused, err := w.deliver(ctx, b)
 	if err == nil {
 		w.delivered(b, refused)
 		return true
@@ -313,11 +313,11 @@ func (w *worker) delivered(b *batch, refused map[matrix.EventID]string) {
 	d.Batch = min(2*d.Batch, maxPDUs)
 }
 
-// refused deals with a transaction that was not taken. No answer and answers that say nothing about the content
-// (rate limits, proxies, authentication) mean waiting. Otherwise the transaction is tried again once, then in halves;
-// a single thing that is refused several times while the server takes an empty transaction is set aside. The wait
-// after that grows as after any failure: a server that takes nothing but empty transactions loses little.
-func (w *worker) refused(ctx context.Context, b *batch, err error) bool {
+// refused deals with a transaction that was not taken and says whether to go on at once. No answer and answers that say
+// nothing about the content (rate limits, proxies, authentication) mean waiting. Otherwise the transaction is tried again
+// once, then, if the server takes an empty one, in halves; a single thing that is refused several times is set aside. The
+// wait after that grows as after any failure: a server that takes nothing but empty transactions loses little.
+func (w *worker) refused(ctx context.Context, b *batch, err error) (goOn bool) {
 	d := &w.d
 	var remote *Error
 	if !errors.As(err, &remote) || !blamesContent(remote) {
@@ -328,24 +328,29 @@ func (w *worker) refused(ctx context.Context, b *batch, err error) bool {
 		w.fail(reason(err), wait)
 		return false
 	}
-	if len(b.pdus)+len(b.edus) > 1 {
-		if d.Fails > 0 {
-			d.Batch, d.Goal = max(1, d.Batch/2), store.Cursors{}
-		}
+	several := len(b.pdus)+len(b.edus) > 1
+	switch {
+	case several && d.Fails == 0:
+		w.fail(reason(err), briefBackOff)
+	case !several && d.Fails < minRefusals:
 		w.fail(reason(err), minBackOff)
-		return false
-	}
-	if d.Fails < minRefusals {
-		w.fail(reason(err), minBackOff)
-		return false
-	}
-	probe := fmt.Sprintf("t%x", w.s.now().UnixNano())
-	if _, probeErr := w.send(ctx, probe, nil); probeErr == nil {
+	case !w.takesNothing(ctx):
+		w.fail(reason(err), w.backOff())
+	case several:
+		d.Batch, d.Goal = max(1, d.Batch/2), store.Cursors{}
+		return true // others wait: the culprit is to be found soon, in six steps at most
+	default:
 		w.setAside(ctx, b, err)
 		d.At, d.Goal, d.CatchUp = b.to, store.Cursors{}, w.caughtUp(b.to)
+		w.fail(reason(err), w.backOff())
 	}
-	w.fail(reason(err), w.backOff())
 	return false
+}
+
+// takesNothing says whether the server takes an empty transaction, so that the trouble is with what is in others.
+func (w *worker) takesNothing(ctx context.Context) bool {
+	_, err := w.send(ctx, fmt.Sprintf("t%x", w.s.now().UnixNano()), nil)
+	return err == nil
 }
 
 // minRefusals is how many failures there must have been before a single thing is set aside.
@@ -364,6 +369,7 @@ func (w *worker) setAside(ctx context.Context, b *batch, err error) {
 	item := ""
 	if len(b.pdus) == 1 {
 		item = string(b.pdus[0].ID)
+		w.s.suspect(w.server, b.pdus[0].Room)
 	} else {
 		item = b.edus[0].Type
 	}

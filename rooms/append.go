@@ -261,6 +261,8 @@ func (r *Rooms) committed(rm *room, d *draft, units []*unit) {
 	for _, u := range units {
 		u.finish(nil)
 	}
+	r.unpark(rm.ref, d.out.Events...)
+	r.unpark(rm.ref, d.out.Aside...)
 	if last := d.out.Last(); last != 0 {
 		r.bus.Publish(cluster.Stream, int64(last))
 	}

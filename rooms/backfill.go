@@ -263,6 +263,7 @@ func (h *history) write(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("writing history of room %s: %w", h.ref.ID, err)
 	}
+	h.r.unpark(h.ref, rows...)
 	ids := make([]matrix.EventID, len(h.placed))
 	for i, row := range h.placed {
 		ids[i] = row.Event.ID()

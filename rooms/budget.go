@@ -56,7 +56,10 @@ func newBudgets(now func() time.Time) *budgets {
 }
 
 // pausedError is the error of a resolution in a room that has used up its time.
-type pausedError struct{ wait time.Duration }
+type pausedError struct {
+	wait  time.Duration
+	until time.Time
+}
 
 func (e *pausedError) Error() string {
 	return fmt.Sprintf("rooms: the room's state takes too long to resolve; it is left alone for %s", e.wait)
@@ -87,7 +90,7 @@ func (b *budgets) begin(ctx context.Context, room store.RoomNID) (*spending, err
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if wait := of.until.Sub(now); wait > 0 {
-		return nil, &pausedError{wait}
+		return nil, &pausedError{wait, of.until}
 	}
 	return &spending{b: b, ctx: ctx, of: of, last: now}, nil
 }
@@ -109,7 +112,7 @@ func (b *budgets) charge(of *budget, now time.Time, took time.Duration) error {
 	of.until, of.spent, of.since = now.Add(wait), 0, now.Add(wait)
 	of.fails = min(of.fails+1, maxDoublings)
 	b.paused++
-	return &pausedError{wait}
+	return &pausedError{wait, of.until}
 }
 
 // step is to be called for every event that a resolution looks at.

@@ -128,6 +128,7 @@ func (w *weighing) store(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("storing evidence of room %s: %w", w.ref.ID, err)
 		}
+		w.r.unpark(w.ref, rows...)
 		if err := w.r.meet(ctx, w.ref, ids); err != nil { // nobody is shown any of it yet
 			return err
 		}

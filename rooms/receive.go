@@ -461,7 +461,10 @@ func (r *Rooms) reject(ctx context.Context, ref Ref, a *arrival, before *store.S
 		if err := tx.Evidence([]*store.EventRow{row}, replaced); err != nil {
 			return err
 		}
-		tx.AfterCommit(func() { r.cache.events.changed(replaced...) })
+		tx.AfterCommit(func() {
+			r.cache.events.changed(replaced...)
+			r.unpark(ref, row)
+		})
 		return tx.CloseGaps(ref.NID, []matrix.EventID{a.event.ID()})
 	})
 }

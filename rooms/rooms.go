@@ -68,6 +68,7 @@ type Rooms struct {
 
 	filling roomLocks // history being fetched
 	inbound inbound
+	parked  *parking // of what came, what was put off
 	joining *roomSet // rooms that a join is under way to: what comes for them waits
 
 	identities IdentityServices // nil: nobody is invited by address
@@ -112,6 +113,7 @@ func New(ctx context.Context, o Options) (*Rooms, error) {
 		filling:    roomLocks{held: map[store.RoomNID]chan struct{}{}},
 		entering:   roomLocks{held: map[store.RoomNID]chan struct{}{}},
 		inbound:    newInbound(),
+		parked:     newParking(),
 		claimed:    make(chan struct{}, 1),
 		joining:    &roomSet{set: map[store.RoomNID]int{}},
 		rooms:      map[store.RoomNID]*room{},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -225,38 +226,81 @@ const (
 	maxWait     = 7 * 24 * time.Hour
 )
 
-// round goes once through what waits in a room. again is when the first event that was put off is due, 0 for none.
+// round goes once through what waits in a room, but for what is parked. again is when the first event that was put off is
+// due, 0 for none.
 func (r *Rooms) round(ctx context.Context, ref Ref) (again time.Duration, err error) {
-	if r.joining.has(ref.NID) {
+	switch {
+	case r.joining.has(ref.NID):
 		return 0, nil // the join looks itself, once the room has a state
+	case r.parked.any(ref.NID):
+		return r.roundOfDue(ctx, ref)
 	}
 	stuck := map[matrix.EventID]*pausedError{}
 	for after := int64(0); ; {
-		var rows []store.Staged
-		from := map[matrix.EventID]matrix.ServerName{}
-		err := r.db.Read(ctx, func(tx *store.Tx) error {
-			rows = nil
-			return tx.Waiting(ref.NID, after, stagedBatch, func(row store.Staged, origin matrix.ServerName) {
-				rows = append(rows, row)
-				from[row.ID] = origin
-			})
+		rows, wait, err := r.take(ctx, ref, stuck, func(tx *store.Tx, each func(store.Staged, matrix.ServerName)) error {
+			return tx.Waiting(ref.NID, after, stagedBatch, each)
 		})
+		again = sooner(again, wait)
 		if err != nil || len(rows) == 0 {
 			return again, err
 		}
 		after = rows[len(rows)-1].NID
-		done, wait, err := r.takeBatch(ctx, ref, rows, from, stuck)
-		r.inbound.looked(ref.NID, len(rows))
+	}
+}
+
+// roundOfDue is round for a room with parked events.
+func (r *Rooms) roundOfDue(ctx context.Context, ref Ref) (again time.Duration, err error) {
+	var numbers []int64
+	err = r.db.Read(ctx, func(tx *store.Tx) error {
+		numbers = numbers[:0]
+		return tx.WaitingNumbers(ref.NID, func(row int64) { numbers = append(numbers, row) })
+	})
+	if err != nil {
+		return 0, err
+	}
+	now := r.now()
+	due, again, stuck := r.parked.sift(ref.NID, numbers, now, func(id matrix.EventID, from matrix.ServerName) time.Duration {
+		return r.delays.wait(id, from, now)
+	})
+	for part := range slices.Chunk(due, stagedBatch) {
+		_, wait, err := r.take(ctx, ref, stuck, func(tx *store.Tx, each func(store.Staged, matrix.ServerName)) error {
+			return tx.Staged(part, each)
+		})
+		again = sooner(again, wait)
 		if err != nil {
 			return again, err
 		}
-		if wait > 0 && (again == 0 || wait < again) {
-			again = wait
-		}
-		if err := r.db.Write(ctx, func(tx *store.Tx) error { return tx.Unstage(done) }); err != nil {
-			return again, err
-		}
 	}
+	return again, nil
+}
+
+// sooner is the shorter of two waits, of which 0 is none.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b > 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// take takes events that wait, as read reads them, to their places; those that are done with wait no longer.
+func (r *Rooms) take(ctx context.Context, ref Ref, stuck map[matrix.EventID]*pausedError, read func(*store.Tx, func(store.Staged, matrix.ServerName)) error) (rows []store.Staged, again time.Duration, err error) {
+	from := map[matrix.EventID]matrix.ServerName{}
+	err = r.db.Read(ctx, func(tx *store.Tx) error {
+		rows = rows[:0]
+		return read(tx, func(row store.Staged, origin matrix.ServerName) {
+			rows = append(rows, row)
+			from[row.ID] = origin
+		})
+	})
+	if err != nil || len(rows) == 0 {
+		return nil, 0, err
+	}
+	done, again, err := r.takeBatch(ctx, ref, rows, from, stuck)
+	r.inbound.looked(ref.NID, len(rows))
+	if err != nil {
+		return rows, again, err
+	}
+	return rows, again, r.db.Write(ctx, func(tx *store.Tx) error { return tx.Unstage(done) })
 }
 
 // takeBatch takes waiting events to their places, parents first, and says which of them are done with.
@@ -303,14 +347,13 @@ func (r *Rooms) takeBatch(ctx context.Context, ref Ref, rows []store.Staged, fro
 			done = append(done, numbers[ev.ID()])
 			continue
 		}
-		wait := r.putOff(ref, ev.ID(), err)
+		wait, until := r.putOff(ref, ev.ID(), err)
+		r.parked.park(ref.NID, numbers[ev.ID()], ev, from[ev.ID()], until)
 		if r.now().Sub(time.UnixMilli(received[ev.ID()])) > maxWait {
 			done = append(done, numbers[ev.ID()])
 			continue
 		}
-		if again == 0 || wait < again {
-			again = wait
-		}
+		again = sooner(again, wait)
 	}
 	return done, again, nil
 }
@@ -332,20 +375,20 @@ func (r *Rooms) tryPlace(ctx context.Context, ref Ref, from matrix.ServerName, e
 	return err
 }
 
-// putOff decides when an event that could not be taken to its place is tried again.
-func (r *Rooms) putOff(ref Ref, id matrix.EventID, err error) time.Duration {
+// putOff decides when an event that could not be taken to its place is tried again. until is zero where delays knows it.
+func (r *Rooms) putOff(ref Ref, id matrix.EventID, err error) (wait time.Duration, until time.Time) {
 	var later *putOffError
 	if errors.As(err, &later) {
-		return later.wait
+		return later.wait, until
 	}
 	var paused *pausedError
 	if errors.As(err, &paused) {
 		r.log.Debug("event put off", "room", ref.ID, "event", id, "again_in", paused.wait, "err", err)
-		return paused.wait
+		return paused.wait, paused.until
 	}
-	wait := r.delays.failed(id, firstRetry, r.now())
+	wait = r.delays.failed(id, firstRetry, r.now())
 	r.log.Warn("event put off", "room", ref.ID, "event", id, "again_in", wait, "err", err)
-	return wait
+	return wait, until
 }
 
 // arriveContained is arrive for an event that must not take the rest of its room with it, whatever is wrong with it.

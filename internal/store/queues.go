@@ -42,6 +42,7 @@ func (tx *Tx) outgoing(server ServerNID) (string, error) {
 // OutgoingEvent is an event that a destination is to get.
 type OutgoingEvent struct {
 	Pos  Pos
+	Room RoomNID
 	ID   matrix.EventID
 	JSON []byte
 }
@@ -53,15 +54,15 @@ func (tx *Tx) OutgoingEvents(server ServerNID, after, upTo Pos, latest bool, lim
 	if err != nil {
 		return err
 	}
-	sql := `SELECT e.pos, e.event_id, e.json FROM ` + way + ` ORDER BY e.pos LIMIT $4`
+	sql := `SELECT e.pos, e.room, e.event_id, e.json FROM ` + way + ` ORDER BY e.pos LIMIT $4`
 	if latest {
-		sql = `SELECT l.pos, l.event_id, l.json FROM (SELECT (SELECT e.nid FROM events e JOIN users u ON u.nid = e.sender
+		sql = `SELECT l.pos, l.room, l.event_id, l.json FROM (SELECT (SELECT e.nid FROM events e JOIN users u ON u.nid = e.sender
 			WHERE e.room = s.room AND ` + ours + ` ORDER BY e.pos DESC LIMIT 1) AS nid
 			FROM (SELECT DISTINCT x.room FROM memberships x WHERE x.server = $1) s) p
 			JOIN events l ON l.nid = p.nid ORDER BY l.pos LIMIT $4`
 	}
 	return tx.Query(sql, func(r *Row) error {
-		each(OutgoingEvent{Pos(r.Int64(0)), matrix.EventID(r.Text(1)), []byte(r.Text(2))})
+		each(OutgoingEvent{Pos(r.Int64(0)), RoomNID(r.Int64(1)), matrix.EventID(r.Text(2)), []byte(r.Text(3))})
 		return nil
 	}, server, after, upTo, limit)
 }

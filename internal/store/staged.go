@@ -43,17 +43,38 @@ func (tx *Tx) Stage(rows []Staged) error {
 	return nil
 }
 
+const selectStaged = `SELECT x.nid, x.room, x.origin, x.event_id, x.received, x.json, s.name FROM staged x JOIN servers s ON s.nid = x.origin `
+
+func readStaged(r *Row, each func(Staged, matrix.ServerName)) {
+	each(Staged{
+		NID: r.Int64(0), Room: RoomNID(r.Int64(1)), Origin: ServerNID(r.Int64(2)), ID: matrix.EventID(r.Text(3)),
+		Received: r.Int64(4), JSON: []byte(r.Text(5)),
+	}, matrix.ServerName(r.Text(6)))
+}
+
 // Waiting reads events that wait in a room, in the order of their coming, after one and at most limit of them, with the
 // name of the server that brought each.
 func (tx *Tx) Waiting(room RoomNID, after int64, limit int, each func(Staged, matrix.ServerName)) error {
-	return tx.Query(`SELECT x.nid, x.room, x.origin, x.event_id, x.received, x.json, s.name FROM staged x JOIN servers s ON s.nid = x.origin
-		WHERE x.room = $1 AND x.nid > $2 ORDER BY x.nid LIMIT $3`, func(r *Row) error {
-		each(Staged{
-			NID: r.Int64(0), Room: RoomNID(r.Int64(1)), Origin: ServerNID(r.Int64(2)), ID: matrix.EventID(r.Text(3)),
-			Received: r.Int64(4), JSON: []byte(r.Text(5)),
-		}, matrix.ServerName(r.Text(6)))
+	return tx.Query(selectStaged+`WHERE x.room = $1 AND x.nid > $2 ORDER BY x.nid LIMIT $3`, func(r *Row) error {
+		readStaged(r, each)
 		return nil
 	}, room, after, limit)
+}
+
+// WaitingNumbers reads the numbers of the events that wait in a room, in the order of their coming.
+func (tx *Tx) WaitingNumbers(room RoomNID, each func(nid int64)) error {
+	return tx.Query(`SELECT nid FROM staged WHERE room = $1 ORDER BY nid`, func(r *Row) error {
+		each(r.Int64(0))
+		return nil
+	}, room)
+}
+
+// Staged reads those of some events that still wait, in the order of their coming, as Waiting does.
+func (tx *Tx) Staged(nids []int64, each func(Staged, matrix.ServerName)) error {
+	return tx.Query(selectStaged+`WHERE x.nid IN ({ids $1}) ORDER BY x.nid`, func(r *Row) error {
+		readStaged(r, each)
+		return nil
+	}, nids)
 }
 
 // RoomsWaiting reads the rooms in which events wait.

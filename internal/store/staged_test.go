@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"conclave/internal/matrix"
@@ -51,6 +52,22 @@ func TestStagedIsBounded(t *testing.T) {
 		got := waiting(2)
 		if len(got) != store.MaxStaged || got[0] != 31 || got[len(got)-1] != 2029 {
 			t.Errorf("%d wait, %d to %d", len(got), got[0], got[len(got)-1])
+		}
+		var numbers, some []int64
+		err = db.Read(t.Context(), func(tx *store.Tx) error {
+			numbers, some = nil, nil
+			if err := tx.WaitingNumbers(2, func(nid int64) { numbers = append(numbers, nid) }); err != nil {
+				return err
+			}
+			return tx.Staged([]int64{2000, 40, 7, 5000}, func(s store.Staged, from matrix.ServerName) {
+				if from != "near.test" || s.ID != matrix.EventID(fmt.Sprintf("$%d", s.NID)) {
+					t.Errorf("%+v from %s", s, from)
+				}
+				some = append(some, s.NID)
+			})
+		})
+		if err != nil || !slices.Equal(numbers, got) || !slices.Equal(some, []int64{7, 40, 2000}) {
+			t.Errorf("%d numbers, of four asked for %v: %v", len(numbers), some, err)
 		}
 		if err := db.Write(t.Context(), func(tx *store.Tx) error { return tx.Unstage(got) }); err != nil {
 			t.Fatal(err)

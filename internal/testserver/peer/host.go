@@ -25,26 +25,54 @@ const (
 type Spoiler func(operation string, e *Event) []byte
 
 // Host makes the Peer answer for a room as an honest server in it does: joins, missing events, states, single events,
-// auth chains and history. spoil, if it is not nil, makes it lie.
+// auth chains and history. spoil, if it is not nil, makes it lie. A Peer can host several rooms.
 func (r *Room) Host(spoil Spoiler) {
 	h := &host{r, spoil}
-	room := string(r.ID)
-	one := func(method, path string, answer func(*Call) Reply) {
-		r.peer.Handle(method, path, func(c *Call) Reply {
-			if !strings.Contains(c.Path, room) {
-				return Refuse(http.StatusNotFound, "M_NOT_FOUND")
+	r.peer.mu.Lock()
+	first := r.peer.hosted == nil
+	r.peer.hosted = append(r.peer.hosted, h)
+	r.peer.mu.Unlock()
+	if first {
+		r.peer.host()
+	}
+}
+
+// host scripts the answers for the rooms that the Peer hosts.
+func (p *Peer) host() {
+	one := func(method, path string, answer func(*host, *Call) Reply) {
+		p.Handle(method, path, func(c *Call) Reply {
+			for _, h := range p.hosts() {
+				if strings.Contains(c.Path, string(h.r.ID)) {
+					return answer(h, c)
+				}
 			}
-			return answer(c)
+			return Refuse(http.StatusNotFound, "M_NOT_FOUND")
 		})
 	}
-	one("GET", V1+"/make_join/{roomId}/{userId}", h.makeJoin)
-	one("PUT", V2+"/send_join/{roomId}/{eventId}", h.sendJoin)
-	one("POST", V1+"/get_missing_events/{roomId}", h.missing)
-	one("GET", V1+"/state_ids/{roomId}", h.stateIDs)
-	one("GET", V1+"/state/{roomId}", h.state)
-	one("GET", V1+"/event_auth/{roomId}/{eventId}", h.eventAuth)
-	one("GET", V1+"/backfill/{roomId}", h.backfill)
-	r.peer.Handle("GET", V1+"/event/{eventId}", h.event)
+	one("GET", V1+"/make_join/{roomId}/{userId}", (*host).makeJoin)
+	one("PUT", V2+"/send_join/{roomId}/{eventId}", (*host).sendJoin)
+	one("POST", V1+"/get_missing_events/{roomId}", (*host).missing)
+	one("GET", V1+"/state_ids/{roomId}", (*host).stateIDs)
+	one("GET", V1+"/state/{roomId}", (*host).state)
+	one("GET", V1+"/event_auth/{roomId}/{eventId}", (*host).eventAuth)
+	one("GET", V1+"/backfill/{roomId}", (*host).backfill)
+	p.Handle("GET", V1+"/event/{eventId}", func(c *Call) Reply {
+		for _, h := range p.hosts() {
+			if e := h.find(lastSegment(c.Path)); e != nil {
+				return h.pdus("event", []*Event{e})
+			}
+		}
+		return Refuse(http.StatusNotFound, "M_NOT_FOUND")
+	})
+}
+
+// hosts are the rooms that the Peer hosts, the newest first.
+func (p *Peer) hosts() []*host {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := slices.Clone(p.hosted)
+	slices.Reverse(all)
+	return all
 }
 
 type host struct {
@@ -228,14 +256,6 @@ func (h *host) eventAuth(c *Call) Reply {
 		return Refuse(http.StatusNotFound, "M_NOT_FOUND")
 	}
 	return Reply{Body: map[string]any{"auth_chain": h.out("event_auth", h.chain([]*Event{e}))}}
-}
-
-func (h *host) event(c *Call) Reply {
-	e := h.find(lastSegment(c.Path))
-	if e == nil {
-		return Refuse(http.StatusNotFound, "M_NOT_FOUND")
-	}
-	return h.pdus("event", []*Event{e})
 }
 
 func (h *host) backfill(c *Call) Reply {

@@ -51,6 +51,7 @@ type Peer struct {
 	rules   []rule
 	calls   []*Call
 	trusted map[string]ed25519.PublicKey // by server and key ID
+	hosted  []*host                      // rooms that it answers for
 	serial  int
 }
 
