@@ -40,6 +40,7 @@ type Client struct {
 	policy    *Policy
 	discovery *Discovery
 	transport *transport
+	failures  *failures
 	plain     *http.Client // for the places that media redirect to
 	agent     string
 	log       *slog.Logger
@@ -63,7 +64,7 @@ func NewClient(o ClientOptions) *Client {
 	c := &connector{resolver: o.Resolver, dial: o.Dial}
 	d := newDiscovery(o.Resolver, newWellKnown(c, o.Roots, o.WellKnownPort, o.Clock), o.Clock)
 	return &Client{
-		own: o.Identity, policy: o.Policy, discovery: d, transport: newTransport(c, d, o.Roots),
+		own: o.Identity, policy: o.Policy, discovery: d, transport: newTransport(c, d, o.Roots), failures: newFailures(o.Clock),
 		plain: newPlainClient(c, o.Roots, 1, mediaTimeout), agent: o.UserAgent, log: o.Log, now: o.Clock,
 	}
 }
@@ -110,24 +111,37 @@ func (c *Client) do(ctx context.Context, in call) (*http.Response, error) {
 		fail.Cause = errors.New("a request to ourselves")
 		return nil, fail
 	}
-	res, err := c.exchange(ctx, in)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
+	if err := c.failures.check(in.server, in.operation); err != nil {
 		fail.Cause = err
 		return nil, fail
 	}
-	if res.StatusCode == http.StatusOK {
+	began := c.now()
+	res, err := c.exchange(ctx, in)
+	switch {
+	case err == nil && res.StatusCode == http.StatusOK:
+		c.failures.note(in.server, in.operation, 0, nil)
 		return res, nil
+	case err == nil:
+		c.readError(res, fail)
+	default:
+		fail.Cause = err
 	}
+	if !errors.Is(ctx.Err(), context.Canceled) { // whoever went away may not have waited long enough
+		c.failures.note(in.server, in.operation, c.now().Sub(began), fail)
+	}
+	if err != nil && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return nil, fail
+}
+
+// readError takes an answer that says no into an error.
+func (c *Client) readError(res *http.Response, fail *Error) {
 	defer func() { _ = res.Body.Close() }()
 	fail.Status = res.StatusCode
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxErrorBytes))
-	if err != nil {
-		return nil, fail
+	if body, err := io.ReadAll(io.LimitReader(res.Body, maxErrorBytes)); err == nil {
+		fail.read(res.Header, body)
 	}
-	return nil, fail.read(res.Header, body)
 }
 
 func (c *Client) exchange(ctx context.Context, in call) (*http.Response, error) {

@@ -325,6 +325,7 @@ func TestClientErrors(t *testing.T) {
 		"odd code": {peer.Reply{Status: 400, Body: map[string]any{"errcode": 5}}, 400, "", false, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
+			c.Alive(p.Name) // it may have asked to be left alone
 			p.Handle("GET", "/_matrix/federation/v1/query/profile", func(*peer.Call) peer.Reply { return want.reply })
 			_, err := c.QueryProfile(t.Context(), p.User("u"), "")
 			var e *Error
@@ -346,6 +347,7 @@ func TestClientErrors(t *testing.T) {
 	if _, err = c.QueryProfile(t.Context(), "@u:"+ourName, ""); err == nil {
 		t.Error("a request to ourselves went out")
 	}
+	c.Alive(p.Name)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err = c.QueryProfile(ctx, p.User("u"), ""); !errors.Is(err, context.Canceled) {

@@ -97,7 +97,7 @@ func safeCode(code string) string {
 }
 
 // read takes an error answer into e.
-func (e *Error) read(header http.Header, body []byte) *Error {
+func (e *Error) read(header http.Header, body []byte) {
 	if s := header.Get("Retry-After"); s != "" {
 		e.RetryAfter = retryDelay(s)
 	}
@@ -107,13 +107,12 @@ func (e *Error) read(header http.Header, body []byte) *Error {
 		RetryMS int64  `json:"retry_after_ms"`
 	}
 	if matrix.Decode(body, &answer) != nil {
-		return e
+		return
 	}
 	e.Code, e.Text, e.Body = answer.Code, answer.Text, body
 	if e.RetryAfter == 0 && answer.RetryMS > 0 {
 		e.RetryAfter = min(time.Duration(min(answer.RetryMS, maxRetryAfter.Milliseconds()))*time.Millisecond, maxRetryAfter)
 	}
-	return e
 }
 
 // maxRetryAfter bounds how long another server can make us wait.

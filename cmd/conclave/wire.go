@@ -65,6 +65,12 @@ type remote struct {
 	server     *federation.Server
 }
 
+// alive hears of every server that makes an authenticated request: whatever waits for it waits no longer.
+func (r *remote) alive(server matrix.ServerName) {
+	r.client.Alive(server)
+	r.sender.Alive(server)
+}
+
 // construct builds a server over its database. Background work ends with cancel, not with ctx: what was begun is
 // finished first.
 func construct(ctx context.Context, conf *config.Config, log *slog.Logger) (s *server, err error) {
@@ -261,7 +267,7 @@ func (s *server) apis(ctx context.Context) (err error) {
 		Identity: s.identity, Keyring: s.remote.keyring, Policy: s.remote.policy, Log: s.log,
 		AnyDestination: !s.conf.Federation.RequireDestination,
 		DB:             s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Bus: s.bus, Metrics: s.metrics,
-		Software: "Conclave", Version: thisBuild().Version, Alive: s.remote.sender.Alive,
+		Software: "Conclave", Version: thisBuild().Version, Alive: s.remote.alive,
 		Presence: s.abroad(),
 		Typing:   func(room store.RoomNID, user matrix.UserID, lasts time.Duration) { s.sync.SetTyping(room, user, lasts) },
 	})
