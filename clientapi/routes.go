@@ -66,7 +66,7 @@ func (r Route) check(seen map[string]bool) error {
 // Routes is the whole API as data: each module's table, one after the other.
 func Routes() []Route {
 	return slices.Concat(
-		serverRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes,
+		serverRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
 		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, mediaRoutes, adminRoutes, destinationRoutes, pushRuleRoutes,
 	)
 }

@@ -36,9 +36,9 @@ func withKeys(all map[string]eduReceiver) map[string]eduReceiver {
 }
 
 // member finds a user of the sending server in a room that we are in and that its access list admits the server to
-// (threats F18, F20).
+// (threats F18, F20). Non-compliant user IDs are for events only (appendices, "Historical User IDs").
 func (s *Server) member(ctx context.Context, origin matrix.ServerName, room matrix.RoomID, user matrix.UserID) (rooms.Ref, rooms.Sender, error) {
-	if _, err := matrix.ParseUserID(string(user)); err != nil || user.Server() != origin {
+	if _, err := matrix.ParseUserID(string(user)); err != nil || !user.Compliant() || user.Server() != origin {
 		return rooms.Ref{}, rooms.Sender{}, matrix.Forbidden("%.100q is not a user of %s.", user, origin)
 	}
 	r := s.options.Rooms

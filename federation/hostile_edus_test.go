@@ -105,6 +105,28 @@ func TestNobodySpeaksForOthers(t *testing.T) {
 	})
 }
 
+// TestNonCompliantUsersStayInEvents: a user whose ID has characters that IDs have no more is in the room and speaks, and
+// nothing else than events tells alice of it.
+func TestNonCompliantUsersStayInEvents(t *testing.T) {
+	proof.Of(t, "ID-02", "ID-03")
+	w := besiegeServer(t, testserver.Options{Presence: true}, 11, nil)
+	odd := w.p.User("Frau Bär")
+	join := w.room.Make(peer.Spec{Type: "m.room.member", StateKey: peer.Key(string(odd)), Sender: odd, Content: object{"membership": "join"}})
+	says := w.room.Make(peer.Spec{Type: "m.room.message", Sender: odd, Content: object{"msgtype": "m.text", "body": "hello"}})
+	w.send("joins", join, says)
+	w.sees("hello")
+	since, _ := w.alice.Sync("", 0)["next_batch"].(string)
+	w.p.Send(t, w.us, "odd", nil, w.spoofs(odd, string(says.ID)))
+	last := w.message("last")
+	w.send("last", last)
+	w.alice.SyncUntil(since, "the last message", func(body testserver.JSON) bool {
+		if text := fmt.Sprint(body); strings.Contains(text, string(odd)) {
+			t.Errorf("alice is told of %s: %s", odd, text)
+		}
+		return testserver.Has(testserver.Timeline(body, string(w.room.ID)), string(last.ID))
+	})
+}
+
 // TestDeviceListsCannotBePoisoned is threats F19.
 func TestDeviceListsCannotBePoisoned(t *testing.T) {
 	proof.Of(t, "F19")

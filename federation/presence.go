@@ -62,7 +62,7 @@ func readPushed(origin matrix.ServerName, raw []byte, now time.Time) (u presence
 		return u, false
 	}
 	id, err := matrix.ParseUserID(string(entry.User))
-	if err != nil || id.Server() != origin {
+	if err != nil || !id.Compliant() || id.Server() != origin {
 		return u, false
 	}
 	u.User = id

@@ -172,7 +172,7 @@ func (k *Keys) ReceiveSigningKeys(ctx context.Context, origin matrix.ServerName,
 
 // receive runs do for a user of another server who shares a room with one of ours; others' lists are not followed.
 func (k *Keys) receive(ctx context.Context, id matrix.UserID, do func(*store.Tx, *store.RemoteList) error) error {
-	if _, err := matrix.ParseUserID(string(id)); err != nil || k.o.IsOurs(id.Server()) {
+	if _, err := matrix.ParseUserID(string(id)); err != nil || !id.Compliant() || k.o.IsOurs(id.Server()) {
 		return matrix.InvalidParam("%.255q is not a user of another server.", id).With(err)
 	}
 	own, err := k.ours(ctx)

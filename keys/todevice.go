@@ -202,7 +202,7 @@ func (k *Keys) ReceiveToDevice(ctx context.Context, origin matrix.ServerName, co
 	if err := matrix.Decode(content, &in); err != nil {
 		return err
 	}
-	if _, err := matrix.ParseUserID(string(in.Sender)); err != nil || in.Sender.Server() != origin {
+	if _, err := matrix.ParseUserID(string(in.Sender)); err != nil || !in.Sender.Compliant() || in.Sender.Server() != origin {
 		return matrix.Forbidden("The sender %.255q is not a user of %s.", in.Sender, origin)
 	}
 	if in.Type == "" || len(in.Type) > maxName || in.ID == "" || len(in.ID) > maxName || !utf8.ValidString(in.ID) {

@@ -48,9 +48,12 @@ func startNode(t *testing.T, db *store.DB, change func(*Options)) *node {
 }
 
 // ownRoom makes a room of ours.
-func (n *node) ownRoom() Ref {
+func (n *node) ownRoom() Ref { return n.roomOf(n.sender(me)) }
+
+// roomOf makes a public room of a user.
+func (n *node) roomOf(creator Sender) Ref {
 	n.t.Helper()
-	id, err := n.Create(n.t.Context(), CreateRequest{Creator: n.sender(me), Preset: "public_chat"})
+	id, err := n.Create(n.t.Context(), CreateRequest{Creator: creator, Preset: "public_chat"})
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -57,6 +57,18 @@ func ParseUserID(s string) (UserID, error) {
 	return UserID(s), err
 }
 
+// Compliant reports whether a user ID has a localpart, of visible ASCII: others are accepted in events and referred to
+// nowhere else (appendices, "Historical User IDs").
+func (u UserID) Compliant() bool {
+	local := u.Localpart()
+	for _, c := range []byte(local) {
+		if c < 0x21 || c > 0x7E {
+			return false
+		}
+	}
+	return local != ""
+}
+
 // ParseRoomID checks a room ID of either form.
 func ParseRoomID(s string) (RoomID, error) {
 	if err := checkID(s, '!'); err != nil {
@@ -197,6 +209,20 @@ func IsNamespaced(s string) bool {
 	}
 	for _, c := range []byte(s) {
 		if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.') {
+			return false
+		}
+	}
+	return true
+}
+
+// IsOpaque reports whether a name follows the opaque identifier grammar: 1 to 255 of a-z, A-Z, 0-9, "-", ".", "_" and "~"
+// (appendices, "Opaque Identifiers").
+func IsOpaque(s string) bool {
+	if s == "" || len(s) > maxID {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '.' || c == '_' || c == '~') {
 			return false
 		}
 	}

@@ -339,6 +339,30 @@ func TestNamespacedNames(t *testing.T) {
 	}
 }
 
+func TestOpaqueNames(t *testing.T) {
+	proof.Of(t, "ID-09")
+	for name, ok := range map[string]bool{
+		"a": true, "Z": true, "0": true, "-._~": true, "AZaz09-._~": true, strings.Repeat("~", 255): true,
+		"": false, "a b": false, "a/b": false, "a+b": false, "a=b": false, "a:b": false, "ä": false, "a\x00": false, "a\n": false, strings.Repeat("x", 256): false,
+	} {
+		if IsOpaque(name) != ok {
+			t.Errorf("%.40q: %v", name, !ok)
+		}
+	}
+}
+
+// TestCompliantUsers: historical user IDs are read, and told from those that may be referred to outside of events.
+func TestCompliantUsers(t *testing.T) {
+	proof.Of(t, "ID-03")
+	for id, ok := range map[string]bool{
+		"@a:x": true, "@A!~:x": true, "@a.b_c=d-e/f+g:x": true, "@:x": false, "@a b:x": false, "@ä:x": false, "@a\x7f:x": false, "@a\tb:x": false,
+	} {
+		if u, err := ParseUserID(id); err != nil || u.Compliant() != ok {
+			t.Errorf("%q: %v, %v", id, !ok, err)
+		}
+	}
+}
+
 // TestRoomVersionNames: ours are written as the grammar says, and nothing else is taken for one of them: to others a
 // version's name means nothing but itself.
 func TestRoomVersionNames(t *testing.T) {

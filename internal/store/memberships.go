@@ -91,6 +91,27 @@ func (tx *Tx) SharesRoom(a, b UserNID) (yes bool, err error) {
 	return yes, err
 }
 
+// MutualRooms reads the rooms after one that a user and another, who may be unknown, are joined to, at most limit of them,
+// in the order of their numbers.
+func (tx *Tx) MutualRooms(user UserNID, other matrix.UserID, after RoomNID, limit int, each func(RoomNID, matrix.RoomID)) error {
+	return tx.Query(`SELECT r.nid, r.room_id FROM memberships x JOIN memberships y ON y.room = x.room JOIN rooms r ON r.nid = x.room
+		WHERE x.member = $1 AND x.membership = 1 AND y.membership = 1 AND y.member = (SELECT nid FROM users WHERE user_id = $2)
+		AND x.room > $3 ORDER BY x.room LIMIT $4`, func(r *Row) error {
+		each(RoomNID(r.Int64(0)), matrix.RoomID(r.Text(1)))
+		return nil
+	}, user, string(other), after, limit)
+}
+
+// CountMutualRooms counts what MutualRooms reads in all.
+func (tx *Tx) CountMutualRooms(user UserNID, other matrix.UserID) (n int, err error) {
+	err = tx.Query(`SELECT count(*) FROM memberships x JOIN memberships y ON y.room = x.room
+		WHERE x.member = $1 AND x.membership = 1 AND y.membership = 1 AND y.member = (SELECT nid FROM users WHERE user_id = $2)`, func(r *Row) error {
+		n = r.Int(0)
+		return nil
+	}, user, string(other))
+	return n, err
+}
+
 // Forget hides a room from its former member.
 func (tx *Tx) Forget(room RoomNID, user UserNID) error {
 	_, err := tx.Exec(`UPDATE memberships SET forgotten = TRUE WHERE room = $1 AND member = $2`, room, user)
