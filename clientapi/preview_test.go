@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"image"
 	"image/png"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -95,7 +97,7 @@ func TestPreviewsOverHTTP(t *testing.T) {
 		}
 		// Neither what people link to nor whom they ask stands in the log.
 		text, err := os.ReadFile(s.LogFile())
-		if err != nil || bytes.Contains(text, []byte("secret-of-alice")) || bytes.Contains(text, []byte(portOf(site))) {
+		if err != nil || bytes.Contains(text, []byte("secret-of-alice")) || bytes.Contains(text, []byte(":"+portOf(site))) {
 			t.Errorf("the log tells of a page: %v", err)
 		}
 	})
@@ -152,5 +154,25 @@ func testPreviewRefusals(t *testing.T, alice *testserver.User, site, inside stri
 	}
 	if len(answers) != 1 {
 		t.Errorf("there are %d answers: %v", len(answers), answers)
+	}
+}
+
+// TestOurClientAsksForNoPreviews: a client that asked would tell the server what a sealed room links to.
+func TestOurClientAsksForNoPreviews(t *testing.T) {
+	proof.Of(t, "O07")
+	read := 0
+	err := filepath.WalkDir("../web/src", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || filepath.Ext(path) != ".ts" && filepath.Ext(path) != ".tsx" {
+			return err
+		}
+		read++
+		text, err := os.ReadFile(path)
+		if bytes.Contains(text, []byte("preview_url")) {
+			t.Errorf("%s asks for previews", path)
+		}
+		return err
+	})
+	if err != nil || read < 50 {
+		t.Errorf("%d files of the client were read: %v", read, err)
 	}
 }
