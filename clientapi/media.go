@@ -30,6 +30,10 @@ var mediaRoutes = slices.Concat(
 		{Method: get, Path: "/_matrix/client/v1/media/config", OperationID: "getConfigAuthed", Auth: Token, Limit: LimitRead, Handler: (*Server).getMediaConfig},
 		{Method: get, Path: "/_matrix/media/v3/config", Aliases: []string{"/_matrix/media/r0/config"}, OperationID: "getConfig",
 			Auth: Token, Limit: LimitRead, Handler: (*Server).getMediaConfig},
+		{Method: get, Path: "/_matrix/client/v1/media/preview_url", OperationID: "getUrlPreviewAuthed",
+			Auth: Token, Limit: LimitPreview, Handler: (*Server).getURLPreview},
+		{Method: get, Path: "/_matrix/media/v3/preview_url", Aliases: []string{"/_matrix/media/r0/preview_url"}, OperationID: "getUrlPreview",
+			Auth: Token, Limit: LimitPreview, Handler: (*Server).getURLPreview},
 	},
 	serving("/_matrix/client/v1/media", "/download/:serverName/:mediaId", "getContentAuthed", Token, (*Server).getContent),
 	serving("/_matrix/client/v1/media", "/download/:serverName/:mediaId/:fileName", "getContentOverrideNameAuthed", Token, (*Server).getContent),
@@ -117,6 +121,19 @@ func (s *Server) uploadContentToMXC(r *Request) (any, error) {
 // getMediaConfig is GET /_matrix/client/v1/media/config.
 func (s *Server) getMediaConfig(*Request) (any, error) {
 	return map[string]int64{"m.upload.size": s.Media.MaxUpload()}, nil
+}
+
+// getURLPreview is GET /_matrix/client/v1/media/preview_url, and its older place. ts, the time that a preview is wanted of,
+// may be answered with the newest, and is: pages have no other.
+func (s *Server) getURLPreview(r *Request) (any, error) {
+	if ts := r.QueryParam("ts"); ts != "" {
+		if _, err := strconv.ParseInt(ts, 10, 64); err != nil {
+			return nil, matrix.InvalidParam("ts is not a time in milliseconds.")
+		}
+	}
+	return s.Media.Preview(r.Ctx(), media.PreviewQuery{
+		URL: r.QueryParam("url"), Language: r.Request().Header.Get("Accept-Language"), User: r.Session.User,
+	})
 }
 
 // contentQuery reads which content a request is about.

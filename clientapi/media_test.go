@@ -71,6 +71,7 @@ func TestMediaOverHTTP(t *testing.T) {
 		t.Run("reserved", func(t *testing.T) { testReserved(t, alice, bob) })
 		t.Run("hostile paths", func(t *testing.T) { testPaths(t, alice) })
 		t.Run("thumbnails", func(t *testing.T) { testThumbnails(t, alice) })
+		t.Run("no previews", func(t *testing.T) { testNoPreviews(t, alice) })
 	})
 }
 

@@ -32,6 +32,7 @@ const (
 	LimitLogin
 	LimitRegister
 	LimitMedia
+	LimitPreview
 )
 
 // Route is one operation of the API.

@@ -41,30 +41,45 @@ type shrunk struct {
 // shrink makes a thumbnail of an image file: within size, or filling it, never larger than the image. The zero size is
 // the image as large as it is. Formats that can move come out still.
 func shrink(f io.ReadSeeker, size store.ThumbnailSize, deadline time.Time) (*shrunk, error) {
-	src := &timedReader{io.LimitReader(f, maxImageFile), deadline}
-	header, format, err := image.DecodeConfig(src)
+	seen, err := inspect(f, deadline)
 	if err != nil {
-		return nil, fmt.Errorf("reading the image's header: %w", err)
+		return nil, err
+	}
+	from, to := frame(seen.width, seen.height, size)
+	if to == (image.Point{seen.width, seen.height}) && (seen.format == "jpeg" || seen.format == "webp") {
+		return &shrunk{kind: "image/" + seen.format}, nil
+	}
+	img, _, err := image.Decode(rewound(f, deadline))
+	if err != nil {
+		return nil, fmt.Errorf("decoding the image: %w", err)
+	}
+	return encode(resize(img, seen.orientation, from, to))
+}
+
+// imageHead is what an image file says of itself before its pixels. Width and height are as it is seen.
+type imageHead struct {
+	format        string // png, jpeg, gif or webp
+	width, height int
+	orientation   int // of EXIF
+}
+
+// inspect reads the head of an image file, and refuses what is no image or would be too large decoded.
+func inspect(f io.ReadSeeker, deadline time.Time) (imageHead, error) {
+	header, format, err := image.DecodeConfig(rewound(f, deadline))
+	if err != nil {
+		return imageHead{}, fmt.Errorf("reading the image's header: %w", err)
 	}
 	look := jpegLook{orientation: 1}
 	if format == "jpeg" {
 		look = lookIntoJPEG(rewound(f, deadline))
 	}
 	if err := affordable(header, look.progressive); err != nil {
-		return nil, err
+		return imageHead{}, err
 	}
 	if look.orientation > 4 {
 		header.Width, header.Height = header.Height, header.Width
 	}
-	from, to := frame(header.Width, header.Height, size)
-	if to == (image.Point{header.Width, header.Height}) && (format == "jpeg" || format == "webp") {
-		return &shrunk{kind: "image/" + format}, nil
-	}
-	img, _, err := image.Decode(rewound(f, deadline))
-	if err != nil {
-		return nil, fmt.Errorf("decoding the image: %w", err)
-	}
-	return encode(resize(img, look.orientation, from, to))
+	return imageHead{format, header.Width, header.Height, look.orientation}, nil
 }
 
 // affordable refuses an image by its header, before memory is taken for it.

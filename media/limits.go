@@ -15,33 +15,34 @@ const (
 	fetchesInAll     = 32
 )
 
-// servers counts what is under way.
-type servers struct {
-	mu  sync.Mutex
-	all int
-	of  map[matrix.ServerName]int
+// places bounds what is under way at a time, for each key and in all.
+type places[K comparable] struct {
+	each, all int
+	mu        sync.Mutex
+	taken     int
+	of        map[K]int
 }
 
-func (s *servers) take(server matrix.ServerName) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.all >= fetchesInAll || s.of[server] >= fetchesPerServer {
+func (p *places[K]) take(key K) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.taken >= p.all || p.of[key] >= p.each {
 		return false
 	}
-	if s.of == nil {
-		s.of = map[matrix.ServerName]int{}
+	if p.of == nil {
+		p.of = map[K]int{}
 	}
-	s.all++
-	s.of[server]++
+	p.taken++
+	p.of[key]++
 	return true
 }
 
-func (s *servers) release(server matrix.ServerName) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.all--
-	if s.of[server]--; s.of[server] == 0 {
-		delete(s.of, server)
+func (p *places[K]) release(key K) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken--
+	if p.of[key]--; p.of[key] == 0 {
+		delete(p.of, key)
 	}
 }
 

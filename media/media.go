@@ -4,7 +4,8 @@
 // Begin with Upload (upload.go) and Open (read.go). A content becomes visible in three steps, each durable before the
 // next: the file is written and named (blobs.go), the row is committed, the answer is sent. A crash between the first
 // two leaves a file that the next start removes, never a row without its file. Other servers' contents are fetched once,
-// kept as copies up to a bound, and forgotten when they were not used for longest (remote.go).
+// kept as copies up to a bound, and forgotten when they were not used for longest (remote.go). So are the pictures of
+// pages that people link to (preview.go).
 package media
 
 import (
@@ -34,6 +35,7 @@ type Options struct {
 	Config *config.Config
 	Server matrix.ServerName
 	Remote Remote // nil without federation
+	Web    Web    // nil without previews of links
 	Log    *slog.Logger
 	Clock  func() time.Time // time.Now if nil
 }
@@ -46,7 +48,7 @@ type Media struct {
 	copies int64 // bytes of all copies
 
 	fetches   work.Flights[mxc, *store.Media]
-	busy      servers
+	busy      places[matrix.ServerName]
 	allowance allowances
 	failed    memory[mxc]
 	copied    atomic.Int64 // about how many bytes the copies have
@@ -54,6 +56,8 @@ type Media struct {
 	making     work.Flights[thumbKey, *store.Thumbnail]
 	workers    chan struct{} // one place for each thumbnail under way
 	unsuitable memory[mxc]
+
+	previews previews
 
 	mu     sync.Mutex
 	filled chan struct{} // closed and renewed when a reserved ID gets its content
@@ -65,7 +69,7 @@ type mxc struct {
 	ID     string
 }
 
-// copiesFactor says how much room the copies of other servers' contents have: so many times the largest upload.
+// copiesFactor says how much room the copies of what is elsewhere have: so many times the largest upload.
 const copiesFactor = 100
 
 // New opens the store below data_dir and removes what a crash has left there.
@@ -82,6 +86,8 @@ func New(o Options) (*Media, error) {
 		failed: memory[mxc]{now: o.Clock}, unsuitable: memory[mxc]{now: o.Clock},
 	}
 	m.copies = copiesFactor * m.max
+	m.busy = places[matrix.ServerName]{each: fetchesPerServer, all: fetchesInAll}
+	m.previews.init(o)
 	m.allowance = allowances{now: o.Clock, on: o.Config.RateLimits.Enabled}
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()

@@ -191,6 +191,9 @@ func (s *server) domains(ctx context.Context) (err error) {
 		k.Remote = s.remote.client
 		m.Remote = federation.MediaSource{Client: s.remote.client}
 	}
+	if s.conf.URLPreviews.Enabled {
+		m.Web = pages(s.conf.URLPreviews)
+	}
 	s.keys = keys.New(k)
 	s.work.Go("device lists", s.keys.Run)
 	if s.media, err = media.New(m); err != nil {
@@ -203,6 +206,12 @@ func (s *server) domains(ctx context.Context) (err error) {
 	}
 	s.sync, err = sync.New(ctx, sync.Options{DB: s.db, Rooms: s.rooms, Keys: s.keys, People: s.presence, Bus: s.bus, Log: s.log})
 	return err
+}
+
+// pages is the client that fetches what previews of links are made of. Its dialer is one of its own: what others may reach
+// in the private network (network.allow_private) is not for everybody with an account to read.
+func pages(conf config.URLPreviews) *http.Client {
+	return netguard.NewDialer(conf.AllowPrivate, nil).HTTPClient(netguard.HTTPOptions{Total: media.PreviewTime, Idle: media.PreviewTime, PerHost: 4})
 }
 
 // deliver makes what sends to other servers, and lets it work.

@@ -148,9 +148,12 @@ type Presence struct {
 	Federation bool `key:"federation" default:"false" doc:"On: who is online is told to servers that share a room, and taken from them. It is what costs most of presence where rooms have many servers."`
 }
 
-// URLPreviews switches link previews.
+// URLPreviews switches link previews. Any user names the pages, and reads what stands there: so network.allow_private,
+// which is for partners that the administrator knows, does not count for them.
 type URLPreviews struct {
-	Enabled bool `key:"enabled" default:"false" built:"default" doc:"On: the server fetches pages that people link to, and learns which."`
+	Enabled      bool           `key:"enabled" default:"false" doc:"On: the server fetches pages that people link to, and learns which. Their servers learn its address, not that of the people."`
+	AllowPrivate []netip.Prefix `key:"allow_private" doc:"CIDRs of private addresses whose pages may be fetched: everybody with an account can read them. network.allow_private does not count here."`
+	Ports        []string       `key:"ports" doc:"Ports that pages may be fetched from, beside 80 and 443."`
 }
 
 // Log says how much is logged and in what form.

@@ -58,7 +58,8 @@ registration:
 federation: {deny: [bad.example]}
 log:
 `, "CONCLAVE_SERVER_NAME=b.example:8448", "CONCLAVE_NETWORK_ALLOW_PRIVATE=127.0.0.0/8, ::1/128", "CONCLAVE_DATABASE_URL=postgres://u:p@h/d",
-		"CONCLAVE_AUTH_ARGON2_TIME=3", "CONCLAVE_PRESENCE_ENABLED=false", "CONCLAVE_AUTH_ARGON2_THREADS=", "CONCLAVE_TLS_CLIENT=", "PATH=/bin", "CONCLAVE_SERVICE_HOST=10.0.0.1", "CONCLAVE_DATABASE_URI=x")
+		"CONCLAVE_AUTH_ARGON2_TIME=3", "CONCLAVE_PRESENCE_ENABLED=false", "CONCLAVE_AUTH_ARGON2_THREADS=", "CONCLAVE_TLS_CLIENT=", "PATH=/bin", "CONCLAVE_SERVICE_HOST=10.0.0.1", "CONCLAVE_DATABASE_URI=x",
+		"CONCLAVE_URL_PREVIEWS_ENABLED=true", "CONCLAVE_URL_PREVIEWS_PORTS=8080,8443", "CONCLAVE_URL_PREVIEWS_ALLOW_PRIVATE=10.1.0.0/16")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +72,10 @@ log:
 	if c.Registration.SharedSecret.Reveal() != "from a file" || c.Database.URL.Reveal() != "postgres://u:p@h/d" {
 		t.Error("secrets were not read")
 	}
-	if w := c.Warnings(); len(w) != 1 || !strings.Contains(w[0], "CONCLAVE_DATABASE_URI") {
+	if p := c.URLPreviews; !p.Enabled || len(p.Ports) != 2 || len(p.AllowPrivate) != 1 {
+		t.Errorf("previews: %+v", p)
+	}
+	if w := c.Warnings(); len(w) != 2 || !strings.Contains(w[0], "CONCLAVE_DATABASE_URI") || !strings.Contains(w[1], "everybody with an account") {
 		t.Errorf("warnings: %q", w)
 	}
 }
@@ -120,7 +124,8 @@ func TestErrors(t *testing.T) {
 		{"server_name: a\nregistration: {require_email: true}\n", "", "registration.require_email: this is not available in this version"},
 		{"server_name: a\nauth: {require_2fa: all}\n", "", `"all" is not available in this version`},
 		{"server_name: a\nemail: {smtp_url: \"smtp://x\"}\n", "", "email.smtp_url: this is not available in this version"},
-		{"server_name: a\nurl_previews: {enabled: true}\n", "", "config.yaml:2: url_previews.enabled: this is not available in this version"},
+		{"server_name: a\nurl_previews: {ports: [\"080\"]}\n", "", "config.yaml:2: url_previews.ports: \"080\" must be a port"},
+		{"server_name: a\n", "CONCLAVE_URL_PREVIEWS_PORTS=8080,65536", "CONCLAVE_URL_PREVIEWS_PORTS: url_previews.ports: \"65536\" must be a port"},
 		{"server_name: a\napp_services: [x.yaml]\n", "", "app_services: this is not available in this version"},
 		{"server_name: a\nmedia: {store: s3}\n", "", `media.store: "s3" is not available in this version`},
 		{"server_name: a\nmedia: {s3: {bucket: x}}\n", "", "config.yaml:2: media.s3.bucket: this is not available"},

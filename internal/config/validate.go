@@ -42,7 +42,7 @@ func (c *Config) errorf(path, format string, args ...any) error {
 }
 
 func (c *Config) validate() error {
-	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkAuth, c.checkMedia, c.checkFederation}
+	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkAuth, c.checkMedia, c.checkFederation, c.checkPreviews}
 	for _, check := range checks {
 		if err := check(); err != nil {
 			return err
@@ -117,6 +117,18 @@ func (c *Config) checkListen() error {
 	}
 	if c.Listen.Admin != "" && !isLoopback(c.Listen.Admin) {
 		c.warnings = append(c.warnings, "listen.admin is not on loopback: metrics and profiling can be read by whoever reaches it")
+	}
+	return nil
+}
+
+func (c *Config) checkPreviews() error {
+	for _, port := range c.URLPreviews.Ports {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || strconv.Itoa(n) != port {
+			return c.errorf("url_previews.ports", "%q must be a port, e.g. 8080", port)
+		}
+	}
+	if c.URLPreviews.Enabled && len(c.URLPreviews.AllowPrivate) > 0 {
+		c.warnings = append(c.warnings, "url_previews.allow_private: everybody with an account can read web pages at these addresses")
 	}
 	return nil
 }

@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// decoded returns a reader of an answer's content, without its Content-Encoding. Of the encoded form no more than limit bytes are read.
-func decoded(response *http.Response, limit int64) (io.Reader, error) {
+// Decoded returns a reader of an answer's content, without its Content-Encoding. Of the encoded form no more than limit bytes are read; the
+// content itself may be far longer, so the caller bounds what it reads of it.
+func Decoded(response *http.Response, limit int64) (io.Reader, error) {
 	switch encoding := strings.ToLower(strings.Join(response.Header.Values("Content-Encoding"), ",")); encoding {
 	case "", "identity":
 		return response.Body, nil

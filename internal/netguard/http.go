@@ -156,7 +156,7 @@ func ReadAll(response *http.Response, limit int64) ([]byte, error) {
 	if response.ContentLength > limit {
 		return nil, fmt.Errorf("%d bytes announced, %d allowed: %w", response.ContentLength, limit, ErrTooLarge)
 	}
-	body, err := decoded(response, limit)
+	body, err := Decoded(response, limit)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,7 @@ import "conclave/internal/matrix"
 type Media struct {
 	Origin  matrix.ServerName
 	ID      string
-	User    UserNID // who uploaded it, 0 for a copy of another server's
+	User    UserNID // who uploaded it; 0 for a copy: of another server's content, or of a picture in the web (Origin is ours)
 	File    string  // "" while only the ID is reserved
 	Hash    []byte  // SHA-256
 	Size    int64
@@ -61,7 +61,7 @@ func (tx *Tx) TouchMedia(origin matrix.ServerName, id string, used int64) error 
 	return err
 }
 
-// CopiedMedia is how many bytes the copies of other servers' contents have, with the thumbnails of these.
+// CopiedMedia is how many bytes the copies of what is elsewhere have, with the thumbnails of these.
 func (tx *Tx) CopiedMedia() (bytes int64, err error) {
 	_, err = tx.QueryRow(`SELECT CAST(COALESCE((SELECT sum(size) FROM media WHERE member = 0), 0)
 		+ COALESCE((SELECT sum(t.size) FROM thumbnails t JOIN media m ON m.origin = t.origin AND m.media_id = t.media_id
