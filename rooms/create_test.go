@@ -14,6 +14,7 @@ import (
 // TestCreatePresets makes a room of every preset in every version and reads back what is in it.
 func TestCreatePresets(t *testing.T) {
 	eachLocal(t, func(l *local) {
+		proof.Of(l.t, "RM-02")
 		alice, guest := l.user("alice"), l.user("guest")
 		for _, v := range matrix.RoomVersions() {
 			for preset, want := range map[string][3]string{

@@ -9,6 +9,7 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
+	"conclave/internal/testserver/proof"
 	"conclave/rooms"
 )
 
@@ -110,6 +111,7 @@ var lives = []string{
 func TestVisibility(t *testing.T) {
 	values := []string{"world_readable", "shared", "invited", "joined", "", "nonsense"}
 	eachLocal(t, func(l *local) {
+		proof.Of(l.t, "HV-01", "HV-02", "HV-03")
 		for i, first := range values {
 			for n, life := range lives {
 				// The second value comes into force half way, so that every pair of neighbours is tried.
