@@ -1,9 +1,9 @@
 package federation
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"slices"
 	"time"
 
 	"conclave/internal/matrix"
@@ -29,23 +29,19 @@ type pushed struct {
 }
 
 // takePresence takes in m.presence: of the sending server's own users. Each entry is judged on its own; one that is not
-// usable is passed over (threats F18).
+// usable is passed over (threats F18), also where the text of it is no JSON that we take: a server relays what its users
+// write, and one of them is not to silence the others.
 func (s *Server) takePresence(ctx context.Context, origin matrix.ServerName, content []byte) ([]effect, error) {
 	if s.options.Presence == nil {
 		return nil, nil
 	}
-	var body struct {
-		Push []json.RawMessage `json:"push"`
-	}
-	if err := matrix.Decode(content, &body); err != nil {
+	push, err := splitPush(content)
+	if err != nil {
 		return nil, err
 	}
-	if len(body.Push) > maxPresenceIn {
-		body.Push = body.Push[:maxPresenceIn]
-	}
 	now := s.now()
-	updates := make([]presence.Update, 0, len(body.Push))
-	for _, raw := range body.Push {
+	updates := make([]presence.Update, 0, len(push))
+	for _, raw := range push {
 		if u, ok := readPushed(origin, raw, now); ok {
 			updates = append(updates, u)
 		} else {
@@ -53,6 +49,23 @@ func (s *Server) takePresence(ctx context.Context, origin matrix.ServerName, con
 		}
 	}
 	return nil, s.options.Presence.Take(ctx, updates)
+}
+
+// splitPush takes the list of m.presence apart, as far as it is looked at, without judging its entries.
+func splitPush(content []byte) (push []json.RawMessage, err error) {
+	list, _ := matrix.Get(content, "push")
+	entries := json.NewDecoder(bytes.NewReader(list))
+	if begin, err := entries.Token(); err != nil || begin != json.Delim('[') {
+		return nil, matrix.BadJSON("push is not a list.").With(err)
+	}
+	for len(push) < maxPresenceIn && entries.More() {
+		var entry json.RawMessage
+		if err := entries.Decode(&entry); err != nil {
+			return nil, matrix.NotJSON("push is not valid JSON.").With(err)
+		}
+		push = append(push, entry)
+	}
+	return push, nil
 }
 
 // readPushed reads one entry, unless it is malformed or about somebody else's user.
@@ -143,9 +156,15 @@ func (s *Signals) takePresence(server matrix.ServerName) (edu EDU, ok bool) {
 	if len(ids) == 0 || s.people == nil {
 		return edu, false
 	}
-	slices.Sort(ids)
+	ctx, cancel := context.WithTimeout(context.Background(), signalRead)
+	defer cancel()
+	statuses, err := s.people.Statuses(ctx, server, ids)
+	if err != nil {
+		s.log.Warn("presence is not sent to another server", "server", server, "err", err)
+		return edu, false
+	}
 	var push []pushed
-	for _, u := range s.people.Statuses(ids) {
+	for _, u := range statuses {
 		c := u.Content(now)
 		if c.LastActiveAgo == nil {
 			c.LastActiveAgo = new(int64)

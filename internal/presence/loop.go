@@ -2,6 +2,7 @@ package presence
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"conclave/internal/matrix"
@@ -122,9 +123,7 @@ func (p *Presence) announce(ctx context.Context, now time.Time, changed map[*ent
 		p.complain(ctx, "telling who is online", err)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		for e := range changed {
-			p.changed[e] = struct{}{}
-		}
+		maps.Copy(p.changed, changed)
 		p.tellAt = now.Add(retry)
 		return
 	}
@@ -165,8 +164,10 @@ func (p *Presence) promote(e *entry, now time.Time) bool {
 		p.order.MoveToFront(e.place)
 	}
 	if e.local && spoken {
-		p.unsaved[e] = struct{}{}
 		p.send(e, now)
+	}
+	if e.local && spoken && !e.closed {
+		p.unsaved[e] = struct{}{}
 	}
 	p.review(e, now)
 	p.trim()
@@ -183,8 +184,9 @@ func (p *Presence) trim() {
 		if at == nil {
 			return
 		}
-		e := at.Value.(*entry) //nolint:errcheck // nothing else is in it
-		if at = at.Prev(); e.idle() {
+		e := entryAt(at)
+		_, unsaved := p.unsaved[e]
+		if at = at.Prev(); e.idle() && !unsaved {
 			p.drop(e)
 			return
 		}
@@ -226,9 +228,8 @@ func (p *Presence) tellServers(ctx context.Context, now time.Time, out map[*entr
 		p.complain(ctx, "telling other servers who is online", err)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		for e := range out {
-			p.out[e] = struct{}{}
-		}
+		maps.Copy(p.out, out)
+		maps.Copy(p.arrivals, arrivals)
 		p.outAt = now.Add(retry)
 		return
 	}

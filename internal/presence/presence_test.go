@@ -300,6 +300,7 @@ func TestNothingHappensWhereItIsOff(t *testing.T) {
 	p.Set(1, alice, 1, Online, "here")
 	p.Moved(1, 1)
 	p.Renamed(1)
+	p.Closed(1)
 	p.Listen(nil)
 	p.Tell(nil)
 	s, err := p.Of(t.Context(), 1, alice)
