@@ -184,14 +184,15 @@ func (p *Presence) Connect(user store.UserNID, id matrix.UserID, device int64, w
 	if d == nil {
 		return func() {}
 	}
-	if _, restored := e.devices[restoredDevice]; !known && !restored && (wish == nil || *wish == Online) {
-		e.active = now // somebody has opened a client
-	}
+	was := d.choice
 	switch {
 	case wish != nil:
 		d.choice = *wish
 	case d.choice == Offline:
 		d.choice = Online
+	}
+	if _, restored := e.devices[restoredDevice]; d.choice == Online && (was != Online || !known && !restored) {
+		e.active = now // somebody has opened a client, or came back to it
 	}
 	d.open++
 	d.seen = now

@@ -76,6 +76,13 @@ func TestClientsAreTakenTogether(t *testing.T) {
 	phone()
 	w.pass(2 * time.Minute)
 	w.is(alice, Offline)
+	w.connect(bob, 1, Unavailable) // opened behind other windows
+	w.is(bob, Unavailable)
+	w.connect(bob, 1, Online)
+	w.is(bob, Online)
+	w.pass(idleAfter)
+	w.connect(bob, 1, Online) // as before: nobody came back
+	w.is(bob, Unavailable)
 	for device := range int64(3 * maxDevices) {
 		w.connect(alice, device+1)
 	}
