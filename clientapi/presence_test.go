@@ -208,6 +208,14 @@ func presenceInSync(t *testing.T, s *testserver.Server) {
 		t.Errorf("whoever ignores dave is then told %v", got)
 	}
 	oneByOne(t, carol, from, alice, dave)
+	clear(heard)
+	conn := carol.Socket(url.Values{"since": {from}, "filter": {`{"presence":{"limit":1}}`}})
+	frames(t, conn, "both, frame by frame", func(frame object) bool {
+		for user, as := range presences(t, frame) {
+			heard[user] = as
+		}
+		return heard[alice.ID] == "online second" && heard[dave.ID] == "unavailable second"
+	})
 	// A token of a process whose clock went ahead: the client starts afresh.
 	ahead := regexp.MustCompile(`\.\d+_`).ReplaceAllString(from, ".9000000000000000000_")
 	if got := presences(t, carol.Sync(ahead, 0)); ahead == from || got[alice.ID] != "online second" {
