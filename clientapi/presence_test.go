@@ -21,10 +21,16 @@ func TestPresence(t *testing.T) {
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine, Presence: true})
 		t.Run("closed account", func(t *testing.T) { presenceClosed(t, s) }) // the first, whose status is stored at once
-		t.Run("requests", func(t *testing.T) { presenceRequests(t, s) })
-		t.Run("set_presence", func(t *testing.T) { presenceOfPolls(t, s) })
-		t.Run("sync", func(t *testing.T) { presenceInSync(t, s) })
-		t.Run("socket", func(t *testing.T) { presenceOnSocket(t, s) })
+		t.Run("open accounts", func(t *testing.T) {
+			for name, test := range map[string]func(*testing.T, *testserver.Server){
+				"requests": presenceRequests, "set_presence": presenceOfPolls, "sync": presenceInSync, "socket": presenceOnSocket,
+			} {
+				t.Run(name, func(t *testing.T) {
+					t.Parallel() // each waits for rounds in which changes are told
+					test(t, s)
+				})
+			}
+		})
 		s.Stop()
 		if got := s.StatusMessages(); slices.Contains(got, "secret") || !slices.Contains(got, "over the socket") {
 			t.Errorf("in the end the database has the status messages %q", got)
