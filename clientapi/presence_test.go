@@ -174,7 +174,7 @@ func presenceOfPolls(t *testing.T, s *testserver.Server) {
 
 // presenceInSync is the filter's section presence, and that nothing is told of whom one ignores.
 func presenceInSync(t *testing.T, s *testserver.Server) {
-	proof.Of(t, "US-12")
+	proof.Of(t, "US-02", "US-12")
 	alice, bob, room := together(t, s)
 	carol, dave := s.Register(testserver.Unique("carol")), s.Register(testserver.Unique("dave"))
 	for _, u := range []*testserver.User{carol, dave} {
@@ -203,12 +203,19 @@ func presenceInSync(t *testing.T, s *testserver.Server) {
 	from := token(carol.Sync("", 0))
 	dave.Must("PUT", status(dave), object{"presence": "unavailable", "status_msg": "second"})
 	alice.Must("PUT", status(alice), object{"presence": "online", "status_msg": "second"})
+	alice.Must("PUT", testserver.Path("profile", alice.ID, "displayname"), object{"displayname": "Alice in Wonderland"})
 	clear(heard)
+	named := 0 // in presence, and in the room
 	carol.SyncUntil(from, "what changed", func(body object) bool {
 		for user, as := range presences(t, body) {
 			heard[user] = as
 		}
-		return heard[alice.ID] == "online second" && heard[dave.ID] == "unavailable second"
+		for _, e := range append(testserver.Timeline(body, room), testserver.Events(testserver.At(body, "presence", "events"))...) {
+			if e["sender"] == alice.ID && testserver.At(e, "content", "displayname") == "Alice in Wonderland" {
+				named |= map[any]int{"m.presence": 1, "m.room.member": 2}[e["type"]]
+			}
+		}
+		return heard[alice.ID] == "online second" && heard[dave.ID] == "unavailable second" && named == 3
 	})
 	if got := presences(t, bob.Sync(token(body), 0)); got[dave.ID] != "" || got[alice.ID] != "online second" {
 		t.Errorf("whoever ignores dave is then told %v", got)

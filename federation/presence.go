@@ -15,8 +15,9 @@ const (
 	maxPresenceIn  = 500 // entries of one EDU that are looked at
 	maxPresenceOut = 100 // entries of one EDU
 	presenceLife   = 30 * time.Minute
-	presencePeers  = 5000 // servers that something waits for
-	presenceQueue  = 5000 // users that wait for one server
+	presencePeers  = 5000    // servers that something waits for
+	presenceQueue  = 5000    // users that wait for one server
+	presenceWaits  = 500_000 // users that wait for servers, all together
 )
 
 // pushed is an entry of m.presence (server-server API, "Presence").
@@ -105,20 +106,42 @@ func (s *Signals) Presence(server matrix.ServerName, users []matrix.UserID) {
 	s.mu.Lock()
 	a := s.presence[server]
 	if a == nil || now.Sub(a.since) > presenceLife {
+		s.dropPresence(server)
 		if len(s.presence) >= presencePeers {
 			s.forgetPresence(now)
 		}
 		a = &awaited{since: now, users: map[matrix.UserID]struct{}{}}
 		s.presence[server] = a
 	}
-	for _, id := range users {
-		if len(a.users) < presenceQueue {
-			a.users[id] = struct{}{}
-		}
-	}
+	s.await(a, users)
 	s.mu.Unlock()
 	if s.wake != nil {
 		s.wake(server)
+	}
+}
+
+// await adds users to those whom a server is to be told of, as far as there is room. The caller holds s.mu.
+func (s *Signals) await(a *awaited, users []matrix.UserID) {
+	for _, id := range users {
+		if _, there := a.users[id]; there || len(a.users) >= presenceQueue {
+			continue
+		}
+		if s.waits >= presenceWaits {
+			s.waits = 0 // what is forgotten here is told again before long
+			for _, other := range s.presence {
+				clear(other.users)
+			}
+		}
+		a.users[id] = struct{}{}
+		s.waits++
+	}
+}
+
+// dropPresence forgets what waits for a server. The caller holds s.mu.
+func (s *Signals) dropPresence(server matrix.ServerName) {
+	if a := s.presence[server]; a != nil {
+		s.waits -= len(a.users)
+		delete(s.presence, server)
 	}
 }
 
@@ -127,11 +150,12 @@ func (s *Signals) Presence(server matrix.ServerName, users []matrix.UserID) {
 func (s *Signals) forgetPresence(now time.Time) {
 	for server, a := range s.presence {
 		if now.Sub(a.since) > presenceLife {
-			delete(s.presence, server)
+			s.dropPresence(server)
 		}
 	}
 	if len(s.presence) >= presencePeers {
 		clear(s.presence)
+		s.waits = 0
 	}
 }
 
@@ -148,8 +172,9 @@ func (s *Signals) takePresence(server matrix.ServerName) (edu EDU, ok bool) {
 			ids = append(ids, id)
 			delete(a.users, id)
 		}
+		s.waits -= len(ids)
 		if len(a.users) == 0 || len(ids) == 0 {
-			delete(s.presence, server)
+			s.dropPresence(server)
 		}
 	}
 	s.mu.Unlock()

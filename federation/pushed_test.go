@@ -149,3 +149,51 @@ func TestBadPresenceSpoilsNothingElse(t *testing.T) {
 		}
 	})
 }
+
+// TestWaitingPresenceIsBounded has servers that do not fetch what they are to be told: it is counted, and forgotten when it
+// gets too much or too old.
+func TestWaitingPresenceIsBounded(t *testing.T) {
+	clk := newClock()
+	s := NewSignals(nil, testIdentity(t), slog.New(slog.DiscardHandler), clk.now)
+	var users []matrix.UserID
+	for n := range 150 {
+		users = append(users, matrix.UserID(fmt.Sprint("@u", n, ":us.test")))
+	}
+	counted := func(what string, want int) {
+		t.Helper()
+		n := 0
+		for _, a := range s.presence {
+			n += len(a.users)
+		}
+		if n != want || s.waits != want {
+			t.Errorf("%s %d wait and %d are counted, want %d", what, n, s.waits, want)
+		}
+	}
+	s.Presence("a.test", users)
+	s.Presence("a.test", users)
+	s.Presence("b.test", users[:3])
+	s.Presence(ourName, users)
+	counted("at first", 153)
+	s.takePresence("a.test")
+	counted("after a hundred were taken", 53)
+	s.takePresence("a.test")
+	counted("after all were taken", 3)
+	clk.add(presenceLife + time.Second)
+	s.Presence("b.test", users[:2])
+	counted("after a while", 2)
+	clk.add(presenceLife + time.Second)
+	if _, ok := s.takePresence("b.test"); ok || s.waits != 0 || len(s.presence) != 0 {
+		t.Errorf("what is old is kept: %d", s.waits)
+	}
+	for n := range presencePeers + 1 {
+		s.Presence(matrix.ServerName(fmt.Sprint("s", n, ".test")), users[:2])
+	}
+	counted("after more servers than are kept", 2)
+	for n := range 2 * presenceQueue {
+		s.Presence("many.test", []matrix.UserID{matrix.UserID(fmt.Sprint("@n", n, ":us.test"))})
+	}
+	counted("of more users than are kept", presenceQueue+2)
+	s.waits = presenceWaits // as if others waited
+	s.Presence("c.test", users)
+	counted("after too many in all", len(users))
+}

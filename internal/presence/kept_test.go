@@ -182,6 +182,26 @@ func TestWhatIsNotStoredIsNotDropped(t *testing.T) {
 	}
 }
 
+// TestRoundsAreBounded has users of other servers come and go by the thousand: ours do not wait for them.
+func TestRoundsAreBounded(t *testing.T) {
+	w := onSQLite(t)
+	for i := range 2*tellMost + 100 {
+		w.p.changed[&entry{local: i%20 == 0}] = struct{}{}
+	}
+	ours := 0
+	for _, want := range []int{tellMost, tellMost, 100, 0} {
+		part := w.p.round()
+		for e := range part {
+			if e.local {
+				ours++
+			}
+		}
+		if len(part) != want || ours != 105 {
+			t.Errorf("a round has %d users, want %d; until then %d of ours", len(part), want, ours)
+		}
+	}
+}
+
 // TestHomeTakesUpNobodyElse switches presence of other servers off between two processes.
 func TestHomeTakesUpNobodyElse(t *testing.T) {
 	w := onSQLite(t)

@@ -15,6 +15,7 @@ const (
 	tellPause    = 5 * time.Millisecond
 	tellShortest = time.Second
 	tellLongest  = 30 * time.Second
+	tellMost     = 1000 // users in a round
 
 	outGather   = 500 * time.Millisecond // what comes together after a while of silence
 	outPause    = 50 * time.Millisecond
@@ -57,7 +58,7 @@ func (p *Presence) step(ctx context.Context) (next time.Time) {
 	var changed, unsaved, out map[*entry]struct{}
 	var arrivals map[arrival]struct{}
 	if !now.Before(p.tellAt) {
-		changed, p.changed = p.changed, map[*entry]struct{}{}
+		changed = p.round()
 	}
 	p.mu.Unlock()
 	p.announce(ctx, now, changed)
@@ -112,6 +113,26 @@ func (p *Presence) expire(now time.Time) {
 			p.drop(e) // was never shown
 		}
 	}
+}
+
+// round takes those who may have changed and are told of together, users of ours first: other servers may say that
+// thousands of theirs come and go. The others wait for the next round. The caller holds p.mu.
+func (p *Presence) round() map[*entry]struct{} {
+	if len(p.changed) <= tellMost {
+		all := p.changed
+		p.changed = map[*entry]struct{}{}
+		return all
+	}
+	part := make(map[*entry]struct{}, tellMost)
+	for _, local := range []bool{true, false} {
+		for e := range p.changed {
+			if e.local == local && len(part) < tellMost {
+				part[e] = struct{}{}
+				delete(p.changed, e)
+			}
+		}
+	}
+	return part
 }
 
 // announce tells clients of users that may have changed.
