@@ -27,6 +27,7 @@ type Signals struct {
 	mu       sync.Mutex
 	queue    map[matrix.ServerName][]signal
 	presence map[matrix.ServerName]*awaited
+	waits    int // users in presence, of all servers
 }
 
 // signal is a user's typing in a room, as of a time.

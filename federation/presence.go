@@ -1,9 +1,9 @@
 package federation
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"slices"
 	"time"
 
 	"conclave/internal/matrix"
@@ -15,8 +15,9 @@ const (
 	maxPresenceIn  = 500 // entries of one EDU that are looked at
 	maxPresenceOut = 100 // entries of one EDU
 	presenceLife   = 30 * time.Minute
-	presencePeers  = 5000 // servers that something waits for
-	presenceQueue  = 5000 // users that wait for one server
+	presencePeers  = 5000    // servers that something waits for
+	presenceQueue  = 5000    // users that wait for one server
+	presenceWaits  = 500_000 // users that wait for servers, all together
 )
 
 // pushed is an entry of m.presence (server-server API, "Presence").
@@ -29,23 +30,19 @@ type pushed struct {
 }
 
 // takePresence takes in m.presence: of the sending server's own users. Each entry is judged on its own; one that is not
-// usable is passed over (threats F18).
+// usable is passed over (threats F18), also where the text of it is no JSON that we take: a server relays what its users
+// write, and one of them is not to silence the others.
 func (s *Server) takePresence(ctx context.Context, origin matrix.ServerName, content []byte) ([]effect, error) {
 	if s.options.Presence == nil {
 		return nil, nil
 	}
-	var body struct {
-		Push []json.RawMessage `json:"push"`
-	}
-	if err := matrix.Decode(content, &body); err != nil {
+	push, err := splitPush(content)
+	if err != nil {
 		return nil, err
 	}
-	if len(body.Push) > maxPresenceIn {
-		body.Push = body.Push[:maxPresenceIn]
-	}
 	now := s.now()
-	updates := make([]presence.Update, 0, len(body.Push))
-	for _, raw := range body.Push {
+	updates := make([]presence.Update, 0, len(push))
+	for _, raw := range push {
 		if u, ok := readPushed(origin, raw, now); ok {
 			updates = append(updates, u)
 		} else {
@@ -53,6 +50,23 @@ func (s *Server) takePresence(ctx context.Context, origin matrix.ServerName, con
 		}
 	}
 	return nil, s.options.Presence.Take(ctx, updates)
+}
+
+// splitPush takes the list of m.presence apart, as far as it is looked at, without judging its entries.
+func splitPush(content []byte) (push []json.RawMessage, err error) {
+	list, _ := matrix.Get(content, "push")
+	entries := json.NewDecoder(bytes.NewReader(list))
+	if begin, err := entries.Token(); err != nil || begin != json.Delim('[') {
+		return nil, matrix.BadJSON("push is not a list.").With(err)
+	}
+	for len(push) < maxPresenceIn && entries.More() {
+		var entry json.RawMessage
+		if err := entries.Decode(&entry); err != nil {
+			return nil, matrix.NotJSON("push is not valid JSON.").With(err)
+		}
+		push = append(push, entry)
+	}
+	return push, nil
 }
 
 // readPushed reads one entry, unless it is malformed or about somebody else's user.
@@ -92,20 +106,42 @@ func (s *Signals) Presence(server matrix.ServerName, users []matrix.UserID) {
 	s.mu.Lock()
 	a := s.presence[server]
 	if a == nil || now.Sub(a.since) > presenceLife {
+		s.dropPresence(server)
 		if len(s.presence) >= presencePeers {
 			s.forgetPresence(now)
 		}
 		a = &awaited{since: now, users: map[matrix.UserID]struct{}{}}
 		s.presence[server] = a
 	}
-	for _, id := range users {
-		if len(a.users) < presenceQueue {
-			a.users[id] = struct{}{}
-		}
-	}
+	s.await(a, users)
 	s.mu.Unlock()
 	if s.wake != nil {
 		s.wake(server)
+	}
+}
+
+// await adds users to those whom a server is to be told of, as far as there is room. The caller holds s.mu.
+func (s *Signals) await(a *awaited, users []matrix.UserID) {
+	for _, id := range users {
+		if _, there := a.users[id]; there || len(a.users) >= presenceQueue {
+			continue
+		}
+		if s.waits >= presenceWaits {
+			s.waits = 0 // what is forgotten here is told again before long
+			for _, other := range s.presence {
+				clear(other.users)
+			}
+		}
+		a.users[id] = struct{}{}
+		s.waits++
+	}
+}
+
+// dropPresence forgets what waits for a server. The caller holds s.mu.
+func (s *Signals) dropPresence(server matrix.ServerName) {
+	if a := s.presence[server]; a != nil {
+		s.waits -= len(a.users)
+		delete(s.presence, server)
 	}
 }
 
@@ -114,11 +150,12 @@ func (s *Signals) Presence(server matrix.ServerName, users []matrix.UserID) {
 func (s *Signals) forgetPresence(now time.Time) {
 	for server, a := range s.presence {
 		if now.Sub(a.since) > presenceLife {
-			delete(s.presence, server)
+			s.dropPresence(server)
 		}
 	}
 	if len(s.presence) >= presencePeers {
 		clear(s.presence)
+		s.waits = 0
 	}
 }
 
@@ -135,17 +172,24 @@ func (s *Signals) takePresence(server matrix.ServerName) (edu EDU, ok bool) {
 			ids = append(ids, id)
 			delete(a.users, id)
 		}
+		s.waits -= len(ids)
 		if len(a.users) == 0 || len(ids) == 0 {
-			delete(s.presence, server)
+			s.dropPresence(server)
 		}
 	}
 	s.mu.Unlock()
 	if len(ids) == 0 || s.people == nil {
 		return edu, false
 	}
-	slices.Sort(ids)
+	ctx, cancel := context.WithTimeout(context.Background(), signalRead)
+	defer cancel()
+	statuses, err := s.people.Statuses(ctx, server, ids)
+	if err != nil {
+		s.log.Warn("presence is not sent to another server", "server", server, "err", err)
+		return edu, false
+	}
 	var push []pushed
-	for _, u := range s.people.Statuses(ids) {
+	for _, u := range statuses {
 		c := u.Content(now)
 		if c.LastActiveAgo == nil {
 			c.LastActiveAgo = new(int64)

@@ -180,18 +180,14 @@ func (s *Server) takeEDU(ctx context.Context, origin matrix.ServerName, raw json
 			lasting, err = nil, nil
 		}
 	}()
-	var edu struct {
-		Type    string          `json:"edu_type"`
-		Content json.RawMessage `json:"content"`
-	}
-	if err := matrix.Decode(raw, &edu); err != nil {
-		return nil, err
-	}
-	receive, known := eduReceivers[edu.Type]
-	if !known || len(edu.Content) == 0 {
+	// Each receiver checks the content strictly, in one piece or entry by entry.
+	typ, _ := matrix.GetString(raw, "edu_type")
+	content, there := matrix.Get(raw, "content")
+	receive, known := eduReceivers[typ]
+	if !known || !there {
 		return nil, nil
 	}
-	return receive(s, ctx, origin, edu.Content)
+	return receive(s, ctx, origin, content)
 }
 
 // sweepTxns forgets old transactions now and then.

@@ -190,6 +190,7 @@ type Response struct {
 	Fallback    []string       `json:"device_unused_fallback_key_types"`
 	next        Token
 	news        bool // something to tell that is not in one of the lists: counts of keys
+	more        bool // not all that is new fitted, or more came meanwhile
 }
 
 type eventList struct {

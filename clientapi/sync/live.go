@@ -40,7 +40,7 @@ func (e *Engine) Follow(ctx context.Context, q Request, send func(*Response) err
 				return err
 			}
 		}
-		more := next.Messages != 0 // not all messages to the device fitted
+		more := next.Messages != 0 || answer.more // not all messages to the device, or not all presence, fitted
 		q.Since, q.FullState = &next, false
 		if more {
 			continue

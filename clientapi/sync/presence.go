@@ -10,7 +10,7 @@ import (
 	"conclave/internal/store"
 )
 
-// maxPresence is how many users' presence one response brings, those who changed last.
+// maxPresence is how many users' presence one response brings.
 const maxPresence = 1000
 
 // presence adds who is online, of those who share a room with the user: at first everybody who is not offline, then what
@@ -29,6 +29,9 @@ func (a *assembly) presence() error {
 	if a.q.Since != nil {
 		q.After = a.q.Since.Presence
 	}
+	if q.After > upTo { // the clock was set back between two processes: no position of this one
+		q.After, q.All = 0, true
+	}
 	if keep.Limit != nil {
 		q.Limit = max(0, min(*keep.Limit, maxPresence))
 	}
@@ -46,7 +49,7 @@ func (a *assembly) presence() error {
 	if err != nil {
 		return err
 	}
-	a.res.next.Presence = upTo
+	a.res.next.Presence, a.res.more = upTo, upTo < people.Position()
 	now := a.e.now()
 	var events []json.RawMessage
 	for _, status := range found {

@@ -184,7 +184,10 @@ func (s *server) domains(ctx context.Context) (err error) {
 		s.work.Go("invitations to addresses", s.rooms.RunClaims)
 	}
 	s.work.Go("departures", s.rooms.RunDepartures)
-	s.accounts = accounts.New(accounts.Options{DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log})
+	s.accounts = accounts.New(accounts.Options{
+		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log,
+		Closed: func(user store.UserNID) { s.presence.Closed(user) },
+	})
 	k := keys.Options{DB: s.db, IsOurs: s.identity.IsOurs, Bus: s.bus, Log: s.log}
 	m := media.Options{DB: s.db, Config: s.conf, Server: s.identity.Name(), Log: s.log}
 	if s.remote != nil {
@@ -200,7 +203,10 @@ func (s *server) domains(ctx context.Context) (err error) {
 		return err
 	}
 	if s.conf.Presence.Enabled {
-		if s.presence, err = presence.New(ctx, presence.Options{DB: s.db, Server: s.identity.Name(), Log: s.log}); err != nil {
+		s.presence, err = presence.New(ctx, presence.Options{
+			DB: s.db, Server: s.identity.Name(), Log: s.log, Abroad: s.remote != nil && s.conf.Presence.Federation,
+		})
+		if err != nil {
 			return err
 		}
 	}

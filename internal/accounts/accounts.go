@@ -32,6 +32,7 @@ type Accounts struct {
 	bus     cluster.Bus
 	log     *slog.Logger
 	now     func() time.Time
+	closed  func(store.UserNID)
 	hashes  chan struct{} // one place for each password hash under way
 	tidy    *time.Timer   // gives back the memory of hashes
 	waiting atomic.Int64  // for a place
@@ -51,6 +52,9 @@ type Options struct {
 	Bus    cluster.Bus
 	Log    *slog.Logger
 	Clock  func() time.Time // time.Now if nil
+
+	// Closed is told of accounts that were closed, once that is durable; nil if nobody needs to know.
+	Closed func(store.UserNID)
 }
 
 // New prepares the domain over a database.
@@ -58,8 +62,11 @@ func New(o Options) *Accounts {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
+	if o.Closed == nil {
+		o.Closed = func(store.UserNID) {}
+	}
 	return &Accounts{
-		db: o.DB, server: o.Server, config: o.Config, bus: o.Bus, log: o.Log, now: o.Clock,
+		db: o.DB, server: o.Server, config: o.Config, bus: o.Bus, log: o.Log, now: o.Clock, closed: o.Closed,
 		hashes:   make(chan struct{}, min(hashPlaces, runtime.GOMAXPROCS(0))),
 		tidy:     time.AfterFunc(tidyAfter, debug.FreeOSMemory),
 		sessions: map[[32]byte]cached{},

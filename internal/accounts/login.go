@@ -236,6 +236,7 @@ func (a *Accounts) Deactivate(ctx context.Context, user store.UserNID) error {
 		if err := tx.AddJob(store.JobDepart, string(account.ID), a.now().UnixMilli()); err != nil {
 			return err
 		}
+		tx.AfterCommit(func() { a.closed(user) })
 		return a.deleteDevices(tx, user, nil)
 	})
 }

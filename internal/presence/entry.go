@@ -21,6 +21,7 @@ type entry struct {
 	messageKnown bool // set here or read from the database
 	name, avatar string
 	stored       bool // what the database has of it was read
+	closed       bool // so is the account: nothing is to be known of the user any more
 
 	said    State     // of another server's user: what its server said
 	current bool      // … and whether it is active at present
@@ -57,12 +58,12 @@ type device struct {
 // is no device's number.
 const restoredDevice = 0
 
-// device finds or makes a client's device; nil if the user has too many.
+// device finds or makes a client's device; nil if the user has too many, or no account any more.
 func (e *entry) device(nr int64, now time.Time) (d *device, known bool) {
 	if d = e.devices[nr]; d != nil && !d.gone(now) {
 		return d, true
 	}
-	if d == nil && len(e.devices) >= maxDevices {
+	if e.closed || d == nil && len(e.devices) >= maxDevices {
 		return nil, false
 	}
 	d = &device{choice: Online, seen: now}

@@ -2,6 +2,7 @@ package presence
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"conclave/internal/matrix"
@@ -14,6 +15,7 @@ const (
 	tellPause    = 5 * time.Millisecond
 	tellShortest = time.Second
 	tellLongest  = 30 * time.Second
+	tellMost     = 1000 // users in a round
 
 	outGather   = 500 * time.Millisecond // what comes together after a while of silence
 	outPause    = 50 * time.Millisecond
@@ -56,7 +58,7 @@ func (p *Presence) step(ctx context.Context) (next time.Time) {
 	var changed, unsaved, out map[*entry]struct{}
 	var arrivals map[arrival]struct{}
 	if !now.Before(p.tellAt) {
-		changed, p.changed = p.changed, map[*entry]struct{}{}
+		changed = p.round()
 	}
 	p.mu.Unlock()
 	p.announce(ctx, now, changed)
@@ -113,6 +115,26 @@ func (p *Presence) expire(now time.Time) {
 	}
 }
 
+// round takes those who may have changed and are told of together, users of ours first: other servers may say that
+// thousands of theirs come and go. The others wait for the next round. The caller holds p.mu.
+func (p *Presence) round() map[*entry]struct{} {
+	if len(p.changed) <= tellMost {
+		all := p.changed
+		p.changed = map[*entry]struct{}{}
+		return all
+	}
+	part := make(map[*entry]struct{}, tellMost)
+	for _, local := range []bool{true, false} {
+		for e := range p.changed {
+			if e.local == local && len(part) < tellMost {
+				part[e] = struct{}{}
+				delete(p.changed, e)
+			}
+		}
+	}
+	return part
+}
+
 // announce tells clients of users that may have changed.
 func (p *Presence) announce(ctx context.Context, now time.Time, changed map[*entry]struct{}) {
 	if len(changed) == 0 {
@@ -122,9 +144,7 @@ func (p *Presence) announce(ctx context.Context, now time.Time, changed map[*ent
 		p.complain(ctx, "telling who is online", err)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		for e := range changed {
-			p.changed[e] = struct{}{}
-		}
+		maps.Copy(p.changed, changed)
 		p.tellAt = now.Add(retry)
 		return
 	}
@@ -165,8 +185,10 @@ func (p *Presence) promote(e *entry, now time.Time) bool {
 		p.order.MoveToFront(e.place)
 	}
 	if e.local && spoken {
-		p.unsaved[e] = struct{}{}
 		p.send(e, now)
+	}
+	if e.local && spoken && !e.closed {
+		p.unsaved[e] = struct{}{}
 	}
 	p.review(e, now)
 	p.trim()
@@ -183,8 +205,9 @@ func (p *Presence) trim() {
 		if at == nil {
 			return
 		}
-		e := at.Value.(*entry) //nolint:errcheck // nothing else is in it
-		if at = at.Prev(); e.idle() {
+		e := entryAt(at)
+		_, unsaved := p.unsaved[e]
+		if at = at.Prev(); e.idle() && !unsaved {
 			p.drop(e)
 			return
 		}
@@ -226,9 +249,8 @@ func (p *Presence) tellServers(ctx context.Context, now time.Time, out map[*entr
 		p.complain(ctx, "telling other servers who is online", err)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		for e := range out {
-			p.out[e] = struct{}{}
-		}
+		maps.Copy(p.out, out)
+		maps.Copy(p.arrivals, arrivals)
 		p.outAt = now.Add(retry)
 		return
 	}

@@ -79,6 +79,9 @@ type Options struct {
 	Server matrix.ServerName
 	Log    *slog.Logger
 	Clock  func() time.Time // time.Now if nil
+
+	// Abroad says that other servers tell of their users, and are told of ours.
+	Abroad bool
 }
 
 // Presence is the domain's door. Its methods are safe for concurrent use, and do nothing on a nil one: presence is switched
@@ -112,6 +115,7 @@ type Presence struct {
 	arrivals  map[arrival]struct{} // who may have come to a room of ours
 	outAt     time.Time            // not earlier than this
 	moves     int64                // counts moves: what was read before one may be wrong
+	renames   int64                // counts new profiles, likewise
 	servers   map[store.RoomNID][]store.ServerNID
 }
 
@@ -138,7 +142,7 @@ func New(ctx context.Context, o Options) (*Presence, error) {
 		arrivals: map[arrival]struct{}{}, servers: map[store.RoomNID][]store.ServerNID{},
 	}
 	p.last.Store(o.Clock().UnixMilli()) // above what this node gave out before a restart
-	return p, p.restore(ctx)
+	return p, p.restore(ctx, o.Abroad)
 }
 
 // Now is the time by the domain's clock.
@@ -158,9 +162,12 @@ func (p *Presence) Listen(wake func(rooms map[store.RoomNID]struct{}, users []st
 
 // Tell sets who tells other servers. It must be called before Run.
 func (p *Presence) Tell(remote Remote) {
-	if p != nil {
-		p.remote = remote
+	if p == nil {
+		return
 	}
+	p.mu.Lock() // the stream may tell of moves already
+	defer p.mu.Unlock()
+	p.remote = remote
 }
 
 // Connect notes that a client of a user waits for what happens, until the function that it returns is called. wish is what
@@ -177,14 +184,15 @@ func (p *Presence) Connect(user store.UserNID, id matrix.UserID, device int64, w
 	if d == nil {
 		return func() {}
 	}
-	if _, restored := e.devices[restoredDevice]; !known && !restored && (wish == nil || *wish == Online) {
-		e.active = now // somebody has opened a client
-	}
+	was := d.choice
 	switch {
 	case wish != nil:
 		d.choice = *wish
 	case d.choice == Offline:
 		d.choice = Online
+	}
+	if _, restored := e.devices[restoredDevice]; d.choice == Online && (was != Online || !known && !restored) {
+		e.active = now // somebody has opened a client, or came back to it
 	}
 	d.open++
 	d.seen = now
@@ -224,6 +232,9 @@ func (p *Presence) Set(user store.UserNID, id matrix.UserID, device int64, state
 	defer p.mu.Unlock()
 	now := p.now()
 	e := p.of(user, id)
+	if e.closed {
+		return
+	}
 	e.message, e.messageKnown = message, true
 	if d, _ := e.device(device, now); d != nil {
 		d.choice, d.seen, e.active = state, now, now
@@ -238,10 +249,31 @@ func (p *Presence) Renamed(user store.UserNID) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if e := p.users[user]; e != nil && e.local {
+	p.renames++
+	if e := p.users[user]; e != nil && e.local && !e.closed {
 		e.stored = false
 		p.note(e)
 	}
+}
+
+// Closed notes that a user's account was closed for good: its status message is forgotten, and what its clients still do
+// has no effect.
+func (p *Presence) Closed(user store.UserNID) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.users[user]
+	if e == nil || !e.local {
+		return // what is stored of it went with the account
+	}
+	e.closed, e.stored = true, true
+	clear(e.devices)
+	e.message, e.messageKnown, e.active, e.name, e.avatar = "", true, time.Time{}, "", ""
+	delete(p.unsaved, e)
+	p.note(e)
+	p.review(e, p.now())
 }
 
 // maxArrivals bounds how many moves wait to be looked at, for other servers.
@@ -275,7 +307,7 @@ func (p *Presence) of(user store.UserNID, id matrix.UserID) *entry {
 	return e
 }
 
-// add and drop keep the indexes. The caller holds p.mu.
+// add and drop keep the indexes. What an entry that is dropped has to say must be saved before. The caller holds p.mu.
 func (p *Presence) add(e *entry) {
 	p.users[e.nid], p.byID[e.id] = e, e
 	if !e.local {

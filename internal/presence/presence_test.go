@@ -76,6 +76,13 @@ func TestClientsAreTakenTogether(t *testing.T) {
 	phone()
 	w.pass(2 * time.Minute)
 	w.is(alice, Offline)
+	w.connect(bob, 1, Unavailable) // opened behind other windows
+	w.is(bob, Unavailable)
+	w.connect(bob, 1, Online)
+	w.is(bob, Online)
+	w.pass(idleAfter)
+	w.connect(bob, 1, Online) // as before: nobody came back
+	w.is(bob, Unavailable)
 	for device := range int64(3 * maxDevices) {
 		w.connect(alice, device+1)
 	}
@@ -300,6 +307,7 @@ func TestNothingHappensWhereItIsOff(t *testing.T) {
 	p.Set(1, alice, 1, Online, "here")
 	p.Moved(1, 1)
 	p.Renamed(1)
+	p.Closed(1)
 	p.Listen(nil)
 	p.Tell(nil)
 	s, err := p.Of(t.Context(), 1, alice)

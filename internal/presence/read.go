@@ -1,7 +1,9 @@
 package presence
 
 import (
+	"container/list"
 	"context"
+	"slices"
 	"time"
 
 	"conclave/internal/matrix"
@@ -54,6 +56,7 @@ func (p *Presence) Of(ctx context.Context, user store.UserNID, id matrix.UserID)
 	p.mu.Lock()
 	e := p.users[user]
 	known := e != nil && (!e.local || e.stored)
+	renames := p.renames
 	p.mu.Unlock()
 	if e == nil && id.Server() == p.own {
 		e = &entry{nid: user, id: id, local: true, timer: -1}
@@ -67,7 +70,7 @@ func (p *Presence) Of(ctx context.Context, user store.UserNID, id matrix.UserID)
 			return Status{}, err
 		}
 		p.mu.Lock()
-		e.take(read[user])
+		e.take(read[user], p.renames == renames)
 		p.mu.Unlock()
 	}
 	p.mu.Lock()
@@ -75,17 +78,31 @@ func (p *Presence) Of(ctx context.Context, user store.UserNID, id matrix.UserID)
 	return e.status(e.view(p.now())), nil
 }
 
-// Statuses are users as they were last told, for other servers.
-func (p *Presence) Statuses(users []matrix.UserID) []Status {
+// Statuses are users of ours as they were last told, for another server: those who share a room with a user of it. It may
+// have been shut out since it was noted that it is to be told of them.
+func (p *Presence) Statuses(ctx context.Context, server matrix.ServerName, users []matrix.UserID) ([]Status, error) {
+	nid, err := p.db.Server(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	var sharing []matrix.UserID
+	err = p.db.Read(ctx, func(tx *store.Tx) error {
+		sharing = nil
+		return tx.SharingWith(nid, users, func(id matrix.UserID, _ store.UserNID) { sharing = append(sharing, id) })
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(sharing)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	found := make([]Status, 0, len(users))
-	for _, id := range users {
-		if e := p.byID[id]; e != nil && e.pos > 0 {
+	found := make([]Status, 0, len(sharing))
+	for _, id := range sharing {
+		if e := p.byID[id]; e != nil && e.local && e.pos > 0 {
 			found = append(found, e.status(e.told))
 		}
 	}
-	return found
+	return found, nil
 }
 
 // Position is the newest position.
@@ -112,7 +129,9 @@ type Query struct {
 	Limit int
 }
 
-// Read answers a query, and says up to which position: those last told first, the user itself among them.
+// Read answers a query, and says up to which position; the user itself is among those whom it tells of. What changed
+// comes in the order of its changes, and what of it does not fit comes after the position that is returned; then comes
+// who is to be told besides, those last told first, as far as they fit.
 func (p *Presence) Read(ctx context.Context, q Query) (found []Status, upTo int64, err error) {
 	for tries := 0; ; tries++ {
 		unplaced := map[*entry]struct{}{}
@@ -130,19 +149,21 @@ func (p *Presence) Read(ctx context.Context, q Query) (found []Status, upTo int6
 func (p *Presence) answer(q Query, unplaced map[*entry]struct{}) (found []Status, upTo int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	everybody := q.All || len(q.Fresh) > 0
-	for at := p.order.Front(); at != nil && len(found) < q.Limit; at = at.Next() {
-		e := at.Value.(*entry) //nolint:errcheck // nothing else is in it
-		if e.pos <= q.After && !everybody {
-			break
+	at, whole := p.order.Front(), true
+	if q.After > 0 {
+		if found, at, upTo, whole = p.changes(q, unplaced); !whole {
+			return found, upTo
 		}
-		if q.wants(e) {
+	}
+	everybody := q.All || len(q.Fresh) > 0 || q.After == 0
+	for ; everybody && at != nil && len(found) < q.Limit; at = at.Next() {
+		if e := entryAt(at); q.shows(e) {
 			found = q.take(found, e, unplaced)
 		}
 	}
 	if !everybody {
 		for id := range q.Met {
-			if e := p.byID[id]; e != nil && e.pos <= q.After && q.wants(e) && len(found) < q.Limit {
+			if e := p.byID[id]; e != nil && e.pos <= q.After && q.shows(e) && len(found) < q.Limit {
 				found = q.take(found, e, unplaced)
 			}
 		}
@@ -150,18 +171,40 @@ func (p *Presence) answer(q Query, unplaced map[*entry]struct{}) (found []Status
 	return found, p.last.Load()
 }
 
-// wants says whether a client that may know of a user is to be told of it.
-func (q *Query) wants(e *entry) bool {
-	if q.Keep != nil && !q.Keep(e.id) {
+// changes finds who changed after the query's position, the first change first, and where in the order those are who did
+// not. If they do not all fit it says how far it came. The caller holds p.mu.
+func (p *Presence) changes(q Query, unplaced map[*entry]struct{}) (found []Status, rest *list.Element, upTo int64, whole bool) {
+	first := p.order.Back()
+	for rest = p.order.Front(); rest != nil; rest = rest.Next() {
+		if entryAt(rest).pos <= q.After {
+			first = rest.Prev()
+			break
+		}
+	}
+	upTo = q.After
+	for at := first; at != nil; at = at.Prev() {
+		e := entryAt(at)
+		if q.keeps(e) {
+			if len(found) == q.Limit {
+				return found, rest, upTo, false
+			}
+			found = q.take(found, e, unplaced)
+		}
+		upTo = e.pos
+	}
+	return found, rest, upTo, true
+}
+
+func entryAt(at *list.Element) *entry { return at.Value.(*entry) } //nolint:errcheck // nothing else is in the order
+
+func (q *Query) keeps(e *entry) bool { return q.Keep == nil || q.Keep(e.id) }
+
+// shows says whether a client that may know of a user is to be told of it although it did not change.
+func (q *Query) shows(e *entry) bool {
+	if e.told.state == Offline || !q.keeps(e) {
 		return false
 	}
-	if e.pos > q.After {
-		return q.After > 0 || e.told.state != Offline
-	}
-	if e.told.state == Offline {
-		return false
-	}
-	if q.All || q.Met[e.id] {
+	if q.All || q.After == 0 || q.Met[e.id] {
 		return true
 	}
 	if e.nid == q.User || len(q.Fresh) == 0 {

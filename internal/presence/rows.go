@@ -11,12 +11,18 @@ import (
 
 // restore takes up whoever was not offline when the process before this one ended. Clients with older tokens are told of
 // them again. Users of ours have a while to connect again; of others one waits to hear.
-func (p *Presence) restore(ctx context.Context) error {
+func (p *Presence) restore(ctx context.Context, abroad bool) error {
 	now := p.now()
+	if err := p.db.Write(ctx, (*store.Tx).DropClosedPresence); err != nil {
+		return err
+	}
 	err := p.db.Read(ctx, func(tx *store.Tx) error {
 		p.users, p.byID, p.perServer, p.timers = map[store.UserNID]*entry{}, map[matrix.UserID]*entry{}, map[matrix.ServerName]int{}, nil
 		p.order.Init()
 		return tx.LivePresence(maxUsers, func(id matrix.UserID, row store.PresenceRow) {
+			if id.Server() != p.own && !abroad {
+				return // as it was before presence of other servers was switched off
+			}
 			e := &entry{nid: row.Member, id: id, local: id.Server() == p.own, message: row.Message, messageKnown: true, timer: -1}
 			if row.Active > 0 {
 				e.active = time.UnixMilli(row.Active)
@@ -55,17 +61,29 @@ func (e *entry) row() store.PresenceRow {
 // save writes what was told of users.
 func (p *Presence) save(ctx context.Context, now time.Time, unsaved map[*entry]struct{}) {
 	var rows []store.PresenceRow
+	open := map[*entry]bool{}
 	p.mu.Lock()
 	for e := range unsaved {
 		rows = append(rows, e.row())
+		open[e] = !e.closed
 	}
 	p.saveAt = now.Add(saveEvery)
 	p.mu.Unlock()
-	if err := p.db.Write(ctx, func(tx *store.Tx) error { return tx.PutPresence(rows) }); err != nil {
+	err := p.db.Write(ctx, func(tx *store.Tx) error { return tx.PutPresence(rows) })
+	if err != nil {
 		p.complain(ctx, "storing who is online", err)
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for e := range unsaved {
+	}
+	p.saved(open, err)
+}
+
+// saved notes of which users something is to be written again after an attempt; open says which of their accounts were
+// open when their rows were made. Where one was closed meanwhile, the row may have come after that: PutPresence takes it
+// away the next time.
+func (p *Presence) saved(open map[*entry]bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for e, was := range open {
+		if err != nil || e.closed && was {
 			p.unsaved[e] = struct{}{}
 		}
 	}
@@ -95,7 +113,7 @@ type found struct {
 // load reads what is not known of users: where they are joined and, of users of ours, what is stored.
 func (p *Presence) load(ctx context.Context, users map[*entry]struct{}) error {
 	p.mu.Lock()
-	moves := p.moves
+	moves, renames := p.moves, p.renames
 	var unplaced, unread []store.UserNID
 	for e := range users {
 		if !e.placed {
@@ -122,7 +140,7 @@ func (p *Presence) load(ctx context.Context, users map[*entry]struct{}) error {
 	}
 	for _, nid := range unread {
 		if e := p.users[nid]; e != nil {
-			e.take(known[nid])
+			e.take(known[nid], p.renames == renames)
 		}
 	}
 	return nil
@@ -149,9 +167,13 @@ func (p *Presence) read(ctx context.Context, unplaced, unread []store.UserNID) (
 	return known, err
 }
 
-// take takes over what is stored, as far as it is not known better. The caller holds p.mu.
-func (e *entry) take(f *found) {
-	e.stored = true
+// take takes over what is stored, as far as it is not known better; lasting says that nothing of it changed since it was
+// read. The caller holds p.mu.
+func (e *entry) take(f *found, lasting bool) {
+	if e.closed {
+		return
+	}
+	e.stored = lasting
 	if row := f.row; row != nil {
 		if !e.messageKnown {
 			e.message, e.messageKnown = row.Message, true

@@ -36,8 +36,14 @@ func TestInterestedServersAreTold(t *testing.T) {
 		if n := len(w.sent["them.test"]); n < 5 || n > 13 {
 			t.Errorf("600 changes in a minute are told %d times", n)
 		}
-		if s := w.p.Statuses([]matrix.UserID{alice, carol, "@nobody:us.test"}); len(s) != 1 || s[0].User != alice {
+		s, err := w.p.Statuses(t.Context(), "them.test", []matrix.UserID{alice, carol, zoe, "@nobody:us.test"})
+		if w.must(err); len(s) != 1 || s[0].User != alice {
 			t.Errorf("what is told is %+v", s)
+		}
+		w.move(1, store.Leave, zoe) // as when she is banned while the server does not answer
+		w.move(2, store.Leave, zoe)
+		if s, err = w.p.Statuses(t.Context(), "them.test", []matrix.UserID{alice}); err != nil || len(s) != 0 {
+			t.Errorf("a server that is shut out is told %+v (%v)", s, err)
 		}
 	})
 }

@@ -18,6 +18,7 @@ type world struct {
 	db    *store.DB
 	clock time.Time
 	p     *Presence
+	home  bool // other servers neither tell nor are told
 
 	people map[matrix.UserID]store.User
 	rooms  map[store.RoomNID][]matrix.UserID // of everybody who was put there
@@ -38,7 +39,9 @@ func newWorld(t testing.TB, db *store.DB) *world {
 // start makes a Presence over the database, as a process does that starts.
 func (w *world) start() {
 	w.t.Helper()
-	p, err := New(w.ctx(), Options{DB: w.db, Server: "us.test", Log: slog.New(slog.DiscardHandler), Clock: func() time.Time { return w.clock }})
+	p, err := New(w.ctx(), Options{
+		DB: w.db, Server: "us.test", Log: slog.New(slog.DiscardHandler), Clock: func() time.Time { return w.clock }, Abroad: !w.home,
+	})
 	if err != nil {
 		w.t.Fatal(err)
 	}

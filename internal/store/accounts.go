@@ -67,9 +67,13 @@ func (tx *Tx) SetAdmin(user UserNID, admin bool) error {
 	return err
 }
 
-// Deactivate closes an account for good: no password, and no rights. Its devices are for the caller to delete.
+// Deactivate closes an account for good: no password, no rights, and nothing of its presence, which may have a status
+// message. Its devices are for the caller to delete.
 func (tx *Tx) Deactivate(user UserNID) error {
-	_, err := tx.Exec(`UPDATE accounts SET deactivated = TRUE, admin = FALSE, password = '' WHERE member = $1`, user)
+	if _, err := tx.Exec(`UPDATE accounts SET deactivated = TRUE, admin = FALSE, password = '' WHERE member = $1`, user); err != nil {
+		return err
+	}
+	_, err := tx.Exec(`DELETE FROM presence WHERE member = $1`, user)
 	return err
 }
 

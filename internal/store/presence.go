@@ -10,16 +10,25 @@ type PresenceRow struct {
 	Message string
 }
 
-// PutPresence stores the presence of users.
+// PutPresence stores the presence of users. Of those whose accounts are closed nothing remains.
 func (tx *Tx) PutPresence(rows []PresenceRow) error {
 	return chunks(rows, func(part []PresenceRow) error {
-		return tx.InsertRows(Insert{Table: "presence", Rows: len(part), Suffix: `ON CONFLICT (member) DO UPDATE SET
+		err := tx.InsertRows(Insert{Table: "presence", Rows: len(part), Suffix: `ON CONFLICT (member) DO UPDATE SET
 			state = excluded.state, active = excluded.active, message = excluded.message`, Cols: []Col{
 			IntCol("member", func(i int) UserNID { return part[i].Member }),
 			IntCol("state", func(i int) int16 { return part[i].State }),
 			IntCol("active", func(i int) int64 { return part[i].Active }),
 			TextCol("message", func(i int) string { return part[i].Message }),
 		}})
+		if err != nil {
+			return err
+		}
+		members := make([]int64, len(part))
+		for i, row := range part {
+			members[i] = int64(row.Member)
+		}
+		_, err = tx.Exec(`DELETE FROM presence WHERE member IN (SELECT member FROM accounts WHERE member IN ({ids $1}) AND deactivated)`, members)
+		return err
 	})
 }
 
@@ -49,6 +58,12 @@ func presenceRow(r *Row) PresenceRow {
 // DropPresence forgets the presence of every user who is not of a server.
 func (tx *Tx) DropPresence(except ServerNID) error {
 	_, err := tx.Exec(`DELETE FROM presence WHERE member IN (SELECT p.member FROM presence p JOIN users u ON u.nid = p.member WHERE u.server <> $1)`, except)
+	return err
+}
+
+// DropClosedPresence forgets the presence of every user whose account is closed.
+func (tx *Tx) DropClosedPresence() error {
+	_, err := tx.Exec(`DELETE FROM presence WHERE member IN (SELECT member FROM accounts WHERE deactivated)`)
 	return err
 }
 

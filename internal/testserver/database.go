@@ -33,6 +33,12 @@ func (s *Server) EventJSON(id string) string {
 	return strings.Join(s.read(`SELECT json FROM events WHERE event_id = $1 UNION SELECT json FROM staged WHERE event_id = $1`, id), "")
 }
 
+// StatusMessages are the users' status messages that the server's database holds.
+func (s *Server) StatusMessages() []string {
+	s.t.Helper()
+	return s.read(`SELECT message FROM presence WHERE message <> ''`)
+}
+
 // read reads a column of text, sorted.
 func (s *Server) read(sql string, args ...any) (out []string) {
 	s.t.Helper()
