@@ -1,7 +1,6 @@
 package federation
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"time"
@@ -55,16 +54,9 @@ func (s *Server) takePresence(ctx context.Context, origin matrix.ServerName, con
 // splitPush takes the list of m.presence apart, as far as it is looked at, without judging its entries.
 func splitPush(content []byte) (push []json.RawMessage, err error) {
 	list, _ := matrix.Get(content, "push")
-	entries := json.NewDecoder(bytes.NewReader(list))
-	if begin, err := entries.Token(); err != nil || begin != json.Delim('[') {
+	push, _, err = splitList(list, maxPresenceIn)
+	if err != nil {
 		return nil, matrix.BadJSON("push is not a list.").With(err)
-	}
-	for len(push) < maxPresenceIn && entries.More() {
-		var entry json.RawMessage
-		if err := entries.Decode(&entry); err != nil {
-			return nil, matrix.NotJSON("push is not valid JSON.").With(err)
-		}
-		push = append(push, entry)
 	}
 	return push, nil
 }

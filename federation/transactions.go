@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -144,14 +145,41 @@ func readTransaction(body []byte) (t transaction, err error) {
 		if !ok {
 			continue
 		}
-		if err := json.Unmarshal(raw, l.into); err != nil {
+		var more bool
+		if *l.into, more, err = splitList(raw, l.limit); err != nil {
 			return t, matrix.BadJSON("%s is not a list.", l.name).With(err)
 		}
-		if len(*l.into) > l.limit {
+		if more {
 			return t, matrix.InvalidParam("A transaction has at most %d %s.", l.limit, l.name)
 		}
 	}
 	return t, nil
+}
+
+// splitList takes the first items of a JSON list apart without judging them: what a list of millions would take in memory
+// is not spent on it. more says that there are others behind them. null is an empty list.
+func splitList(list []byte, most int) (items []json.RawMessage, more bool, err error) {
+	d := json.NewDecoder(bytes.NewReader(list))
+	switch begin, err := d.Token(); {
+	case err != nil:
+		return nil, false, err
+	case begin == nil:
+		return nil, false, nil
+	case begin != json.Delim('['):
+		return nil, false, errors.New("it is not a list")
+	}
+	for d.More() {
+		if len(items) == most {
+			return items, true, nil
+		}
+		var item json.RawMessage
+		if err := d.Decode(&item); err != nil {
+			return nil, false, err
+		}
+		items = append(items, item)
+	}
+	_, err = d.Token()
+	return items, false, err
 }
 
 // takeEDUs takes in EDUs and returns what of them is to be written together with the transaction. An EDU that is not

@@ -189,10 +189,17 @@ func signedRequest(method, uri string, origin, destination matrix.ServerName, co
 	return append(b, '}'), nil
 }
 
+// maxLoose bounds how many values loosely takes apart: nobody has shown yet who sends them, and in memory each is far larger
+// than on the wire. Events have thousands at most.
+const maxLoose = 500_000
+
 // loosely makes text canonical that the strict reader refuses, as most servers would: of members with one name the last
 // counts. It is for signatures of transactions alone, of which one broken item must not spoil the others (threats F16);
 // whoever reads a body afterwards reads it strictly.
 func loosely(content []byte) ([]byte, error) {
+	if bytes.Count(content, []byte{','}) > maxLoose {
+		return nil, errors.New("the JSON has too many values")
+	}
 	d := json.NewDecoder(bytes.NewReader(content))
 	d.UseNumber()
 	var v any

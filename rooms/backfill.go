@@ -241,6 +241,9 @@ func (h *history) write(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := m.weighPast(ctx, h.placed); err != nil {
+		return err
+	}
 	err = h.r.db.Write(ctx, func(tx *store.Tx) error {
 		oldest, err := tx.OldestSub(h.ref.NID, h.gap.Pos)
 		if err != nil {

@@ -39,12 +39,15 @@ func (d *draft) mayRedact(ctx context.Context, ev *matrix.Event) error {
 }
 
 // redactionCounts says whether somebody's redaction takes effect on a valid event of the same room: their server is its
-// sender's, or they have the power.
-func redactionCounts(levels *authrules.Levels, by matrix.UserID, target *store.EventRow) bool {
+// sender's, or they have the power. Whoever had it when the redaction came has it still, should the target come later. Of
+// a redaction that is history the power where it stands counts, but only for what is history too: a moderator of old times,
+// and who tells us of those times, could otherwise remove what was said since.
+func redactionCounts(levels *authrules.Levels, by matrix.UserID, power store.RedactPower, target *store.EventRow) bool {
 	if target.Flags.Has(store.FlagRejected) || target.Event.Type() == "m.room.create" {
 		return false // a creation's redaction would keep everything anyway, and nothing may touch a room's root
 	}
-	return by.Server() == target.Event.Sender().Server() || levels.UserLevel(by) >= levels.Redact
+	return by.Server() == target.Event.Sender().Server() || power == store.PowerNow || power == store.PowerThen && !target.Live() ||
+		levels.UserLevel(by) >= levels.Redact
 }
 
 // redact lets a redaction take effect on its target, or wait for it.
@@ -76,22 +79,37 @@ func (d *draft) redaction(ctx context.Context, ev *matrix.Event, nid store.Event
 		return store.Redaction{}, nil
 	}
 	target, err := d.known(ctx, id)
-	if err != nil || target == nil {
-		return store.Redaction{Target: id, By: nid}, err
-	}
-	levels, err := d.levels(ctx)
-	if err != nil || !redactionCounts(&levels, ev.Sender(), target) {
+	if err != nil {
 		return store.Redaction{}, err
 	}
-	return redactionBy(nid, target)
+	levels, err := d.levels(ctx)
+	if err != nil {
+		return store.Redaction{}, err
+	}
+	power := powerOf(&levels, ev.Sender(), store.PowerNow)
+	switch {
+	case target == nil:
+		return store.Redaction{Target: id, By: nid, Power: power}, nil
+	case !redactionCounts(&levels, ev.Sender(), power, target):
+		return store.Redaction{}, nil
+	}
+	return redactionBy(nid, power, target)
 }
 
-func redactionBy(nid store.EventNID, target *store.EventRow) (store.Redaction, error) {
+// powerOf is what is to be remembered of the power of whoever redacts: enough if they have it.
+func powerOf(levels *authrules.Levels, by matrix.UserID, enough store.RedactPower) store.RedactPower {
+	if levels.UserLevel(by) >= levels.Redact {
+		return enough
+	}
+	return store.PowerUnknown
+}
+
+func redactionBy(nid store.EventNID, power store.RedactPower, target *store.EventRow) (store.Redaction, error) {
 	ev, err := target.Event.Redacted()
 	if err != nil {
 		return store.Redaction{}, err
 	}
-	return store.Redaction{Target: ev.ID(), TargetNID: target.NID, By: nid, JSON: ev.JSON()}, nil
+	return store.Redaction{Target: ev.ID(), TargetNID: target.NID, By: nid, Power: power, JSON: ev.JSON()}, nil
 }
 
 // stayRedacted keeps an event redacted that comes again, whole, after it was.
@@ -141,7 +159,7 @@ func (d *draft) redactedBefore(ctx context.Context, row *store.EventRow, present
 func (d *draft) waiting(ctx context.Context, id matrix.EventID) (list []store.Redactor, err error) {
 	for _, red := range d.out.Redactions {
 		if by := d.rows[red.By]; red.Target == id && red.TargetNID == 0 && by != nil {
-			list = append(list, store.Redactor{NID: red.By, Sender: by.Event.Sender(), Held: by.Flags.Has(store.FlagHeld)})
+			list = append(list, store.Redactor{NID: red.By, Sender: by.Event.Sender(), Power: red.Power, Held: by.Flags.Has(store.FlagHeld)})
 		}
 	}
 	if !d.redacted[id] {
@@ -161,7 +179,7 @@ func thatCount(levels *authrules.Levels, waiting []store.Redactor, target *store
 		if len(released) == maxReleased {
 			break
 		}
-		if !redactionCounts(levels, w.Sender, target) {
+		if !redactionCounts(levels, w.Sender, w.Power, target) {
 			continue
 		}
 		if by == 0 {
@@ -220,7 +238,8 @@ func (d *draft) move(ctx context.Context, nids []store.EventNID) error {
 type meeting struct {
 	r      *Rooms
 	ref    Ref
-	levels authrules.Levels // now
+	levels authrules.Levels                     // now
+	power  map[store.EventNID]store.RedactPower // of the redactions of history that is about to be written
 
 	redactions     []store.Redaction
 	held, released []store.EventNID
@@ -232,7 +251,22 @@ func (r *Rooms) meeting(ctx context.Context, ref Ref) (*meeting, error) {
 		return nil, err
 	}
 	levels, err := r.levelsAt(ctx, ref, state)
-	return &meeting{r: r, ref: ref, levels: levels}, err
+	return &meeting{r: r, ref: ref, levels: levels, power: map[store.EventNID]store.RedactPower{}}, err
+}
+
+// weighPast finds out what power whoever redacts in a piece of history had there.
+func (m *meeting) weighPast(ctx context.Context, rows []*store.EventRow) error {
+	for _, row := range rows {
+		if row.Event.Type() != "m.room.redaction" {
+			continue
+		}
+		levels, err := m.r.levelsAt(ctx, m.ref, row.StateBefore())
+		if err != nil {
+			return err
+		}
+		m.power[row.NID] = powerOf(&levels, row.Event.Sender(), store.PowerThen)
+	}
+	return nil
 }
 
 // begin forgets what an earlier try of the transaction found.
@@ -249,7 +283,7 @@ func (m *meeting) target(tx *store.Tx, row *store.EventRow) error {
 	if by == 0 {
 		return nil
 	}
-	red, err := redactionBy(by, row)
+	red, err := redactionBy(by, store.PowerUnknown, row) // which is noted already
 	m.redactions = append(m.redactions, red)
 	for _, w := range released {
 		m.released = append(m.released, w.NID)
@@ -262,7 +296,8 @@ func (m *meeting) redaction(tx *store.Tx, row *store.EventRow) error {
 	if row.Event.Type() != "m.room.redaction" {
 		return nil
 	}
-	red := store.Redaction{By: row.NID}
+	power := m.power[row.NID]
+	red := store.Redaction{By: row.NID, Power: power}
 	var target *store.EventRow
 	id, ok := row.Event.Redacts()
 	if ok {
@@ -272,9 +307,9 @@ func (m *meeting) redaction(tx *store.Tx, row *store.EventRow) error {
 		}
 	}
 	switch {
-	case target != nil && redactionCounts(&m.levels, row.Event.Sender(), target):
+	case target != nil && redactionCounts(&m.levels, row.Event.Sender(), power, target):
 		var err error
-		if red, err = redactionBy(row.NID, target); err != nil {
+		if red, err = redactionBy(row.NID, power, target); err != nil {
 			return err
 		}
 	case ok && target == nil:

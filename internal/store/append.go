@@ -71,8 +71,19 @@ type Redaction struct {
 	Target    matrix.EventID
 	TargetNID EventNID
 	By        EventNID
+	Power     RedactPower
 	JSON      []byte
 }
+
+// RedactPower is what is known of the power of whoever redacts.
+type RedactPower int
+
+// The kinds of knowledge. Their numbers are stored.
+const (
+	PowerUnknown RedactPower = 0 // or none
+	PowerNow     RedactPower = 1 // sufficient when the redaction came
+	PowerThen    RedactPower = 2 // sufficient where the redaction stands in history that was fetched
+)
 
 // Relation says that an event relates to another.
 type Relation struct {

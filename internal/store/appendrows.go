@@ -211,7 +211,7 @@ func (w *appendWork) writeGaps(b *Batch) {
 func (w *appendWork) writeRedactions(b *Batch) {
 	for _, a := range w.good {
 		for _, r := range a.Redactions {
-			b.Exec(`INSERT INTO redactions (room, target, redaction) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, a.Room, string(r.Target), r.By)
+			b.Exec(insertRedaction, a.Room, string(r.Target), r.By, int64(r.Power))
 			if r.TargetNID != 0 {
 				b.Exec(`UPDATE events SET json = $3, flags = flags | $4 WHERE nid = $1 AND room = $2`, r.TargetNID, a.Room, string(r.JSON), int64(FlagRedacted))
 			}

@@ -34,26 +34,28 @@ func (tx *Tx) RedactionOf(room RoomNID, target matrix.EventID) (*EventRow, error
 type Redactor struct {
 	NID    EventNID
 	Sender matrix.UserID
+	Power  RedactPower
 	Held   bool // back from clients
 	Fixed  bool // it cannot move: it is history, or history is missing before it
 }
 
 // Redactors reads all redactions of an event, oldest first.
 func (tx *Tx) Redactors(room RoomNID, target matrix.EventID, each func(Redactor)) error {
-	return tx.Query(`SELECT d.redaction, u.user_id, e.flags, e.pos IS NULL OR e.sub <> 0
+	return tx.Query(`SELECT d.redaction, u.user_id, d.power, e.flags, e.pos IS NULL OR e.sub <> 0
 		OR EXISTS (SELECT 1 FROM gaps g WHERE g.room = d.room AND g.event = d.redaction)
 		FROM redactions d JOIN events e ON e.nid = d.redaction JOIN users u ON u.nid = e.sender
 		WHERE d.room = $1 AND d.target = $2 ORDER BY d.redaction`, func(r *Row) error {
-		each(Redactor{EventNID(r.Int64(0)), matrix.UserID(r.Text(1)), EventFlags(r.Int64(2)).Has(FlagHeld), r.Bool(3)})
+		each(Redactor{EventNID(r.Int64(0)), matrix.UserID(r.Text(1)), RedactPower(r.Int64(2)), EventFlags(r.Int64(3)).Has(FlagHeld), r.Bool(4)})
 		return nil
 	}, room, string(target))
 }
 
+const insertRedaction = `INSERT INTO redactions (room, target, redaction, power) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`
+
 // Redact notes redactions and puts the redacted text in the place of their targets' own, for good.
 func (tx *Tx) Redact(room RoomNID, redactions []Redaction) error {
 	for _, r := range redactions {
-		if _, err := tx.Exec(`INSERT INTO redactions (room, target, redaction) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
-			room, string(r.Target), r.By); err != nil {
+		if _, err := tx.Exec(insertRedaction, room, string(r.Target), r.By, int64(r.Power)); err != nil {
 			return err
 		}
 		if r.TargetNID == 0 {
