@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -133,8 +132,10 @@ type Server struct {
 	options ServerOptions
 	echo    *echo.Echo
 	busy    originLimits
-	txns    work.Flights[txnKey, json.RawMessage] // transactions that are being taken in
-	swept   atomic.Int64                          // when old ones were last forgotten, ms
+
+	strangers strangers
+	txns      work.Flights[txnKey, json.RawMessage] // transactions that are being taken in
+	swept     atomic.Int64                          // when old ones were last forgotten, ms
 }
 
 // NewServer makes a server of all routes. A route that does not declare all it must is an error.
@@ -239,14 +240,17 @@ func (s *Server) answer(route Route) echo.HandlerFunc {
 			// what follows it on this connection is not read as a request.
 			c.Response().Header().Set("Connection", "close")
 		}
+		body := s.strangers.body(c.Response(), r.Request, route.MaxBody)
+		defer body.release()
 		var err error
-		if r.Body, err = readBody(c.Response(), r.Request, route.MaxBody); err != nil {
+		if r.Body, err = body.read(); err != nil {
 			return err
 		}
 		if route.Auth == AuthServer {
 			if r.Origin, err = s.auth.Authenticate(ctx, r.Request, r.Body); err != nil {
 				return err
 			}
+			body.release() // from here on the bounds of its server count
 			if s.options.Alive != nil {
 				s.options.Alive(r.Origin)
 			}
@@ -262,46 +266,6 @@ func (s *Server) answer(route Route) echo.HandlerFunc {
 		}
 		return writeJSON(c.Response(), http.StatusOK, answer)
 	}
-}
-
-// readBody reads at most limit bytes, each part in time. Without a limit the operation has no body: what comes is not
-// read, and what a stranger sends with a GET is not part of what is signed.
-func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	if limit == 0 {
-		return nil, nil
-	}
-	if r.ContentLength > limit {
-		return nil, matrix.TooLarge("The body is larger than %d bytes.", limit)
-	}
-	body := &pacedReader{r: r.Body, control: http.NewResponseController(w), end: time.Now().Add(inRequestTimeout)}
-	data, err := io.ReadAll(io.LimitReader(body, limit+1))
-	if err != nil {
-		return nil, matrix.NotJSON("The body did not come whole.").With(err)
-	}
-	if int64(len(data)) > limit {
-		return nil, matrix.TooLarge("The body is larger than %d bytes.", limit)
-	}
-	return data, nil
-}
-
-// pacedReader sets a new deadline for every read, none later than end.
-type pacedReader struct {
-	r       io.Reader
-	control *http.ResponseController
-	end     time.Time
-}
-
-func (p *pacedReader) Read(b []byte) (int, error) {
-	deadline := time.Now().Add(inBodyIdle)
-	if deadline.After(p.end) {
-		deadline = p.end
-	}
-	_ = p.control.SetReadDeadline(deadline) // not every connection has deadlines
-	n, err := p.r.Read(b)
-	if err != nil {
-		_ = p.control.SetReadDeadline(time.Time{})
-	}
-	return n, err
 }
 
 // writeError is the only place that turns an error into an answer.
