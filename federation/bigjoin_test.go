@@ -158,7 +158,7 @@ func bigUsers() int {
 	if os.Getenv("CONCLAVE_LONG") != "" {
 		return 100_000
 	}
-	return 1_700
+	return 1_100
 }
 
 // memory is the most memory that a process has had, in MiB.
@@ -218,8 +218,7 @@ func clean(t *testing.T, s *testserver.Server) {
 // middle of the answer, and again when the answer is whole and not yet checked: it goes on by itself, and the second time
 // without asking again. In all that it needs less than 700 MiB.
 func TestJoinOfALargeRoom(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		ca := peer.NewCA(t)
 		near, far := peer.New(t, ca, peer.Options{}), peer.New(t, ca, peer.Options{})
 		b := newBigRoom(t, near, far, bigUsers())
