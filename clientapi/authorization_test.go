@@ -116,7 +116,7 @@ func (p target) call(t *testing.T, s *testserver.Server, r Route, path string, a
 
 // TestNoRouteAnswersWithoutItsAuthentication calls every route with every kind of wrong credential.
 func TestNoRouteAnswersWithoutItsAuthentication(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		alice := s.Register("alice")
 		p := newTarget(t, s, alice)
@@ -158,7 +158,7 @@ func TestNoRouteAnswersWithoutItsAuthentication(t *testing.T) {
 
 // TestStrangers calls every route as somebody who has nothing to do with the room, user and device of its path.
 func TestStrangers(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		alice := s.Register("alice")
 		p := newTarget(t, s, alice)

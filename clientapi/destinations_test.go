@@ -12,7 +12,7 @@ import (
 
 // TestDestinations: an administrator sees how other servers are doing, and can have one tried again.
 func TestDestinations(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		ca := peer.NewCA(t)
 		a := testserver.Start(t, testserver.Options{Engine: engine, CA: ca})
 		b := testserver.Start(t, testserver.Options{Engine: engine, CA: ca})

@@ -78,7 +78,7 @@ func names(v any) []string {
 }
 
 func TestKeys(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		t.Run("upload and claim", func(t *testing.T) { keysUploadAndClaim(t, s) })
 		t.Run("cross-signing", func(t *testing.T) { keysCrossSigning(t, s) })

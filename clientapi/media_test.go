@@ -62,7 +62,7 @@ func upload(t *testing.T, u *testserver.User, kind, name string, content []byte)
 const download = "/_matrix/client/v1/media/download/"
 
 func TestMediaOverHTTP(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine, Env: []string{"CONCLAVE_MEDIA_MAX_UPLOAD_BYTES=3000000"}})
 		alice, bob := s.Register("alice"), s.Register("bob")
 		t.Run("content", func(t *testing.T) { testContent(t, alice, bob) })

@@ -18,7 +18,7 @@ func is(room string, more ...string) string {
 }
 
 func TestRooms(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		for name, test := range map[string]func(*testing.T, *testserver.Server){
 			"creation": roomCreation, "versions": roomVersions, "membership": roomMembership, "refusals": roomRefusals, "state": roomState,

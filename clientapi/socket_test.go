@@ -61,7 +61,7 @@ func ask(t *testing.T, conn *websocket.Conn, method string, params object) objec
 }
 
 func TestSocket(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		t.Run("sync", func(t *testing.T) { socketSync(t, s) })
 		t.Run("calls", func(t *testing.T) { socketCalls(t, s) })

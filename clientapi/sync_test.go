@@ -37,7 +37,7 @@ func together(t *testing.T, s *testserver.Server) (alice, bob *testserver.User, 
 }
 
 func TestSync(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		t.Run("first and next", func(t *testing.T) { syncFirstAndNext(t, s) })
 		t.Run("gap", func(t *testing.T) { syncGap(t, s) })

@@ -79,7 +79,7 @@ func (c *threads) receipt(event, thread string) {
 }
 
 func TestUnreadThreads(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		alice, bob, room := together(t, s)
 		proof.Of(t, "US-07")

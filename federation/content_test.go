@@ -34,7 +34,7 @@ func upload(t *testing.T, u *testserver.User, content []byte) (place string) {
 
 // TestContentBetweenServers brings a file and a thumbnail of it from one server to a user of another.
 func TestContentBetweenServers(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		a, b := testserver.Pair(t, testserver.Options{Engine: engine})
 		alice, bob := a.Register("alice"), b.Register("bob")
 		content := make([]byte, 1_000_000)
@@ -96,7 +96,7 @@ func partsOf(t *testing.T, a peer.Answer) (parts []string) {
 // is its own, without our signature, after it said that it does not know the new ones.
 func TestContentOfServersWithoutTheNewOperations(t *testing.T) {
 	proof.Of(t, "FD-20")
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		ca := peer.NewCA(t)
 		s := testserver.Start(t, testserver.Options{Engine: engine, CA: ca})
 		p := peer.New(t, ca, peer.Options{})
@@ -121,7 +121,7 @@ func TestContentOfServersWithoutTheNewOperations(t *testing.T) {
 // TestServersThatLieAboutContent asks a hostile server for content, and looks at what that leaves (threats M05).
 func TestServersThatLieAboutContent(t *testing.T) {
 	proof.Of(t, "FD-20", "ME-06")
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		ca := peer.NewCA(t)
 		s := testserver.Start(t, testserver.Options{Engine: engine, CA: ca, Env: []string{"CONCLAVE_MEDIA_MAX_UPLOAD_BYTES=100000"}})
 		p := peer.New(t, ca, peer.Options{})

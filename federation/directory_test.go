@@ -119,7 +119,7 @@ func TestADirectoryThatLies(t *testing.T) {
 
 // TestOpenID: a token that a user gets here tells another server, or anybody, who they are; and nothing else does.
 func TestOpenID(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		proof.Of(t, "FD-21", "US-13")
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		p := peer.New(t, s.CA, peer.Options{})

@@ -41,7 +41,7 @@ func (w *siege) spoofs(user matrix.UserID, event string) [][]byte {
 // left, has no effect that alice would see.
 func TestNobodySpeaksForOthers(t *testing.T) {
 	proof.Of(t, "F18")
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		w := besiegeServer(t, testserver.Options{Engine: engine, Presence: true}, 12, nil)
 		q := peer.New(t, w.s.CA, peer.Options{})
 		first := w.message("first")
@@ -130,7 +130,7 @@ func TestNonCompliantUsersStayInEvents(t *testing.T) {
 // TestDeviceListsCannotBePoisoned is threats F19.
 func TestDeviceListsCannotBePoisoned(t *testing.T) {
 	proof.Of(t, "F19")
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		w := besiege(t, engine, 12, nil)
 		bob := w.p.User("bob")
 		keys := func(change func(object)) object {
@@ -205,7 +205,7 @@ func TestDeviceListsCannotBePoisoned(t *testing.T) {
 // TestSizesAreCountedAlike is threats F17 on a whole server: in bytes of the canonical form, received and sent.
 func TestSizesAreCountedAlike(t *testing.T) {
 	proof.Of(t, "F17", "PD-08")
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		w := besiege(t, engine, 12, nil)
 		room := string(w.room.ID)
 		sized := func(size int) *peer.Event {

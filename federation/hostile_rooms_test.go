@@ -50,7 +50,7 @@ func TestUnknownStateDecidesNothing(t *testing.T) {
 // events come, among good ones.
 func TestForgedEventsOnEveryRoad(t *testing.T) {
 	proof.Of(t, "F01")
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		var w *siege
 		forged := map[matrix.EventID]bool{}
 		roads := map[string]bool{}

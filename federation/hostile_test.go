@@ -137,7 +137,7 @@ func (w *siege) corpus() (items [][]byte) {
 // after a restart, on either database.
 func TestHostileItems(t *testing.T) {
 	proof.Of(t, "F16", "PD-05", "JS-02")
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		w := besiege(t, engine, 12, nil)
 		items := w.corpus()
 		if len(items) < 200 {
@@ -209,7 +209,7 @@ func TestCommandsFromOutside(t *testing.T) {
 // cut off.
 func TestTransactionsAreTakenOnce(t *testing.T) {
 	proof.Of(t, "F26", "FD-15")
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		w := besiege(t, engine, 12, nil)
 		toDevice := func(id string) []byte {
 			return fmt.Appendf(nil, `{"edu_type":"m.direct_to_device","content":{"type":"m.test","sender":%q,"message_id":%q,"messages":{%q:{%q:{"id":%q}}}}}`,

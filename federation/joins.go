@@ -121,7 +121,7 @@ func (s *Server) sendJoinV2(r *Request) (any, error) {
 		return nil, err
 	}
 	omit := r.URL.Query().Get("omit_members") == "true"
-	servers, err := s.options.Rooms.Servers(r.Context(), a.Ref.NID)
+	servers, err := s.options.Rooms.ServersBefore(r.Context(), a)
 	if err != nil {
 		return nil, err
 	}

@@ -197,7 +197,7 @@ func TestNotariesAreAskedForManyAtOnce(t *testing.T) {
 // us knock at each of them once.
 func TestNotaryIsNoAmplifier(t *testing.T) {
 	proof.Of(t, "F03", "FD-13")
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+	dbtest.EachInTurn(t, func(t *testing.T, db *store.DB) {
 		w := newKeyWorld(t, db)
 		_, us := w.startServer(nil)
 		p := peer.New(t, w.ca, peer.Options{})

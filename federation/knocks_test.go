@@ -112,7 +112,7 @@ func TestKnocking(t *testing.T) {
 }
 
 func TestKnockingOnARoomOfOnesOwnServer(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		proof.Of(t, "RM-08")
 		w := &two{t: t, a: testserver.Start(t, testserver.Options{Engine: engine})}
 		w.alice, w.bob = w.a.Register("alice"), w.a.Register("bob")
@@ -136,7 +136,7 @@ func TestKnockingOnARoomOfOnesOwnServer(t *testing.T) {
 // TestKnocksAreEndedOnlyByTheRoom shows that a server that is not told of a knock cannot end it, and that what it shows
 // of the room is checked.
 func TestKnocksAreEndedOnlyByTheRoom(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		proof.Of(t, "MB-06", "MB-07")
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		p, q := peer.New(t, s.CA, peer.Options{}), peer.New(t, s.CA, peer.Options{})

@@ -142,7 +142,7 @@ func talk(t *testing.T, from, to *testserver.User, room string, n int, said *ato
 // the other side has carried it out, and both are killed in the middle. Nothing is doubled, nothing is lost, and all stays
 // in the order in which it was said.
 func TestAnswersGetLost(t *testing.T) {
-	count, kills := 60, 1
+	count, kills := 40, 1
 	if os.Getenv("CONCLAVE_LONG") != "" {
 		count, kills = 400, 6
 	}

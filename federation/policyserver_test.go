@@ -97,3 +97,84 @@ func TestPolicyServers(t *testing.T) {
 		}
 	})
 }
+
+// TestPolicyServersThatAreNone: a room uses a policy server only if the event that names it is in its place and whole, and
+// if somebody of that server is in the room, who can take it out again. Nobody else is asked, by us or about others.
+func TestPolicyServersThatAreNone(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		proof.Of(t, "PS-01")
+		w := newHouse(t, db)
+		public, key, err := ed25519.GenerateKey(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		outside := peer.New(t, w.ca, peer.Options{})
+		sign := func(p *peer.Peer) {
+			p.Handle("POST", "/_matrix/policy/v1/sign", func(c *peer.Call) peer.Reply {
+				ev, err := matrix.ParseEvent(c.Body, 11)
+				if err != nil {
+					return peer.Refuse(400, "M_BAD_JSON")
+				}
+				return peer.Reply{Body: map[string]any{string(p.Name): map[string]any{"ed25519:policy_server": matrix.EncodeBase64(ed25519.Sign(key, ev.SigningBytes()))}}}
+			})
+		}
+		sign(w.p)
+		sign(outside)
+		w.signs(outside)
+		asked := func() int {
+			return len(w.p.Calls("/_matrix/policy/v1/sign")) + len(outside.Calls("/_matrix/policy/v1/sign"))
+		}
+		ref := w.room(11, "public_chat")
+		g := w.guestIn(w.p, ref, w.p.User("bob"))
+		w.joins(outside, ref, outside.User("left"))
+		w.leaves(outside, ref, outside.User("left"))
+		text := matrix.EncodeBase64(public)
+		policy := func(via, keys any) string {
+			content := map[string]any{}
+			if via != nil {
+				content["via"] = via
+			}
+			if keys != nil {
+				content["public_keys"] = keys
+			}
+			raw, _ := matrix.Encode(content)
+			return string(raw)
+		}
+		good := map[string]any{"ed25519": text}
+		for _, c := range []struct{ name, key, content string }{
+			{"under another state key", "other", policy(string(w.p.Name), good)},
+			{"without a server", "", policy(nil, good)},
+			{"of a server that is a number", "", policy(1, good)},
+			{"of a list of servers", "", policy([]string{string(w.p.Name)}, good)},
+			{"without keys", "", policy(string(w.p.Name), nil)},
+			{"with keys that are text", "", policy(string(w.p.Name), text)},
+			{"with keys of another kind", "", policy(string(w.p.Name), map[string]any{"rsa": text})},
+			{"with a key that is a list", "", policy(string(w.p.Name), map[string]any{"ed25519": []string{text}})},
+			{"of a server whose user has left", "", policy(string(outside.Name), good)},
+			{"of a server that is nowhere", "", policy("nowhere.test", good)},
+		} {
+			w.setState(ref, "m.room.policy", c.key, c.content)
+			w.say(ref, "alice", "a policy server "+c.name)
+			e := g.message("a policy server " + c.name)
+			w.send(w.p, c.name, []string{string(e.JSON)}, nil)
+			w.arrives(ref, e.ID)
+			if n := asked(); n != 0 {
+				t.Fatalf("a policy server %s was asked %d times", c.name, n)
+			}
+		}
+		w.setState(ref, "m.room.policy", "", policy(string(w.p.Name), good))
+		w.say(ref, "alice", "to the point")
+		if asked() != 1 || len(w.p.Calls("/_matrix/policy/v1/sign")) != 1 {
+			t.Errorf("the one that is in use was asked %d times", asked())
+		}
+		w.setState(ref, "m.room.policy", "", policy(string(outside.Name), good))
+		invite := rooms.MemberRequest{Room: ref, Sender: w.user("alice"), Target: outside.User("new")}
+		if _, err := w.rooms.Invite(t.Context(), invite); err != nil {
+			t.Fatal(err)
+		}
+		w.say(ref, "alice", "whose user is invited and has not decided")
+		if n := len(outside.Calls("/_matrix/policy/v1/sign")); n != 0 {
+			t.Errorf("the server of who is invited was asked %d times", n)
+		}
+	})
+}

@@ -70,7 +70,7 @@ func TestRemovalsRaceWithInvitations(t *testing.T) {
 	if os.Getenv("CONCLAVE_LONG") != "" {
 		rounds = 1000
 	}
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		w := besiege(t, engine, 12, nil)
 		room := string(w.room.ID)
 		taken := w.message("while she is in")

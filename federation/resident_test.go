@@ -287,32 +287,6 @@ func TestServersJoinThroughUs(t *testing.T) {
 	})
 }
 
-func TestJoinsWithoutMembers(t *testing.T) {
-	proof.Of(t, "MB-04")
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newHouse(t, db)
-		ref := w.room(12, "public_chat")
-		for i := range 8 {
-			w.joins(w.p, ref, w.p.User(fmt.Sprint("u", i)))
-		}
-		members, _ := w.proposal(w.p, "make_join", ref, w.p.User("bob"))
-		e := w.p.Seal(ref.Version, members)
-		a := w.p.Do(t, w.us, "PUT", v2+"/send_join"+seg(string(ref.ID), string(e.ID))+"?omit_members=true", e.JSON)
-		var welcome struct {
-			State   []struct{ Type string } `json:"state"`
-			Omitted bool                    `json:"members_omitted"`
-			Servers []string                `json:"servers_in_room"`
-		}
-		if err := matrix.Decode(a.Body, &welcome); err != nil {
-			t.Fatal(err)
-		}
-		n := strings.Count(string(a.Body), `"m.room.member"`)
-		if !welcome.Omitted || !slices.Contains(welcome.Servers, ourName) || n == 0 || n > 8 {
-			t.Errorf("omitted %v, servers %v, %d members", welcome.Omitted, welcome.Servers, n)
-		}
-	})
-}
-
 // TestForgedMembershipIsRefused is threats F04 and F21: every field that path, origin and event must agree about, wrong.
 func TestForgedMembershipIsRefused(t *testing.T) {
 	proof.Of(t, "F04", "F21", "MB-02")

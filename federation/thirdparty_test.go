@@ -66,7 +66,7 @@ func (w *swap) offer(token string, change func(map[string]any)) {
 }
 
 // signs makes a peer sign the invitations of its users.
-func (w *swap) signs(p *peer.Peer) {
+func (w *houseWorld) signs(p *peer.Peer) {
 	sign := func(raw []byte, v matrix.RoomVersion) any {
 		ev, err := matrix.ParseEvent(raw, v)
 		if err == nil {

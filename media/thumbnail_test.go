@@ -200,7 +200,7 @@ func claimedPNG(w, h uint32) []byte {
 }
 
 func TestHostilePictures(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+	dbtest.EachInTurn(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
 		whole := asPNG(t, quarters(400, 400))
 		photo := asJPEG(t, quarters(400, 400))

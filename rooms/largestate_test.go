@@ -136,7 +136,7 @@ func TestForkOfALargeRoom(t *testing.T) {
 	}
 	for _, v := range []matrix.RoomVersion{1, 11, 12} {
 		t.Run(v.String(), func(t *testing.T) {
-			dbtest.Each(t, func(t *testing.T, db *store.DB) {
+			dbtest.EachInTurn(t, func(t *testing.T, db *store.DB) {
 				c := newCrowded(t, db, v, members, others)
 				var sets []map[stateres.StateKey]matrix.EventID
 				var states []store.State

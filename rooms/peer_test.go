@@ -64,23 +64,18 @@ func newKey(name matrix.ServerName) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(seed)
 }
 
-// worldRoom is the ID of the next world's room, in versions that do not derive it.
-var worldRoom matrix.RoomID = "!room:near.test"
-
 // worldClock sees to it that no two worlds make the same events.
 var worldClock atomic.Int64
 
 func init() { worldClock.Store(1_700_000_000_000) }
 
-// newWorldNamed is newWorld with another room ID.
-func newWorldNamed(t testing.TB, v matrix.RoomVersion, room matrix.RoomID) *world {
-	worldRoom = room
-	defer func() { worldRoom = "!room:near.test" }()
-	return newWorld(t, v)
-}
-
 // newWorld makes a public room of alice's that bob and eve are in.
 func newWorld(t testing.TB, v matrix.RoomVersion) *world {
+	return newWorldNamed(t, v, "!room:near.test")
+}
+
+// newWorldNamed is newWorld with another room ID, in versions that do not derive it.
+func newWorldNamed(t testing.TB, v matrix.RoomVersion, room matrix.RoomID) *world {
 	w := &world{
 		t: t, version: v, clock: worldClock.Add(1_000_000), all: map[matrix.EventID]*matrix.Event{}, after: map[matrix.EventID]worldState{},
 		keys: map[matrix.ServerName]ed25519.PrivateKey{}, calls: map[string]int{}, down: map[matrix.ServerName]bool{},
@@ -93,7 +88,7 @@ func newWorld(t testing.TB, v matrix.RoomVersion) *world {
 		content["creator"] = alice
 	}
 	if !v.RoomIDIsCreateHash() {
-		w.room = worldRoom
+		w.room = room
 	}
 	w.create = w.send(alice, "m.room.create", key(""), content)
 	w.room = w.create.RoomID()

@@ -156,6 +156,10 @@ func (r *Rooms) joinThrough(ctx context.Context, server matrix.ServerName, log *
 	if err != nil {
 		return err
 	}
+	// Our signature on the join would count as that user's consent, which nobody has asked for (threats F05, F22).
+	if r.own.IsOurs(draft.AuthorisedVia.Server()) {
+		return fmt.Errorf("rooms: the template of %s says that %s, a user of this server, lets the user in", server, draft.AuthorisedVia)
+	}
 	more := map[string]any{}
 	if q.Reason != "" {
 		more["reason"] = q.Reason

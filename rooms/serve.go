@@ -356,6 +356,31 @@ func (r *Rooms) Welcome(ctx context.Context, a *Accepted, omitMembers bool, stat
 	return r.eachOfChain(ctx, a.Ref, roots, told, maxChain, chain)
 }
 
+// ServersBefore are the servers that were in a room before a join through us: without the joiner's, unless the joiner or
+// others of that server were there already.
+func (r *Rooms) ServersBefore(ctx context.Context, a *Accepted) ([]matrix.ServerName, error) {
+	joiner := a.Event.Sender()
+	before, err := r.StateEvent(ctx, a.Ref.NID, a.State, "m.room.member", string(joiner))
+	if err != nil {
+		return nil, err
+	}
+	var names []matrix.ServerName
+	alone := false
+	err = r.db.Read(ctx, func(tx *store.Tx) (err error) {
+		if names, err = tx.ServersIn(a.Ref.NID); err == nil {
+			alone, err = tx.AloneIn(a.Ref.NID, joiner)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if alone && (before == nil || before.Event.Membership() != "join") {
+		names = slices.DeleteFunc(names, func(name matrix.ServerName) bool { return name == joiner.Server() })
+	}
+	return names, nil
+}
+
 // heroesOf are the member events that stand for the name of a room that has none.
 func (r *Rooms) heroesOf(ctx context.Context, a *Accepted) ([]*store.EventRow, error) {
 	for _, typ := range []string{"m.room.name", "m.room.canonical_alias"} {

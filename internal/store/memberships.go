@@ -71,6 +71,16 @@ func (tx *Tx) ServerIn(room RoomNID, server matrix.ServerName) (yes bool, err er
 	return yes, err
 }
 
+// AloneIn says whether no other user of a user's server is joined to a room.
+func (tx *Tx) AloneIn(room RoomNID, user matrix.UserID) (yes bool, err error) {
+	err = tx.Query(`SELECT NOT EXISTS (SELECT 1 FROM memberships m JOIN users u ON u.nid = m.member WHERE m.room = $1 AND m.membership = 1
+		AND m.server = (SELECT nid FROM servers WHERE name = $2) AND u.user_id <> $3)`, func(r *Row) error {
+		yes = r.Bool(0)
+		return nil
+	}, room, string(user.Server()), string(user))
+	return yes, err
+}
+
 // ServersIn reads the names of the servers with joined users in a room, the one with the longest-standing user first.
 func (tx *Tx) ServersIn(room RoomNID) (names []matrix.ServerName, err error) {
 	err = tx.Query(`SELECT s.name FROM (SELECT server, min(joined) AS since FROM memberships WHERE room = $1 AND membership = 1 GROUP BY server) m

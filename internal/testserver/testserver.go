@@ -341,18 +341,27 @@ func (s *Server) record() {
 var answered = regexp.MustCompile(`^conclave_requests_total{api="([a-z]+)",operation="([^"]+)",status="[1-3]xx"} `)
 
 // freePorts finds ports of loopback that nobody listens on. They are below those that the system gives to outgoing
-// connections and to listeners on port 0: one of those could take a port between now and the start of the server.
+// connections and to listeners on port 0: one of those could take a port between now and the start of the server. Other
+// tests that look for ports find them taken, until the end of this one: the UDP port of the same number, which no server
+// of a test uses, is held meanwhile, also while the server is down.
 func freePorts(t testing.TB, n int) []int {
 	t.Helper()
 	const lowest, highest = 15_000, 32_000
 	var ports []int
 	for range 1000 {
 		port := lowest + rand.IntN(highest-lowest)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		held, err := net.ListenPacket("udp", address)
 		if err != nil {
 			continue
 		}
-		defer l.Close() //nolint:errcheck // it has done its work
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			_ = held.Close() // nothing was done with it
+			continue
+		}
+		_ = l.Close() // it has done its work
+		t.Cleanup(func() { _ = held.Close() })
 		if ports = append(ports, port); len(ports) == n {
 			return ports
 		}

@@ -40,7 +40,11 @@ func StartCluster(ctx context.Context, fsync bool) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "conclave-pg-")
+	parent := ""
+	if !fsync {
+		parent = memoryDir()
+	}
+	dir, err := os.MkdirTemp(parent, "conclave-pg-")
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +143,7 @@ func (c *Cluster) start(ctx context.Context, bin string, fsync bool) error {
 		args = args[:len(args)-1]
 	}
 	for _, setting := range []string{
-		"full_page_writes=" + on, "max_connections=300", "shared_buffers=128MB", "max_wal_size=2GB", "checkpoint_timeout=30min",
+		"full_page_writes=" + on, "max_connections=300", "shared_buffers=128MB", "max_wal_size=1GB", "checkpoint_timeout=30min",
 		"logging_collector=off", "autovacuum_naptime=10min",
 	} {
 		args = append(args, "-c", setting)

@@ -5,17 +5,20 @@
 // itself when nobody has used it for a while. The command pgrun starts one for as long as another command runs. A
 // machine without PostgreSQL fails the test.
 //
-// Unless CONCLAVE_TEST_FSYNC is set, the clusters do not wait for the disk (fsync=off), which is good enough for every
-// test but those that measure or cut the power. SQLite always waits.
+// Unless CONCLAVE_TEST_FSYNC is set, the clusters do not wait for the disk (fsync=off) and stay in memory where there is
+// room, which is good enough for every test but those that measure or cut the power. SQLite always waits.
 package dbtest
 
 import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"net/url"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -30,8 +33,19 @@ const Env = "CONCLAVE_TEST_POSTGRES"
 // Engines are the names of the engines.
 var Engines = []string{"sqlite", "postgres"}
 
-// Each runs a test as a subtest for each engine, on a new database.
+// Each runs a test as a subtest for each engine, on a new database. The engines run at the same time, since one waits
+// for its disk or its server where the other has work; Each returns when both have ended.
 func Each(t *testing.T, test func(t *testing.T, db *store.DB)) {
+	t.Helper()
+	var all sync.WaitGroup
+	for _, engine := range Engines {
+		all.Go(func() { t.Run(engine, func(t *testing.T) { test(t, Open(t, engine)) }) })
+	}
+	all.Wait()
+}
+
+// EachInTurn is Each with one engine after the other, for tests that measure the time or the memory of the process.
+func EachInTurn(t *testing.T, test func(t *testing.T, db *store.DB)) {
 	t.Helper()
 	for _, engine := range Engines {
 		t.Run(engine, func(t *testing.T) { test(t, Open(t, engine)) })
@@ -41,7 +55,17 @@ func Each(t *testing.T, test func(t *testing.T, db *store.DB)) {
 // Open opens a new database of an engine, until the end of the test.
 func Open(t testing.TB, engine string) *store.DB {
 	t.Helper()
-	return OpenURL(t, URL(t, engine))
+	url := URL(t, engine)
+	if file, ok := strings.CutPrefix(url, "sqlite:"); ok {
+		data, err := sqliteTemplate()
+		if err == nil {
+			err = os.WriteFile(file, data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return OpenURL(t, url)
 }
 
 // OpenURL opens a database, until the end of the test.
@@ -64,9 +88,37 @@ func OpenURL(t testing.TB, url string) *store.DB {
 func URL(t testing.TB, engine string) string {
 	t.Helper()
 	if engine == "sqlite" {
-		return "sqlite:" + filepath.Join(t.TempDir(), "conclave.db")
+		return "sqlite:" + filepath.Join(t.TempDir(), "conclave.db") // which makes its schema when it is opened
 	}
 	return createDatabase(t, ` TEMPLATE `+template(t))
+}
+
+// sqliteTemplate is the file of a SQLite database with the schema and nothing else, made once in this process: copying it
+// is several times faster than migrating. Each copy draws its own generation and secrets.
+var sqliteTemplate = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "conclave-template-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // the system removes it if this fails
+	path := filepath.Join(dir, "conclave.db")
+	if err := migrated(context.Background(), "sqlite:"+path); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path) //nolint:gosec // just made
+})
+
+// migrated makes the schema in an empty database, which then forgets that it was opened.
+func migrated(ctx context.Context, url string) error {
+	db, err := store.Open(ctx, store.Options{URL: url, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	err = db.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(`DELETE FROM meta`)
+		return err
+	})
+	return errors.Join(err, db.Close()) // who closes a SQLite database last writes its log into it
 }
 
 // EmptyURL is that of a new database without a schema.
@@ -149,11 +201,7 @@ func template(t testing.TB) string {
 		draft := name + "_draft"
 		admin(t, cluster, "DROP DATABASE IF EXISTS "+draft+" WITH (FORCE)")
 		admin(t, cluster, "CREATE DATABASE "+draft+" TEMPLATE template0 ENCODING 'UTF8'")
-		db, err := store.Open(ctx, store.Options{URL: withDatabase(t, cluster, draft), Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := db.Close(); err != nil {
+		if err := migrated(ctx, withDatabase(t, cluster, draft)); err != nil {
 			t.Fatal(err)
 		}
 		admin(t, cluster, "ALTER DATABASE "+draft+" RENAME TO "+name)

@@ -50,3 +50,30 @@ func (r *Room) HostKnocks(state [][]byte) func() []*Event {
 		return append([]*Event(nil), taken...)
 	}
 }
+
+// SignedBy are the JSON objects in everything that was sent to the Peer which bear a signature of a server, valid or not:
+// what it could show to others as that server's word.
+func (p *Peer) SignedBy(server matrix.ServerName) (found []map[string]any) {
+	var look func(value any)
+	look = func(value any) {
+		switch v := value.(type) {
+		case []any:
+			for _, item := range v {
+				look(item)
+			}
+		case map[string]any:
+			if signatures, _ := v["signatures"].(map[string]any); signatures[string(server)] != nil {
+				found = append(found, v)
+			}
+			for _, item := range v {
+				look(item)
+			}
+		}
+	}
+	for _, c := range p.Calls("/") {
+		if len(c.Body) > 0 {
+			look(decode(c.Body))
+		}
+	}
+	return found
+}

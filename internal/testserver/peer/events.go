@@ -75,6 +75,14 @@ func SignedWith(name matrix.ServerName, id matrix.KeyID, key ed25519.PrivateKey)
 	return Knob{Signer: func(m map[string]any, message []byte) { addSignature(m, name, id, ed25519.Sign(key, message)) }}
 }
 
+// Countersigned adds a signature by any key in any name to the Peer's own.
+func (p *Peer) Countersigned(name matrix.ServerName, id matrix.KeyID, key ed25519.PrivateKey) Knob {
+	return Knob{Signer: func(m map[string]any, message []byte) {
+		addSignature(m, p.Name, p.KeyID, ed25519.Sign(p.Key, message))
+		addSignature(m, name, id, ed25519.Sign(key, message))
+	}}
+}
+
 // BadHash makes the content hash one of something else; the signature covers it.
 func BadHash() Knob {
 	return Knob{Stage: BeforeSign, Change: func(m map[string]any) {

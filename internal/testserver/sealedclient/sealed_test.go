@@ -189,7 +189,7 @@ func TestFormsAreFound(t *testing.T) {
 
 // TestServersAddNoReader: a device that nobody's identity signed gets no key, and a member who left reads no more.
 func TestServersAddNoReader(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, engine string) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		alice, bob, room := together(t, s, s)
 		alice.SaySealed(room, "for both")
