@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"conclave/internal/matrix"
@@ -39,8 +41,31 @@ func (c *Client) GetServerKey(ctx context.Context, server matrix.ServerName) ([]
 // valid. A server without key IDs is asked for all.
 type KeyCriteria map[matrix.ServerName]map[matrix.KeyID]int64
 
-// QueryNotary asks a notary for other servers' key documents (bulkPerspectivesKeyQuery).
+// QueryNotary asks a notary for other servers' key documents (bulkPerspectivesKeyQuery), or, if it does not know that
+// operation, for those of the one server that is wanted (perspectivesKeyQuery).
 func (c *Client) QueryNotary(ctx context.Context, notary matrix.ServerName, wanted KeyCriteria) ([]json.RawMessage, error) {
+	documents, err := c.bulkPerspectivesKeyQuery(ctx, notary, wanted)
+	var remote *Error
+	if len(wanted) == 1 && errors.As(err, &remote) && (remote.Status == http.StatusNotFound || remote.Status == http.StatusMethodNotAllowed) {
+		for server, keys := range wanted {
+			return c.perspectivesKeyQuery(ctx, notary, server, keys)
+		}
+	}
+	return documents, err
+}
+
+func (c *Client) perspectivesKeyQuery(ctx context.Context, notary, server matrix.ServerName, keys map[matrix.KeyID]int64) ([]json.RawMessage, error) {
+	query := url.Values{}
+	if until := slices.Max(append(slices.Collect(maps.Values(keys)), 0)); until > 0 {
+		query.Set("minimum_valid_until_ts", strconv.FormatInt(until, 10))
+	}
+	return c.list(ctx, call{
+		operation: "perspectivesKeyQuery", server: notary, method: http.MethodGet, query: query, unsigned: true,
+		path: path("/_matrix/key/v2/query", string(server)), budget: keysBudget,
+	}, "server_keys")
+}
+
+func (c *Client) bulkPerspectivesKeyQuery(ctx context.Context, notary matrix.ServerName, wanted KeyCriteria) ([]json.RawMessage, error) {
 	type criteria struct {
 		Until int64 `json:"minimum_valid_until_ts,omitempty"`
 	}

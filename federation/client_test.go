@@ -296,6 +296,33 @@ func TestNamesThatDifferOnlyByPortDoNotShareConnections(t *testing.T) {
 	}
 }
 
+// TestNotariesOfTheOldKind: a notary that knows no questions about many servers is asked about the one that is wanted.
+func TestNotariesOfTheOldKind(t *testing.T) {
+	ca := peer.NewCA(t)
+	c := testClient(t, ca, nil)
+	p := trusting(t, ca, c, peer.Options{})
+	const one = "/_matrix/key/v2/query/z.test:8448"
+	p.Handle("GET", "/_matrix/key/v2/query/{server}", func(*peer.Call) peer.Reply {
+		return peer.Reply{Body: map[string]any{"server_keys": []any{map[string]any{"server_name": "z.test:8448"}}}}
+	})
+	for _, status := range []int{404, 405} {
+		p.Handle("POST", "/_matrix/key/v2/query", func(*peer.Call) peer.Reply { return peer.Refuse(status, "M_UNRECOGNIZED") })
+		found, err := c.QueryNotary(t.Context(), p.Name, KeyCriteria{"z.test:8448": {"ed25519:a": 5, "ed25519:b": 7}})
+		calls := p.Calls(one)
+		if err != nil || len(found) != 1 || len(calls) == 0 || calls[len(calls)-1].URI != one+"?minimum_valid_until_ts=7" {
+			t.Errorf("status %d: %s, %v, %d calls", status, found, err, len(calls))
+		}
+	}
+	asked := len(p.Calls(one))
+	if _, err := c.QueryNotary(t.Context(), p.Name, KeyCriteria{"z.test:8448": nil, "y.test": nil}); err == nil {
+		t.Error("two servers were answered for")
+	}
+	p.Handle("POST", "/_matrix/key/v2/query", func(*peer.Call) peer.Reply { return peer.Refuse(500, "M_UNKNOWN") })
+	if _, err := c.QueryNotary(t.Context(), p.Name, KeyCriteria{"z.test:8448": nil}); err == nil || len(p.Calls(one)) != asked {
+		t.Errorf("after other errors: %v, %d calls", err, len(p.Calls(one))-asked)
+	}
+}
+
 func TestClientErrors(t *testing.T) {
 	ca := peer.NewCA(t)
 	c := testClient(t, ca, func(o *ClientOptions) { o.Policy = NewPolicy(nil, []string{"denied.test"}) })
