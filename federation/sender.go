@@ -71,18 +71,19 @@ type Sender struct {
 	alone  bool
 	sweep  time.Duration
 
-	hint       chan struct{} // something was committed
-	mu         sync.Mutex
-	working    map[matrix.ServerName]chan struct{} // a worker is on it; full: look again before it ends
-	waiting    []matrix.ServerName                 // for a free worker, in order
-	queued     map[matrix.ServerName]bool
-	seen       map[matrix.ServerName]bool       // leased by this process before: no lease of it is from before a crash
-	spoke      map[matrix.ServerName]bool       // this process has delivered something to it, or has greeted it
-	hello      map[matrix.ServerName]bool       // to be greeted
-	suspicions map[matrix.ServerName]*suspicion // rooms of which a server refused events
-	closing    bool
-	workers    sync.WaitGroup
-	ctx        context.Context
+	hint           chan struct{} // something was committed
+	mu             sync.Mutex
+	working        map[matrix.ServerName]chan struct{} // a worker is on it; full: look again before it ends
+	waiting        []matrix.ServerName                 // for a free worker, in order
+	queued         map[matrix.ServerName]bool
+	seen           map[matrix.ServerName]bool       // leased by this process before: no lease of it is from before a crash
+	spoke          map[matrix.ServerName]bool       // this process has delivered something to it, or has greeted it
+	hello          map[matrix.ServerName]bool       // to be greeted
+	suspectTimeout time.Duration                    // waitSuspect, except in tests
+	suspicions     map[matrix.ServerName]*suspicion // rooms of which a server refused events
+	closing        bool
+	workers        sync.WaitGroup
+	ctx            context.Context
 
 	revived *otter.Cache[matrix.ServerName, time.Time] // when servers made requests, roughly
 }
@@ -102,11 +103,12 @@ func NewSender(o SenderOptions) *Sender {
 		db: o.DB, outbox: o.Outbox, client: o.Client, own: o.Identity, policy: o.Policy, log: o.Log, now: o.Clock,
 		alone: o.Alone, sweep: o.Sweep,
 		hint: make(chan struct{}, 1), working: map[matrix.ServerName]chan struct{}{}, queued: map[matrix.ServerName]bool{},
-		seen:       map[matrix.ServerName]bool{},
-		spoke:      map[matrix.ServerName]bool{},
-		hello:      map[matrix.ServerName]bool{},
-		suspicions: map[matrix.ServerName]*suspicion{},
-		revived:    otter.Must(&otter.Options[matrix.ServerName, time.Time]{MaximumSize: 10_000}),
+		seen:           map[matrix.ServerName]bool{},
+		spoke:          map[matrix.ServerName]bool{},
+		hello:          map[matrix.ServerName]bool{},
+		suspicions:     map[matrix.ServerName]*suspicion{},
+		suspectTimeout: waitSuspect,
+		revived:        otter.Must(&otter.Options[matrix.ServerName, time.Time]{MaximumSize: 10_000}),
 	}
 }
 

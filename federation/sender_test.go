@@ -141,14 +141,17 @@ func (o *outbox) Ephemeral(_ matrix.ServerName, limit int) []EDU {
 
 // sendWorld is a sender with one real peer.
 type sendWorld struct {
-	t    *testing.T
-	db   *store.DB
-	clk  *clock
-	own  *Identity
-	c    *Client
-	box  *outbox
-	p    *peer.Peer
-	s    *Sender
+	t   *testing.T
+	db  *store.DB
+	clk *clock
+	own *Identity
+	c   *Client
+	box *outbox
+	p   *peer.Peer
+	s   *Sender
+
+	patience time.Duration // with events of suspects, if it is not 0
+
 	stop func()
 
 	mu       sync.Mutex
@@ -179,6 +182,9 @@ func newSendWorld(t *testing.T, db *store.DB) *sendWorld {
 // run starts a new sender, as after a restart.
 func (w *sendWorld) run() {
 	w.s = NewSender(SenderOptions{DB: w.db, Outbox: w.box, Client: w.c, Identity: w.own, Clock: w.clk.now, Alone: true, Sweep: 5 * time.Millisecond})
+	if w.patience != 0 {
+		w.s.suspectTimeout = w.patience
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.s.Run(ctx) }()

@@ -2,7 +2,6 @@ package federation
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -17,9 +16,10 @@ import (
 // something that follows it comes. All of this is memory: after a restart the culprit is searched once more.
 
 const (
-	suspectTime = time.Hour   // after the last refusal
-	maxSuspects = 1000        // rooms of one server; the transactions with others are halved
-	proofTime   = time.Minute // that an event which was taken shows that the server takes events
+	suspectTime = time.Hour       // after the last refusal
+	waitSuspect = 5 * time.Second // for the answer about one of its events
+	maxSuspects = 1000            // rooms of one server; the transactions with others are halved
+	proofTime   = time.Minute     // that an event which was taken shows that the server takes events
 )
 
 // suspicion is what is held against rooms at one server. Only the worker of that server uses it.
@@ -118,13 +118,12 @@ func (w *worker) deliver(ctx context.Context, b *batch) (refused map[matrix.Even
 // deliverSuspect sends one event of a suspect. A refusal is an error only while the server is not seen to take others.
 func (w *worker) deliverSuspect(ctx context.Context, of *suspicion, p PDU) (refused string, err error) {
 	alone := &batch{pdus: []PDU{p}}
-	verdicts, err := w.send(ctx, fmt.Sprintf("s%x", p.Pos), alone)
+	verdicts, err := w.sendWithin(ctx, w.s.suspectTimeout, fmt.Sprintf("s%x", p.Pos), alone)
 	if err == nil {
 		w.s.clear(w.server, p.Room)
 		return verdicts[p.ID], nil
 	}
-	var remote *Error
-	if !errors.As(err, &remote) || !blamesContent(remote) || w.s.now().Sub(of.took) > proofTime {
+	if ctx.Err() != nil || !blamesContent(err) && !isSlow(err) || w.s.now().Sub(of.took) > proofTime {
 		return "", err
 	}
 	w.setAside(ctx, alone, err)

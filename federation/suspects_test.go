@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -14,8 +15,9 @@ import (
 
 // choosy makes the peer refuse transactions with events that it does not like.
 type choosy struct {
-	mu    sync.Mutex
-	likes func(id string) bool
+	mu     sync.Mutex
+	likes  func(id string) bool
+	answer func() peer.Reply // to what it does not like; nil: it does not work
 }
 
 func (c *choosy) set(likes func(id string) bool) {
@@ -28,7 +30,11 @@ func (c *choosy) judge(txn sentTxn) peer.Reply {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, id := range txn.pdus {
-		if !c.likes(id) {
+		switch {
+		case c.likes(id):
+		case c.answer != nil:
+			return c.answer()
+		default:
 			return peer.Refuse(500, "M_UNKNOWN")
 		}
 	}
@@ -100,5 +106,38 @@ func TestSuspectsAreNotSetAsideWhereNothingIsTaken(t *testing.T) {
 		if lost := 21 - len(w.got); lost > 2 {
 			t.Errorf("got %v", w.got)
 		}
+	})
+}
+
+// TestAnEventThatAServerChokesOn: a server that gets a transaction with one event and never answers it is like one that
+// refuses it, since it takes everything else.
+func TestAnEventThatAServerChokesOn(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newSendWorld(t, db)
+		w.patience = 100 * time.Millisecond
+		poison := func(id string) bool { return id == "$3" || id == "$23" }
+		c := &choosy{likes: func(id string) bool { return !poison(id) }, answer: func() peer.Reply { return peer.Refuse(504, "") }}
+		w.setJudge(c.judge)
+		say := func() {
+			for i := range 20 {
+				w.box.add(string(rune('A'+i)), "", 1)
+			}
+		}
+		say()
+		w.run()
+		w.until("the culprit is set aside", time.Second, func() bool { return len(w.got) == 19 && w.s.suspicion(w.p.Name) != nil })
+		w.until("it is over", time.Second, func() bool { return w.row().RetryAt == 0 && w.row().At.PDUs == 20 })
+		c.mu.Lock()
+		c.answer = func() peer.Reply {
+			return peer.Reply{Write: func(http.ResponseWriter) { <-t.Context().Done() }}
+		}
+		c.mu.Unlock()
+		say()
+		w.s.Wake()
+		w.until("the others came while no time passed", 0, func() bool { return w.row().At.PDUs == 40 })
+		if want := slices.DeleteFunc(ids(1, 40), poison); !slices.Equal(w.got, want) {
+			t.Errorf("got %v", w.got)
+		}
+		w.stop()
 	})
 }

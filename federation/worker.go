@@ -252,11 +252,15 @@ func (w *worker) addEDUs(ctx context.Context, b *batch) error {
 
 // send delivers one transaction, empty if b is nil.
 func (w *worker) send(ctx context.Context, txn string, b *batch) (map[matrix.EventID]string, error) {
+	return w.sendWithin(ctx, attemptTimeout, txn, b)
+}
+
+func (w *worker) sendWithin(ctx context.Context, limit time.Duration, txn string, b *batch) (map[matrix.EventID]string, error) {
 	body, err := encodeTransaction(w.s.own.Name(), w.s.now(), b)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return w.s.client.SendTransaction(ctx, w.server, txn, body)
 }
@@ -316,11 +320,13 @@ func (w *worker) delivered(b *batch, refused map[matrix.EventID]string) {
 // refused deals with a transaction that was not taken and says whether to go on at once. No answer and answers that say
 // nothing about the content (rate limits, proxies, authentication) mean waiting. Otherwise the transaction is tried again
 // once, then, if the server takes an empty one, in halves; a single thing that is refused several times is set aside. The
-// wait after that grows as after any failure: a server that takes nothing but empty transactions loses little.
+// wait after that grows as after any failure: a server that takes nothing but empty transactions loses little. A server
+// that listens and gives no answer may choke on what is in a transaction too: so it is looked at after several times.
 func (w *worker) refused(ctx context.Context, b *batch, err error) (goOn bool) {
 	d := &w.d
 	var remote *Error
-	if !errors.As(err, &remote) || !blamesContent(remote) {
+	errors.As(err, &remote)
+	if !blamesContent(err) && !(isSlow(err) && d.Fails >= minRefusals && w.takesNothing(ctx)) {
 		wait := w.backOff()
 		if remote != nil && remote.RetryAfter > wait {
 			wait = remote.RetryAfter
@@ -357,12 +363,23 @@ func (w *worker) takesNothing(ctx context.Context) bool {
 const minRefusals = 3
 
 // blamesContent reports whether an answer can mean that something in the transaction is not to the server's taste.
-func blamesContent(e *Error) bool {
+func blamesContent(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
 	switch e.Status {
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusInternalServerError:
 		return true
 	}
 	return false
+}
+
+// isSlow reports whether a server has got a transaction and gives no answer in time.
+func isSlow(err error) bool {
+	var e *Error
+	return errors.Is(err, errHeaderTimeout) || errors.Is(err, errTotalTimeout) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.As(err, &e) && e.Status == http.StatusGatewayTimeout
 }
 
 func (w *worker) setAside(ctx context.Context, b *batch, err error) {
