@@ -62,7 +62,7 @@ func TestFalseConsentInTransactions(t *testing.T) {
 		host, weak, inside := w.p.User("host"), w.p.User("weak"), q.User("inside")
 		w.joins(w.p, ref, host)
 		w.joins(w.p, ref, weak)
-		w.setState(ref, "m.room.power_levels", "", fmt.Sprintf(`{"users":{"@alice:us.test":100,%q:60},"invite":50}`, host))
+		w.setState(ref, "m.room.power_levels", "", fmt.Sprintf(`{"users":{"@alice:us.test":100,%q:60,%q:60},"invite":50}`, host, w.p.User("absent")))
 		g := w.guestIn(q, ref, inside)
 		w.setState(ref, "m.room.join_rules", "", `{"join_rule":"restricted","allow":[{"type":"m.room_membership","room_id":"!club:other.test"}]}`)
 		by := func(p *peer.Peer) peer.Knob { return q.Countersigned(p.Name, p.KeyID, p.Key) }
@@ -78,7 +78,7 @@ func TestFalseConsentInTransactions(t *testing.T) {
 			"who may, by an unknown key":          {string(host), []peer.Knob{forged(w.p.Name, "ed25519:none")}},
 			"who may, signed by another server":   {string(host), []peer.Knob{by(third)}},
 			"who may, without the joiner's own":   {string(host), []peer.Knob{peer.SignedWith(w.p.Name, w.p.KeyID, w.p.Key)}},
-			"who is not in the room":              {string(w.p.User("absent")), []peer.Knob{by(w.p)}},
+			"who may, and is not there":           {string(w.p.User("absent")), []peer.Knob{by(w.p)}},
 			"who may not":                         {string(weak), []peer.Knob{by(w.p)}},
 			"who is in the room and may not, its": {string(inside), nil},
 			"one of ours, unsigned":               {"@alice:" + ourName, nil},
