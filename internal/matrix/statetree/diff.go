@@ -52,6 +52,7 @@ func Diff(ctx context.Context, a, b Name, from Loader) ([]Change, error) {
 // side is one tree's part of a place: a node, by name until it is loaded, or the entries of a leaf that stood further up. The zero side is empty.
 type side struct {
 	name    Name
+	most    int // entries that the node can have; 0 for a root
 	node    *node
 	entries []Entry
 }
@@ -79,8 +80,9 @@ func (s *side) count() int {
 // parts divides a side into those of the next level.
 func (s *side) parts(depth int) (parts [16]side) {
 	if s.inner() {
+		most := s.node.mostBelow()
 		for i, child := range s.node.children {
-			parts[i].name = child
+			parts[i].name, parts[i].most = child, most
 		}
 		return parts
 	}
@@ -108,6 +110,9 @@ func loadSides(ctx context.Context, level []pair, from Loader) (int, error) {
 	}
 	for _, s := range named {
 		s.node = nodes[s.name]
+		if s.most != 0 && s.node.count > s.most {
+			return 0, corrupt("node %x has more entries than fit there", s.name)
+		}
 		s.entries = s.node.leaf
 	}
 	return len(named), nil

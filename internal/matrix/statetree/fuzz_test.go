@@ -31,6 +31,7 @@ func FuzzDecode(f *testing.F) {
 func FuzzOperations(f *testing.F) {
 	f.Add(encodeLeaf([]Entry{{Key{1}, 1}}), []byte{1}, true)
 	f.Add(encodeInner(&[16]Name{0: {9}, 1: {9}}, 66), []byte{0}, false)
+	f.Add(encodeInner(&[16]Name{0: {9}, 1: {9}}, 1<<23), []byte{0}, true) // of enough entries for a long walk below itself
 	f.Fuzz(func(t *testing.T, data, key []byte, remove bool) {
 		ctx := context.Background()
 		child, root := Name{9}, Name{8}

@@ -10,6 +10,8 @@ import (
 const (
 	maxLeaf  = 64 // entries a leaf holds at most
 	maxDepth = 32 // nibbles of a key
+
+	maxEntries = 1 << 24 // of a tree: far more than a room's state ever has, so that damage is noticed
 )
 
 // node is a decoded node: a leaf (entries in ascending order of key) or an inner node (children by nibble).
@@ -18,6 +20,18 @@ type node struct {
 	children [16]Name // of an inner node; the zero Name where there is no child
 	count    int      // entries in the whole subtree
 	inner    bool
+}
+
+// mostBelow is how many entries a child can have: each of the others has one at least. A damaged node that is below itself
+// has too many.
+func (n *node) mostBelow() int {
+	most := n.count + 1
+	for _, child := range n.children {
+		if child != (Name{}) {
+			most--
+		}
+	}
+	return most
 }
 
 // nibble returns the depth-th nibble of a key.
@@ -106,7 +120,7 @@ func decodeLeaf(data []byte) (*node, error) {
 
 func decodeInner(data []byte) (*node, error) {
 	count, size := uvarint(data)
-	if size == 0 || count <= maxLeaf || count > 1<<40 {
+	if size == 0 || count <= maxLeaf || count > maxEntries {
 		return nil, corrupt("number of entries")
 	}
 	data = data[size:]
