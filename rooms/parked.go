@@ -1,6 +1,7 @@
 package rooms
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"sync"
@@ -106,6 +107,21 @@ func (p *parking) came(room store.RoomNID, ids []matrix.EventID) (wanted bool) {
 	return wanted
 }
 
+// broughtBy are the rooms with parked events that a server brought.
+func (p *parking) broughtBy(server matrix.ServerName) (rooms []store.RoomNID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for room, spots := range p.rooms {
+		for _, s := range spots {
+			if s.from == server {
+				rooms = append(rooms, room)
+				break
+			}
+		}
+	}
+	return rooms
+}
+
 // any says whether an event of a room is parked.
 func (p *parking) any(room store.RoomNID) bool {
 	p.mu.Lock()
@@ -123,6 +139,22 @@ func (r *Rooms) unpark(ref Ref, rows ...*store.EventRow) {
 		ids[i] = row.Event.ID()
 	}
 	if r.parked.came(ref.NID, ids) {
+		r.wake(ref)
+	}
+}
+
+// heardOf notes that a server has sent something: what it brought before, and what could not be had of it then, may be had
+// now.
+func (r *Rooms) heardOf(ctx context.Context, server matrix.ServerName) {
+	if !r.delays.hear(server, r.now()) {
+		return
+	}
+	for _, room := range r.parked.broughtBy(server) {
+		ref, err := r.LookupNID(ctx, room)
+		if err != nil {
+			r.log.Warn("a room whose events wait was not looked at", "err", err)
+			continue
+		}
 		r.wake(ref)
 	}
 }

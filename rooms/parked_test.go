@@ -42,6 +42,53 @@ func TestParkedEventsGoOnWithWhatTheyLack(t *testing.T) {
 	})
 }
 
+// TestParkedEventsGoOnWhenTheirServerIsBack: a server that was cut off and is heard of again, whatever it says, is asked
+// soon for what could not be had of it, and not for ever if it is of no use.
+func TestParkedEventsGoOnWhenTheirServerIsBack(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, 10)
+		clock := newTickingClock()
+		n := startNode(t, db, func(o *Options) { o.Source, o.Clock = w, clock.now })
+		n.w = w
+		ref := n.join()
+		w.say(bob, "lost")
+		late := w.say(bob, "late")
+		w.down[near], w.down[other] = true, true
+		n.bring(late)
+		fail := func(times int) {
+			for range times {
+				clock.pass(n.delays.wait(late.ID(), "", clock.now())) // of nobody who is heard
+				n.wake(ref)
+				n.settled()
+			}
+		}
+		fail(6)
+		if wait := n.delays.wait(late.ID(), near, clock.now()); wait != briefMost {
+			t.Errorf("asked again after %s", wait)
+		}
+		clock.pass(briefWait)
+		w.down = map[matrix.ServerName]bool{}
+		n.Admit(t.Context(), near, nil)
+		n.settled()
+		if got := n.bodies(ref, me); !slices.Equal(got, []string{"lost", "late"}) {
+			t.Errorf("timeline %q", got)
+		}
+
+		w.say(bob, "lost again")
+		late = w.say(bob, "late again")
+		w.down[near], w.down[other] = true, true
+		n.bring(late)
+		fail(2*patience - 1)
+		clock.pass(briefWait)
+		asked := w.count("missing")
+		n.Admit(t.Context(), near, nil)
+		n.settled()
+		if w.count("missing") != asked {
+			t.Error("who is of no use is asked again and again")
+		}
+	})
+}
+
 // TestParkingForgetsAndIsBounded: what does not wait any more leaves the parking, what is due or found what it lacks is
 // looked at, and there are never more in it than there may be.
 func TestParkingForgetsAndIsBounded(t *testing.T) {

@@ -34,7 +34,7 @@ const maxRawEvent = 4 * matrix.MaxEventSize
 func (r *Rooms) Admit(ctx context.Context, origin matrix.ServerName, raws []json.RawMessage) []Admitted {
 	out := make([]Admitted, len(raws))
 	gates := map[matrix.RoomID]*gate{}
-	r.delays.hear(origin, r.now())
+	r.heardOf(ctx, origin)
 	from, err := r.db.Server(ctx, origin)
 	for i, raw := range raws {
 		a := &out[i]
