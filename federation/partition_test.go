@@ -188,7 +188,7 @@ func (w *three) difference(room string) string {
 	return strings.Join(out, "\n")
 }
 
-// lacking tells which events some servers hold and others do not.
+// lacking tells which events some servers hold and others do not, and which they hold without building on them.
 func (w *three) lacking(room string) string {
 	var out strings.Builder
 	all := map[string]int{}
@@ -198,6 +198,9 @@ func (w *three) lacking(room string) string {
 		}
 	}
 	for at, s := range w.servers {
+		for _, id := range s.SoftFailed(room) {
+			fmt.Fprintf(&out, "server %d does not build on %s: %s\n", at, id, s.EventJSON(id))
+		}
 		held, waiting := w.events(room, at), s.Waiting(room)
 		for id, holder := range all {
 			if !slices.Contains(held, id) {

@@ -258,6 +258,7 @@ func (r *Rooms) committed(rm *room, d *draft, units []*unit) {
 		h.auth = map[authrules.StateKey]*store.EventRow{} // what it remembers may be among them
 	}
 	rm.head = &h
+	r.merges.note(rm.ref, h.extremities)
 	for _, u := range units {
 		u.finish(nil)
 	}

@@ -69,6 +69,7 @@ type Rooms struct {
 	filling roomLocks // history being fetched
 	inbound inbound
 	parked  *parking // of what came, what was put off
+	merges  *merges
 	joining *roomSet // rooms that a join is under way to: what comes for them waits
 
 	identities IdentityServices // nil: nobody is invited by address
@@ -114,6 +115,7 @@ func New(ctx context.Context, o Options) (*Rooms, error) {
 		entering:   roomLocks{held: map[store.RoomNID]chan struct{}{}},
 		inbound:    newInbound(),
 		parked:     newParking(),
+		merges:     newMerges(),
 		claimed:    make(chan struct{}, 1),
 		joining:    &roomSet{set: map[store.RoomNID]int{}},
 		rooms:      map[store.RoomNID]*room{},

@@ -184,6 +184,7 @@ func (s *server) domains(ctx context.Context) (err error) {
 		s.work.Go("invitations to addresses", s.rooms.RunClaims)
 	}
 	s.work.Go("departures", s.rooms.RunDepartures)
+	s.work.Go("ends of rooms", s.rooms.RunMerges)
 	s.accounts = accounts.New(accounts.Options{
 		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log,
 		Closed: func(user store.UserNID) { s.presence.Closed(user) },

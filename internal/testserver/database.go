@@ -27,6 +27,12 @@ func (s *Server) Waiting(room string) []string {
 	return s.read(`SELECT w.event_id FROM staged w JOIN rooms r ON r.nid = w.room WHERE r.room_id = $1`, room)
 }
 
+// SoftFailed are the events of a room that the server does not build on.
+func (s *Server) SoftFailed(room string) []string {
+	s.t.Helper()
+	return s.read(`SELECT e.event_id FROM events e JOIN rooms r ON r.nid = e.room WHERE r.room_id = $1 AND e.flags & $2 <> 0`, room, int64(store.FlagSoftFailed))
+}
+
 // EventJSON is the text of an event, or of one that waits; "" if it is not held.
 func (s *Server) EventJSON(id string) string {
 	s.t.Helper()
