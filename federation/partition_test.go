@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/wait"
 )
 
 // healTime is how long servers may take to agree once they reach one another again.
@@ -60,6 +61,19 @@ func (w *three) room(version string) string {
 	for _, u := range append(w.chiefs[1:], w.others...) {
 		u.Join(room, string(w.servers[0].Name))
 	}
+	// A server that was cut off before it has heard of another's join would, by the rules of state resolution, put it out of
+	// the room if nobody may join by then.
+	wait.Until(w.t, "everybody to be in the room for all", func() bool {
+		for at := range w.servers {
+			state := w.state(room, at)
+			for _, u := range append(w.chiefs[:len(w.chiefs):len(w.chiefs)], w.others...) {
+				if state["m.room.member "+u.ID] == "" {
+					return false
+				}
+			}
+		}
+		return true
+	})
 	w.before = w.servers[0].EventIDs(room)
 	return room
 }
