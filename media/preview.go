@@ -88,7 +88,7 @@ func errNoPreview() *matrix.Error {
 func (m *Media) Preview(ctx context.Context, q PreviewQuery) (Preview, error) {
 	p := &m.previews
 	if p.web == nil {
-		// The endpoint is "not implemented" here, as the specification says it: clients take other errors for an
+		// As the specification answers for an endpoint that a server does not have: clients take other errors for an
 		// accident of one page, and go on asking.
 		return nil, matrix.Unrecognized("This server makes no previews of links.")
 	}

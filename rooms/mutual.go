@@ -70,8 +70,8 @@ func (r *Rooms) mutual(ctx context.Context, user Sender, other matrix.UserID, fr
 // identifier.
 func mutualToken(secret []byte, user, other matrix.UserID, after store.RoomNID, now time.Time) string {
 	var said [16]byte
-	binary.BigEndian.PutUint64(said[:8], uint64(after))           //nolint:gosec // bits
-	binary.BigEndian.PutUint64(said[8:], uint64(now.UnixMilli())) //nolint:gosec // bits
+	binary.BigEndian.PutUint64(said[:8], uint64(after))           //nolint:gosec // never negative where it was made, and sealed since
+	binary.BigEndian.PutUint64(said[8:], uint64(now.UnixMilli())) //nolint:gosec // never negative where it was made, and sealed since
 	return base64.RawURLEncoding.EncodeToString(append(said[:], mutualSeal(secret, user, other, said[:])...))
 }
 
@@ -83,8 +83,8 @@ func readMutualToken(secret []byte, user, other matrix.UserID, token string, now
 	if err != nil || len(raw) != 32 || !hmac.Equal(raw[16:], mutualSeal(secret, user, other, raw[:16])) {
 		return 0, false
 	}
-	made := time.UnixMilli(int64(binary.BigEndian.Uint64(raw[8:16])))                   //nolint:gosec // bits
-	return store.RoomNID(binary.BigEndian.Uint64(raw[:8])), now.Sub(made) <= mutualLife //nolint:gosec // bits
+	made := time.UnixMilli(int64(binary.BigEndian.Uint64(raw[8:16])))                   //nolint:gosec // never negative where it was made, and sealed since
+	return store.RoomNID(binary.BigEndian.Uint64(raw[:8])), now.Sub(made) <= mutualLife //nolint:gosec // never negative where it was made, and sealed since
 }
 
 func mutualSeal(secret []byte, user, other matrix.UserID, said []byte) []byte {
