@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -106,8 +107,9 @@ var errAllFound = errors.New("nothing is left to look for")
 const chainChunk = 2000
 
 // inChain removes from wanted what is in the auth chain of what all states have. It reads the auth events of the common
-// events and nothing else of them, until nothing is left to look for.
-func (a *apart) inChain(ctx context.Context, wanted map[matrix.EventID]bool, spent *spending) error {
+// events and nothing else of them, until nothing is left to look for or can be found further down.
+func (a *apart) inChain(ctx context.Context, wanted map[matrix.EventID]bool, height stateres.Height, spent *spending) error {
+	low := lowest(wanted, height)
 	seen := map[matrix.EventID]bool{}
 	var next []matrix.EventID
 	bytes := 0
@@ -132,13 +134,13 @@ func (a *apart) inChain(ctx context.Context, wanted map[matrix.EventID]bool, spe
 		return err
 	}
 	err := a.commonNumbers(ctx, func(part []store.EventNID) error {
-		return look(func(tx *store.Tx) error { return tx.AuthOf(a.ref.NID, part, note) })
+		return look(func(tx *store.Tx) error { return tx.AuthOf(a.ref.NID, part, low, note) })
 	})
 	for err == nil && len(next) > 0 {
 		level := next
 		next = nil
 		for part := range slices.Chunk(level, chainChunk) {
-			if err = look(func(tx *store.Tx) error { return tx.AuthOfIDs(a.ref.NID, part, note) }); err != nil {
+			if err = look(func(tx *store.Tx) error { return tx.AuthOfIDs(a.ref.NID, part, low, note) }); err != nil {
 				break
 			}
 		}
@@ -147,6 +149,15 @@ func (a *apart) inChain(ctx context.Context, wanted map[matrix.EventID]bool, spe
 		return nil
 	}
 	return err
+}
+
+// lowest is the least height of some events, 0 if that of any is not known.
+func lowest(ids map[matrix.EventID]bool, height stateres.Height) int64 {
+	low := int64(math.MaxInt64)
+	for id := range ids {
+		low = min(low, height(id))
+	}
+	return low
 }
 
 // commonNumbers hands out the numbers of the events that all states have, a few at a time.

@@ -105,7 +105,7 @@ func (h *history) fetch(ctx context.Context, server matrix.ServerName, missing [
 	for _, ev := range found {
 		events = append(events, ev)
 	}
-	for _, ev := range inOrder(events, (*matrix.Event).PrevEvents) {
+	for _, ev := range inOrder(events, behind) {
 		if err := h.add(ctx, ev); err != nil && ctx.Err() == nil {
 			h.r.log.Debug("history left out", "room", h.ref.ID, "event", ev.ID(), "err", err)
 		}

@@ -87,12 +87,28 @@ type spending struct {
 func (b *budgets) begin(ctx context.Context, room store.RoomNID) (*spending, error) {
 	of, _ := b.rooms.ComputeIfAbsent(room, func() (*budget, bool) { return &budget{}, false })
 	now := b.now()
+	if paused := b.pauseOf(of, now); paused != nil {
+		return nil, paused
+	}
+	return &spending{b: b, ctx: ctx, of: of, last: now}, nil
+}
+
+// pause is the pause that a room is in, nil for none.
+func (b *budgets) pause(room store.RoomNID) *pausedError {
+	of, known := b.rooms.GetIfPresent(room)
+	if !known {
+		return nil
+	}
+	return b.pauseOf(of, b.now())
+}
+
+func (b *budgets) pauseOf(of *budget, now time.Time) *pausedError {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if wait := of.until.Sub(now); wait > 0 {
-		return nil, &pausedError{wait, of.until}
+		return &pausedError{wait, of.until}
 	}
-	return &spending{b: b, ctx: ctx, of: of, last: now}, nil
+	return nil
 }
 
 // charge accounts for time, and pauses the room when it has used up what it may.

@@ -28,7 +28,7 @@ type weighing struct {
 	held     map[matrix.EventID]*store.EventRow // of the events and their auth events, those that we hold
 	good     map[matrix.EventID]*matrix.Event
 	rejected map[matrix.EventID]bool
-	fresh    []*matrix.Event // those to be written
+	fresh    []*matrix.Event // those to be written, or whose heights are
 	nids     map[matrix.EventID]store.EventNID
 }
 
@@ -70,8 +70,11 @@ func (r *Rooms) weigh(ctx context.Context, ref Ref, create matrix.EventID, event
 		return append(slices.Clone(ev.AuthEvents()), create)
 	}
 	for _, ev := range inOrder(events, rests) {
-		if w.held[ev.ID()] == nil && ev.IsState() {
+		switch held := w.held[ev.ID()]; {
+		case held == nil && ev.IsState():
 			w.judge(ev)
+		case held != nil && held.Height == 0 && ev.IsState():
+			w.fresh = append(w.fresh, ev) // it came before what it rests on: only its height is new
 		}
 	}
 	return w, w.store(ctx)
@@ -115,14 +118,20 @@ func (w *weighing) store(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		var low []*store.EventRow
+		var nids []store.EventNID
 		ids := make([]matrix.EventID, len(part))
 		for i, ev := range part {
 			ids[i] = ev.ID()
+			if w.held[ev.ID()] != nil {
+				low, nids = append(low, rows[i]), append(nids, rows[i].NID)
+			}
 		}
 		err = w.r.db.Write(ctx, func(tx *store.Tx) error {
-			if err := tx.Evidence(rows, nil); err != nil {
+			if err := errors.Join(tx.Evidence(rows, nil), tx.Lift(low)); err != nil {
 				return err
 			}
+			tx.AfterCommit(func() { w.r.cache.events.changed(nids...) })
 			return tx.Known(w.ref.NID, ids, func(id matrix.EventID, nid store.EventNID, _ store.EventFlags, _ bool) { w.nids[id] = nid })
 		})
 		if err != nil {
@@ -147,6 +156,11 @@ func (w *weighing) rows(ctx context.Context, events []*matrix.Event) ([]*store.E
 	}
 	rows := make([]*store.EventRow, len(events))
 	for i, ev := range events {
+		if held := w.held[ev.ID()]; held != nil {
+			row := *held
+			rows[i] = &row
+			continue
+		}
 		nid, err := w.r.db.NextNID(store.KindEvent)
 		if err != nil {
 			return nil, err

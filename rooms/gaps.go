@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -51,13 +52,17 @@ func (e *errands) spend() error {
 }
 
 // fill finds what an event lacks at other servers and takes it, with what was found, to its place. What cannot be had is
-// remembered: nobody is asked again before the end of a delay.
+// remembered: nobody is asked again before the end of a delay, nor on behalf of a room that is paused: a gap would be
+// fetched, and its signatures checked, for each event behind those that gave way in its queue (threats F13).
 func (r *Rooms) fill(ctx context.Context, ref Ref, from matrix.ServerName, ev *matrix.Event) error {
 	if r.source == nil {
 		return errNoFederation()
 	}
 	if wait := r.delays.wait(ev.ID(), from, r.now()); wait > 0 {
 		return &putOffError{wait, errStillMissing}
+	}
+	if paused := r.budgets.pause(ref.NID); paused != nil {
+		return paused
 	}
 	inTime, cancel := context.WithTimeout(ctx, fillTime)
 	defer cancel()
@@ -90,8 +95,9 @@ func (r *Rooms) fillNow(ctx context.Context, ref Ref, from matrix.ServerName, ev
 		if err != nil && e.ID() != ev.ID() {
 			r.log.Debug("fetched event not placed", "room", ref.ID, "event", e.ID(), "err", err)
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
+		var paused *pausedError
+		if errors.As(err, &paused) || ctx.Err() != nil {
+			return errors.Join(ctx.Err(), err)
 		}
 	}
 	return err // of the last, which is the event itself: all others are behind it
@@ -244,7 +250,7 @@ func (r *Rooms) connected(ctx context.Context, ref Ref, found map[matrix.EventID
 		all = append(all, e)
 	}
 	var out []*matrix.Event
-	for _, e := range inOrder(all, (*matrix.Event).PrevEvents) {
+	for _, e := range inOrder(all, behind) {
 		lost := slices.ContainsFunc(e.PrevEvents(), func(id matrix.EventID) bool { return !good[id] })
 		if e != ev && !lost {
 			good[e.ID()] = true
@@ -283,7 +289,7 @@ func (r *Rooms) supply(ctx context.Context, ref Ref, servers []matrix.ServerName
 	for _, server := range servers {
 		err = nil
 		if len(lacks.auth) > 0 {
-			err = r.fetchAuth(ctx, ref, server, ev.ID(), left)
+			err = r.fetchAuth(ctx, ref, server, ev.ID(), lacks.auth, left)
 		}
 		if err == nil && len(lacks.parents) > 0 {
 			var before store.State
@@ -297,8 +303,22 @@ func (r *Rooms) supply(ctx context.Context, ref Ref, servers []matrix.ServerName
 	return a, err
 }
 
-// fetchAuth fetches the auth chain of an event.
-func (r *Rooms) fetchAuth(ctx context.Context, ref Ref, server matrix.ServerName, id matrix.EventID, left *errands) error {
+// fetchAuth fetches what an event lacks of its auth events: a few by themselves first, because whole auth chains are as
+// long as rooms are old; where that is not enough, its auth chain.
+func (r *Rooms) fetchAuth(ctx context.Context, ref Ref, server matrix.ServerName, id matrix.EventID, lacks []matrix.EventID, left *errands) error {
+	create, err := r.createOf(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if len(lacks) <= maxSingle {
+		raws, err := r.fetchSingly(ctx, server, lacks, left)
+		if err != nil && !refusedUs(err) {
+			return err
+		}
+		if all, err := r.takeAuth(ctx, ref, create, raws, lacks); all || err != nil {
+			return err
+		}
+	}
 	if err := left.spend(); err != nil {
 		return err
 	}
@@ -310,12 +330,37 @@ func (r *Rooms) fetchAuth(ctx context.Context, ref Ref, server matrix.ServerName
 	if len(raws) > maxMissing {
 		return fmt.Errorf("rooms: %s answers with an auth chain of %d events", server, len(raws))
 	}
-	create, err := r.createOf(ctx, ref)
-	if err != nil {
-		return err
-	}
-	_, err = r.weigh(ctx, ref, create, r.vet(ctx, ref, raws))
+	_, err = r.takeAuth(ctx, ref, create, raws, lacks)
 	return err
+}
+
+// takeAuth takes in evidence and says whether all of the events that are lacking are held now.
+func (r *Rooms) takeAuth(ctx context.Context, ref Ref, create matrix.EventID, raws []json.RawMessage, lacks []matrix.EventID) (all bool, err error) {
+	events, err := r.vetNew(ctx, ref, raws)
+	if err != nil {
+		return false, err
+	}
+	w, err := r.weigh(ctx, ref, create, events)
+	if err != nil {
+		return false, err
+	}
+	return !slices.ContainsFunc(lacks, func(id matrix.EventID) bool { return w.nids[id] == 0 }), nil
+}
+
+// fetchSingly fetches events one by one.
+func (r *Rooms) fetchSingly(ctx context.Context, server matrix.ServerName, ids []matrix.EventID, left *errands) (raws []json.RawMessage, err error) {
+	for _, id := range ids {
+		if err := left.spend(); err != nil {
+			return nil, err
+		}
+		raw, err := r.source.Event(ctx, server, id)
+		left.note(err)
+		if err != nil {
+			return nil, err
+		}
+		raws = append(raws, raw)
+	}
+	return raws, nil
 }
 
 // stateAt asks a server for the state before an event, fetches what we do not hold of it and builds it.
@@ -376,21 +421,11 @@ func (r *Rooms) heldByID(ctx context.Context, ref Ref, ids []matrix.EventID) (ev
 
 // fetchEvidence fetches events of a state: a few one by one, many with the whole of it.
 func (r *Rooms) fetchEvidence(ctx context.Context, ref Ref, server matrix.ServerName, at matrix.EventID, ids map[matrix.EventID]bool, left *errands) ([]*matrix.Event, error) {
-	var raws []json.RawMessage
 	if len(ids) <= maxSingle {
-		for id := range ids {
-			if err := left.spend(); err != nil {
-				return nil, err
-			}
-			raw, err := r.source.Event(ctx, server, id)
-			left.note(err)
-			if err != nil {
-				return nil, err
-			}
-			raws = append(raws, raw)
-		}
-		return r.vet(ctx, ref, raws), nil
+		raws, err := r.fetchSingly(ctx, server, slices.Collect(maps.Keys(ids)), left)
+		return r.vet(ctx, ref, raws), err
 	}
+	var raws []json.RawMessage
 	var events []*matrix.Event
 	flush := func() {
 		events = append(events, r.vet(ctx, ref, raws)...)

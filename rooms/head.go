@@ -68,6 +68,7 @@ type draft struct {
 
 	held     map[matrix.EventID]*store.EventRow // what is held of events that are to enter; nil for one that is not
 	redacted map[matrix.EventID]bool            // of these, those for which redactions are held
+	heights  map[matrix.EventID]int64           // of what those that are state events rest on
 
 	since uint64 // of the event cache
 }

@@ -57,6 +57,9 @@ func (d *draft) prepareIncoming(ctx context.Context, e *entry) error {
 	if err != nil {
 		return err
 	}
+	if in.event.IsState() {
+		row.Height = store.HeightOn(in.event.AuthEvents(), func(id matrix.EventID) int64 { return d.heights[id] })
+	}
 	if in.send {
 		row.Flags |= store.FlagSend
 	}

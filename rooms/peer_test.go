@@ -26,14 +26,15 @@ type world struct {
 	create  *matrix.Event
 	keys    map[matrix.ServerName]ed25519.PrivateKey
 
-	mu    sync.Mutex
-	clock int64
-	all   map[matrix.EventID]*matrix.Event
-	after map[matrix.EventID]worldState
-	tip   matrix.EventID
-	calls map[string]int
-	now   func() time.Time    // the clock of nodes; nil: the real one
-	made  func(*matrix.Event) // is told of every event that is put into the graph; nil: nobody is
+	mu       sync.Mutex
+	clock    int64
+	all      map[matrix.EventID]*matrix.Event
+	after    map[matrix.EventID]worldState
+	tip      matrix.EventID
+	calls    map[string]int
+	now      func() time.Time    // the clock of nodes; nil: the real one
+	verified atomic.Int64        // signed events that a node has checked
+	made     func(*matrix.Event) // is told of every event that is put into the graph; nil: nobody is
 
 	// How the servers misbehave.
 	spoil       func(call string, raw json.RawMessage) json.RawMessage // nil: leave the event out
@@ -425,6 +426,7 @@ func (w *world) Backfill(_ context.Context, server matrix.ServerName, _ matrix.R
 
 func (w *world) VerifyEvents(_ context.Context, events []*matrix.Event) []error {
 	errs := make([]error, len(events))
+	w.verified.Add(int64(len(events)))
 	for i, ev := range events {
 		for _, server := range ev.RequiredSigners() {
 			sig, ok := ev.Signature(server, keyID)

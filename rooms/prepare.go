@@ -80,7 +80,19 @@ func (d *draft) prepareLocal(ctx context.Context, e *entry) error {
 		return err
 	}
 	row.Flags |= store.FlagSend
+	if ev.IsState() {
+		row.Height = heightOn(rows)
+	}
 	return d.place(ctx, e, row, d.head.state)
+}
+
+// heightOn is the height of an event whose auth events are these.
+func heightOn(auth []*store.EventRow) int64 {
+	ids, heights := make([]matrix.EventID, len(auth)), make(map[matrix.EventID]int64, len(auth))
+	for i, row := range auth {
+		ids[i], heights[row.Event.ID()] = row.Event.ID(), row.Height
+	}
+	return store.HeightOn(ids, func(id matrix.EventID) int64 { return heights[id] })
 }
 
 // refusal turns a rule's refusal into what a client is told.

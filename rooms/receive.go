@@ -190,6 +190,28 @@ func (r *Rooms) vetPast(ctx context.Context, ref Ref, raws []json.RawMessage) []
 }
 
 func (r *Rooms) vetted(ctx context.Context, as Admitted, raws []json.RawMessage) []*matrix.Event {
+	return r.signed(ctx, parsed(as, raws))
+}
+
+// vetNew is vet for what may be held already, of which nothing is said then: signatures are checked once.
+func (r *Rooms) vetNew(ctx context.Context, ref Ref, raws []json.RawMessage) ([]*matrix.Event, error) {
+	list := parsed(Admitted{Ref: ref}, raws)
+	ids := make([]matrix.EventID, len(list))
+	for i, a := range list {
+		ids[i] = a.ID
+	}
+	held := map[matrix.EventID]bool{}
+	err := r.db.Read(ctx, func(tx *store.Tx) error {
+		return tx.Known(ref.NID, ids, func(id matrix.EventID, _ store.EventNID, _ store.EventFlags, _ bool) { held[id] = true })
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.signed(ctx, slices.DeleteFunc(list, func(a Admitted) bool { return held[a.ID] })), nil
+}
+
+// parsed are those of the events that are well-formed, each once.
+func parsed(as Admitted, raws []json.RawMessage) []Admitted {
 	list := make([]Admitted, 0, len(raws))
 	seen := map[matrix.EventID]bool{}
 	for _, raw := range raws {
@@ -199,8 +221,12 @@ func (r *Rooms) vetted(ctx context.Context, as Admitted, raws []json.RawMessage)
 			list = append(list, a)
 		}
 	}
+	return list
+}
+
+// signed are those of the events whose signatures are good.
+func (r *Rooms) signed(ctx context.Context, list []Admitted) (good []*matrix.Event) {
 	r.verify(ctx, list)
-	var good []*matrix.Event
 	for _, a := range list {
 		if a.Err == nil {
 			good = append(good, a.Event)

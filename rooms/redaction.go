@@ -221,7 +221,7 @@ func (d *draft) move(ctx context.Context, nids []store.EventNID) error {
 		}
 		row := &store.EventRow{
 			NID: nid, Room: was.Room, Sender: was.Sender, Flags: was.Flags &^ store.FlagHeld, Before: was.Before, After: was.After,
-			Thread: was.Thread, Event: was.Event,
+			Height: was.Height, Thread: was.Thread, Event: was.Event,
 		}
 		d.stay(row, row.StateAfter())
 		d.out.Replaced = append(d.out.Replaced, nid)

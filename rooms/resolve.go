@@ -107,14 +107,14 @@ func (r *Rooms) resolve(ctx context.Context, ref Ref, states []store.State) (sto
 	if err != nil {
 		return store.State{}, err
 	}
-	evidence := &evidence{ctx: ctx, r: r, ref: ref, rejected: map[matrix.EventID]bool{}, numbers: apart.numbers, load: spent.load}
+	evidence := &evidence{ctx: ctx, r: r, ref: ref, rejected: map[matrix.EventID]bool{}, heights: map[matrix.EventID]int64{}, numbers: apart.numbers, load: spent.load}
 	common := stateres.Common{
 		Lookup: func(keys []stateres.StateKey) (map[stateres.StateKey]matrix.EventID, error) {
 			return apart.lookup(ctx, keys)
 		},
-		InChain: func(wanted map[matrix.EventID]bool) error { return apart.inChain(ctx, wanted, spent) },
+		InChain: func(wanted map[matrix.EventID]bool) error { return apart.inChain(ctx, wanted, evidence.height, spent) },
 	}
-	resolved, err := stateres.ResolveParts(ref.Version, apart.sets, common, evidence.get, evidence.isRejected, spent.step)
+	resolved, err := stateres.ResolveParts(ref.Version, apart.sets, common, evidence.get, evidence.isRejected, evidence.height, spent.step)
 	if err != nil {
 		return store.State{}, fmt.Errorf("resolving the state of room %s: %w", ref.ID, err)
 	}
@@ -132,6 +132,7 @@ type evidence struct {
 	r        *Rooms
 	ref      Ref
 	rejected map[matrix.EventID]bool
+	heights  map[matrix.EventID]int64
 	numbers  map[matrix.EventID]store.EventNID
 	load     func(bytes int) error
 }
@@ -147,6 +148,7 @@ func (v *evidence) get(ids []matrix.EventID) (map[matrix.EventID]*matrix.Event, 
 			found[row.Event.ID()] = row.Event
 			v.numbers[row.Event.ID()] = row.NID
 			v.rejected[row.Event.ID()] = row.Flags.Has(store.FlagRejected)
+			v.heights[row.Event.ID()] = row.Height
 		})
 	})
 	if err == nil {
@@ -154,6 +156,8 @@ func (v *evidence) get(ids []matrix.EventID) (map[matrix.EventID]*matrix.Event, 
 	}
 	return found, err
 }
+
+func (v *evidence) height(id matrix.EventID) int64 { return v.heights[id] }
 
 func (v *evidence) isRejected(id matrix.EventID) bool { return v.rejected[id] }
 

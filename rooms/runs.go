@@ -81,12 +81,17 @@ func (r *Rooms) plain(ctx context.Context, ref Ref, a *arrival) (*entry, error) 
 	return &entry{incoming: &incoming{event: a.event, before: before}, sender: sender.NID}, nil
 }
 
-// expect reads, for all incoming events of a unit at once, what is held of them and whether redactions wait for them.
+// expect reads, for all incoming events of a unit at once, what is held of them, whether redactions wait for them and what
+// state events among them rest on.
 func (d *draft) expect(ctx context.Context, u *unit) error {
-	var ids []matrix.EventID
+	var ids, auth []matrix.EventID
 	for _, e := range u.entries {
-		if e.incoming != nil {
-			ids = append(ids, e.incoming.event.ID())
+		if e.incoming == nil {
+			continue
+		}
+		ids = append(ids, e.incoming.event.ID())
+		if e.incoming.event.IsState() {
+			auth = append(auth, e.incoming.event.AuthEvents()...)
 		}
 	}
 	if len(ids) == 0 {
@@ -94,12 +99,16 @@ func (d *draft) expect(ctx context.Context, u *unit) error {
 	}
 	if d.held == nil {
 		d.held, d.redacted = map[matrix.EventID]*store.EventRow{}, map[matrix.EventID]bool{}
+		d.heights = map[matrix.EventID]int64{}
 	}
 	return d.r.db.Read(ctx, func(tx *store.Tx) error {
 		for _, id := range ids {
 			d.held[id] = nil
 		}
 		if err := tx.EventsByID(d.ref.NID, ids, func(row *store.EventRow) { d.held[row.Event.ID()] = row }); err != nil {
+			return err
+		}
+		if err := tx.Heights(d.ref.NID, auth, func(id matrix.EventID, h int64) { d.heights[id] = h }); err != nil {
 			return err
 		}
 		return tx.Redacted(d.ref.NID, ids, func(id matrix.EventID) { d.redacted[id] = true })

@@ -319,7 +319,7 @@ func (r *Rooms) takeBatch(ctx context.Context, ref Ref, rows []store.Staged, fro
 		numbers[row.ID], received[row.ID] = row.NID, row.Received
 		events = append(events, ev)
 	}
-	events = inOrder(events, (*matrix.Event).PrevEvents)
+	events = inOrder(events, behind)
 	for alone, streak := 0, 1; len(events) > 0; alone-- {
 		if alone <= 0 {
 			n := r.takeRun(ctx, ref, events)
@@ -397,6 +397,12 @@ func (r *Rooms) arriveContained(ctx context.Context, ref Ref, from matrix.Server
 		}
 	}()
 	return r.arrive(ctx, ref, from, ev)
+}
+
+// behind is what an event has to come behind: what it follows, and what it rests on, which in a graph that was made to
+// confuse need not be the same way.
+func behind(ev *matrix.Event) []matrix.EventID {
+	return append(slices.Clone(ev.PrevEvents()), ev.AuthEvents()...)
 }
 
 // inOrder sorts events so that each comes behind those of its parents that are among them; events of a circle, which

@@ -129,6 +129,7 @@ var damages = []struct {
 	{"nodes", `UPDATE state_nodes SET data = {bytes:4c00} WHERE room = {room}`, true},
 	{"nodes", `UPDATE state_nodes SET name = {bytes:01} WHERE room = {room} AND name = (SELECT name FROM state_nodes WHERE room = {room} ORDER BY name DESC LIMIT 1)`, true},
 	{"nodes", `DELETE FROM events WHERE nid = {root}`, true},
+	{"heights", `UPDATE events SET height = height + 1 WHERE nid = (SELECT max(nid) FROM events WHERE room = {room} AND height > 0)`, true},
 	{"texts", `UPDATE events SET json = replace(json, 'hello', 'hallo')`, true},
 	{"texts", `UPDATE events SET json = replace(json, 'alice', 'alibi') WHERE nid = {root}`, true},
 	{"texts", `UPDATE events SET json = '{ }' WHERE nid = {root}`, true},

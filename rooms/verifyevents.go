@@ -21,11 +21,15 @@ func (v *verifier) events(ctx context.Context) error {
 			return err
 		}
 		roots := map[store.RoomNID]map[statetree.Name]matrix.EventID{}
+		rests := map[store.RoomNID][]raised{}
 		for _, e := range page {
 			last = e.NID
 			v.seen.Events++
-			if what := contradiction(e); what != "" {
+			ev, what := contradiction(e)
+			if what != "" {
 				v.found("texts", "event %s %s", e.ID, what)
+			} else if e.Height != 0 {
+				rests[e.Room.NID] = append(rests[e.Room.NID], raised{ev, e.Height})
 			}
 			v.roots(e, roots)
 			if err := v.endsOf(ctx, e); err != nil {
@@ -35,31 +39,63 @@ func (v *verifier) events(ctx context.Context) error {
 		if err := v.missingRoots(ctx, roots); err != nil {
 			return err
 		}
+		if err := v.heights(ctx, rests); err != nil {
+			return err
+		}
 	}
 }
 
+// raised is an event with the height that its row gives it.
+type raised struct {
+	event  *matrix.Event
+	height int64
+}
+
+// heights checks that events stand as high on their auth events as their rows say: state resolution relies on it.
+func (v *verifier) heights(ctx context.Context, rests map[store.RoomNID][]raised) error {
+	for room, list := range rests {
+		var auth []matrix.EventID
+		for _, e := range list {
+			auth = append(auth, e.event.AuthEvents()...)
+		}
+		known := map[matrix.EventID]int64{}
+		err := v.r.db.Read(ctx, func(tx *store.Tx) error {
+			return tx.Heights(room, auth, func(id matrix.EventID, h int64) { known[id] = h })
+		})
+		if err != nil {
+			return err
+		}
+		for _, e := range list {
+			if want := store.HeightOn(e.event.AuthEvents(), func(id matrix.EventID) int64 { return known[id] }); want != e.height {
+				v.found("heights", "event %s stands %d high, not %d", e.event.ID(), want, e.height)
+			}
+		}
+	}
+	return nil
+}
+
 // contradiction says how an event's text contradicts its row or itself, "" if it does not.
-func contradiction(raw *store.RawEvent) string {
+func contradiction(raw *store.RawEvent) (*matrix.Event, string) {
 	ev, err := matrix.ParseEvent(raw.JSON, raw.Room.Version)
 	switch {
 	case err != nil:
-		return "has a text that is no event of its room's version"
+		return ev, "has a text that is no event of its room's version"
 	case string(ev.JSON()) != string(raw.JSON):
-		return "has a text that is not canonical"
+		return ev, "has a text that is not canonical"
 	case ev.ID() != raw.ID:
-		return "has the text of another event"
+		return ev, "has the text of another event"
 	case ev.RoomID() != raw.Room.ID:
-		return "is in another room than its text says"
+		return ev, "is in another room than its text says"
 	case ev.Sender() != raw.Sender:
-		return "has another sender than its text says"
+		return ev, "has another sender than its text says"
 	case ev.OriginServerTS() != raw.TS || ev.Depth() != raw.Depth || ev.IsState() != raw.Flags.Has(store.FlagState):
-		return "has another time, depth or kind than its text says"
+		return ev, "has another time, depth or kind than its text says"
 	case raw.Flags.Has(store.FlagRedacted) && !ev.IsRedacted():
-		return "was redacted and still has its content"
+		return ev, "was redacted and still has its content"
 	case !ev.CheckContentHash() && !ev.IsRedacted():
-		return "has a content that does not fit its hash"
+		return ev, "has a content that does not fit its hash"
 	}
-	return ""
+	return ev, ""
 }
 
 // roots collects the trees that an event's states name, with the event for the report.

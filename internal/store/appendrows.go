@@ -39,6 +39,7 @@ func eventInsert(rows []*EventRow) Insert {
 		IntCol("t_notify", func(i int) int64 { return rows[i].Counts.ThreadNotify }),
 		IntCol("t_highlight", func(i int) int64 { return rows[i].Counts.ThreadHighlight }),
 		TextCol("json", func(i int) string { return string(rows[i].Event.JSON()) }),
+		IntCol("height", func(i int) int64 { return rows[i].Height }),
 	}}
 }
 

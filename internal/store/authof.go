@@ -7,16 +7,17 @@ import (
 )
 
 // AuthOf names the auth events of events given by number, in no particular order and as often as they are named. It
-// reads no more of the events than the beginning, where they stand in nearly every one: members are sorted by name.
-func (tx *Tx) AuthOf(room RoomNID, nids []EventNID, each func(matrix.EventID)) error {
+// reads no more of the events than the beginning, where they stand in nearly every one: members are sorted by name. Events
+// that are not higher than above are left out.
+func (tx *Tx) AuthOf(room RoomNID, nids []EventNID, above int64, each func(matrix.EventID)) error {
 	var whole []EventNID
 	err := chunks(nids, func(part []EventNID) error {
-		return tx.Query(`SELECT e.nid, substr(e.json, 1, 640) FROM events e WHERE e.nid IN ({ids $1}) AND e.room = $2`, func(r *Row) error {
+		return tx.Query(`SELECT e.nid, substr(e.json, 1, 640) FROM events e WHERE e.nid IN ({ids $1}) AND e.room = $2 AND (e.height > $3 OR e.height = 0)`, func(r *Row) error {
 			if !authIn(r.Text(1), each) {
 				whole = append(whole, EventNID(r.Int64(0)))
 			}
 			return nil
-		}, int64s(part), room)
+		}, int64s(part), room, above)
 	})
 	if err != nil || len(whole) == 0 {
 		return err
@@ -25,15 +26,15 @@ func (tx *Tx) AuthOf(room RoomNID, nids []EventNID, each func(matrix.EventID)) e
 }
 
 // AuthOfIDs is AuthOf for events given by ID.
-func (tx *Tx) AuthOfIDs(room RoomNID, ids []matrix.EventID, each func(matrix.EventID)) error {
+func (tx *Tx) AuthOfIDs(room RoomNID, ids []matrix.EventID, above int64, each func(matrix.EventID)) error {
 	var whole []EventNID
 	err := chunks(ids, func(part []matrix.EventID) error {
-		return tx.Query(`SELECT e.nid, substr(e.json, 1, 640) FROM events e WHERE e.event_id IN ({texts $1}) AND e.room = $2`, func(r *Row) error {
+		return tx.Query(`SELECT e.nid, substr(e.json, 1, 640) FROM events e WHERE e.event_id IN ({texts $1}) AND e.room = $2 AND (e.height > $3 OR e.height = 0)`, func(r *Row) error {
 			if !authIn(r.Text(1), each) {
 				whole = append(whole, EventNID(r.Int64(0)))
 			}
 			return nil
-		}, texts(part), room)
+		}, texts(part), room, above)
 	})
 	if err != nil || len(whole) == 0 {
 		return err

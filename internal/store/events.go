@@ -8,7 +8,7 @@ import (
 
 // eventColumns are what eventRow reads, in its order. The room's version is needed to read an event's text.
 const eventColumns = `e.nid, e.room, e.event_id, e.sender, e.pos, e.sub, e.flags, e.state_before, e.state_after, e.state_head,
-	e.extremities, e.thread, e.notify, e.highlight, e.t_notify, e.t_highlight, e.json, r.version`
+	e.extremities, e.thread, e.notify, e.highlight, e.t_notify, e.t_highlight, e.json, r.version, e.height`
 
 const selectEvents = `SELECT ` + eventColumns + ` FROM events e JOIN rooms r ON r.nid = e.room `
 
@@ -18,7 +18,7 @@ func eventRow(r *Row) (*EventRow, error) {
 		NID: EventNID(r.Int64(0)), Room: RoomNID(r.Int64(1)), Sender: UserNID(r.Int64(3)),
 		Pos: Pos(r.Int64(4)), Sub: r.Int64(5), Flags: EventFlags(r.Int64(6)),
 		Extremities: unpackNIDs(r.Bytes(10)), Thread: EventNID(r.Int64(11)),
-		Counts: Counts{r.Int64(12), r.Int64(13), r.Int64(14), r.Int64(15)},
+		Counts: Counts{r.Int64(12), r.Int64(13), r.Int64(14), r.Int64(15)}, Height: r.Int64(18),
 	}
 	for i, state := range []**State{&e.Before, &e.After, &e.Head} {
 		if r.IsNull(7 + i) {

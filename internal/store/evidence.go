@@ -8,12 +8,15 @@ import (
 )
 
 // Evidence writes events that have no stream position: outliers, rejected events, history. held are rows that they take
-// the place of, by number. An event that is there already stays as it is.
+// the place of, by number. An event that is there already stays as it is. The rows, all of one room, get their heights.
 func (tx *Tx) Evidence(rows []*EventRow, held []EventNID) error {
 	if len(held) > 0 {
 		if _, err := tx.Exec(`DELETE FROM events WHERE nid IN ({ids $1}) AND pos IS NULL`, int64s(held)); err != nil {
 			return err
 		}
+	}
+	if err := tx.raise(rows); err != nil {
+		return err
 	}
 	in := eventInsert(rows)
 	in.Suffix = "ON CONFLICT DO NOTHING"

@@ -92,6 +92,8 @@ type EventRow struct {
 	// Extremities are the room's forward extremities once the event was in; nil if it alone.
 	Extremities []EventNID
 
+	Height int64 // of a state event: how high it stands on its auth events (HeightOn); 0 if that is not known
+
 	Thread EventNID // root of its thread, 0 for the main timeline
 	Counts Counts
 

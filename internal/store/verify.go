@@ -126,6 +126,7 @@ type RawEvent struct {
 	Sender      matrix.UserID
 	Depth, TS   int64
 	Flags       EventFlags
+	Height      int64
 	States      [3][]byte // before, after, head; nil where absent
 	Extremities []byte
 	JSON        []byte
@@ -134,12 +135,12 @@ type RawEvent struct {
 // RawEvents reads up to limit events of all rooms by number, after one, for verification. Those in no room are left out.
 func (tx *Tx) RawEvents(after EventNID, limit int, each func(*RawEvent)) error {
 	return tx.Query(`SELECT e.nid, e.event_id, r.nid, r.room_id, r.version, coalesce(u.user_id, ''), e.depth, e.ts, e.flags,
-		e.state_before, e.state_after, e.state_head, e.extremities, e.json
+		e.state_before, e.state_after, e.state_head, e.extremities, e.json, e.height
 		FROM events e JOIN rooms r ON r.nid = e.room LEFT JOIN users u ON u.nid = e.sender WHERE e.nid > $1 ORDER BY e.nid LIMIT $2`, func(r *Row) error {
 		e := &RawEvent{
 			NID: EventNID(r.Int64(0)), ID: matrix.EventID(r.Text(1)), Sender: matrix.UserID(r.Text(5)),
 			Room:  RoomInfo{NID: RoomNID(r.Int64(2)), ID: matrix.RoomID(r.Text(3)), Version: matrix.RoomVersion(r.Int64(4))},
-			Depth: r.Int64(6), TS: r.Int64(7), Flags: EventFlags(r.Int64(8)),
+			Depth: r.Int64(6), TS: r.Int64(7), Flags: EventFlags(r.Int64(8)), Height: r.Int64(14),
 			Extremities: append([]byte(nil), r.Bytes(12)...), JSON: append([]byte(nil), r.Bytes(13)...),
 		}
 		for i := range e.States {

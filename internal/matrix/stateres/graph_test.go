@@ -22,6 +22,7 @@ type graph struct {
 	order  []matrix.EventID
 	create *matrix.Event
 	names  map[matrix.EventID]string
+	high   map[matrix.EventID]int64
 	ts     int64
 }
 
@@ -45,7 +46,7 @@ const (
 
 // newGraph makes a room of alice's, with her in it.
 func newGraph(t testing.TB, v matrix.RoomVersion) *graph {
-	g := &graph{t: t, v: v, events: map[matrix.EventID]*matrix.Event{}, after: map[matrix.EventID]state{}, names: map[matrix.EventID]string{}}
+	g := &graph{t: t, v: v, events: map[matrix.EventID]*matrix.Event{}, after: map[matrix.EventID]state{}, names: map[matrix.EventID]string{}, high: map[matrix.EventID]int64{}}
 	content := fmt.Sprintf(`{"room_version":%q}`, v.String())
 	if !v.CreatorInSender() {
 		content = fmt.Sprintf(`{"room_version":%q,"creator":%q}`, v.String(), alice)
@@ -108,6 +109,10 @@ func (g *graph) add(s sketch) (*matrix.Event, error) {
 	}
 	after[keyOf(e)] = e.ID()
 	g.events[e.ID()], g.after[e.ID()] = e, after
+	for _, id := range e.AuthEvents() {
+		g.high[e.ID()] = max(g.high[e.ID()], g.high[id])
+	}
+	g.high[e.ID()]++
 	g.order = append(g.order, e.ID())
 	return e, nil
 }
@@ -136,12 +141,24 @@ func (g *graph) at(ids ...matrix.EventID) state {
 
 func (g *graph) resolve(sets ...state) state {
 	g.t.Helper()
+	out, err := ResolveWithin(g.v, sets, g.get, func(matrix.EventID) bool { return false }, g.height, func() error { return nil })
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return out
+}
+
+// plainly resolves without knowing how high events stand.
+func (g *graph) plainly(sets ...state) state {
+	g.t.Helper()
 	out, err := Resolve(g.v, sets, g.get, func(matrix.EventID) bool { return false })
 	if err != nil {
 		g.t.Fatal(err)
 	}
 	return out
 }
+
+func (g *graph) height(id matrix.EventID) int64 { return g.high[id] }
 
 // get is a Fetch that holds everything.
 func (g *graph) get(ids []matrix.EventID) (map[matrix.EventID]*matrix.Event, error) {

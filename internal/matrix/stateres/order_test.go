@@ -46,6 +46,9 @@ func TestOrderDoesNotMatter(t *testing.T) {
 				if slow := (reference{v: v, events: g.events}).resolve(sets); !maps.Equal(slow, want) {
 					rt.Fatalf("version %s: the specification resolves to\n%v, not\n%v", v, slow, want)
 				}
+				if plain := g.plainly(sets...); !maps.Equal(plain, want) {
+					rt.Fatalf("version %s: without heights it resolves to\n%v, not\n%v", v, plain, want)
+				}
 				sameInParts(rt, g, sets, want)
 				sameInAnyOrder(rt, g, sets, want)
 				sane(rt, g, sets, want)
@@ -112,7 +115,7 @@ func sameInParts(rt *rapid.T, g *graph, sets []state, want state) {
 			return nil
 		},
 	}
-	got, err := ResolveParts(g.v, parts, all, g.get, func(matrix.EventID) bool { return false }, func() error { return nil })
+	got, err := ResolveParts(g.v, parts, all, g.get, func(matrix.EventID) bool { return false }, g.height, func() error { return nil })
 	if err != nil {
 		rt.Fatal(err)
 	}

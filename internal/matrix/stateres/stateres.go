@@ -4,6 +4,8 @@
 package stateres
 
 import (
+	"maps"
+
 	"conclave/internal/matrix"
 	"conclave/internal/matrix/authrules"
 )
@@ -17,17 +19,23 @@ type Fetch func([]matrix.EventID) (map[matrix.EventID]*matrix.Event, error)
 // Resolve resolves states of a room. get is asked in batches for the events of the states and their auth chains;
 // rejected says whether an event that get returned was rejected.
 func Resolve(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, get Fetch, rejected func(matrix.EventID) bool) (map[StateKey]matrix.EventID, error) {
-	return ResolveWithin(v, sets, get, rejected, func() error { return nil })
+	return ResolveWithin(v, sets, get, rejected, func(matrix.EventID) int64 { return 0 }, func() error { return nil })
 }
+
+// Height says how high an event stands on what it rests on: an event is higher than each of its auth events, and one that
+// has none is at least 1. It is asked about events that Fetch returned. 0 is for an event whose height is not known; then
+// none that rests on it may have one. Heights decide nothing: with them auth chains, which grow with a room for ever, are
+// looked at only as far down as the states differ.
+type Height func(matrix.EventID) int64
 
 // ResolveWithin is Resolve for states that strangers made: whoever crafts them decides how long it takes. step is called
 // for each piece of work, an event looked at once, and ends the resolution if it returns an error.
-func ResolveWithin(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, get Fetch, rejected func(matrix.EventID) bool, step func() error) (map[StateKey]matrix.EventID, error) {
+func ResolveWithin(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, get Fetch, rejected func(matrix.EventID) bool, height Height, step func() error) (map[StateKey]matrix.EventID, error) {
 	agreed, disputed := separate(sets, v.StateRes() == 1)
 	if len(disputed) == 0 {
 		return agreed, nil
 	}
-	r := newResolver(v, sets, disputed, get, rejected, step)
+	r := newResolver(v, sets, disputed, get, rejected, height, step)
 	ids := make([]matrix.EventID, 0, len(agreed))
 	for _, id := range agreed {
 		ids = append(ids, id)
@@ -59,12 +67,12 @@ type Common struct {
 // ResolveParts is ResolveWithin for states of which only the places are given in which they differ, and the rest can be
 // asked for. It returns what fills these places then, and others that came to be filled; those of the common part stay as
 // they are, whatever it says of them.
-func ResolveParts(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, common Common, get Fetch, rejected func(matrix.EventID) bool, step func() error) (map[StateKey]matrix.EventID, error) {
+func ResolveParts(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, common Common, get Fetch, rejected func(matrix.EventID) bool, height Height, step func() error) (map[StateKey]matrix.EventID, error) {
 	agreed, disputed := separate(sets, v.StateRes() == 1)
 	if len(disputed) == 0 {
 		return agreed, nil
 	}
-	r := newResolver(v, sets, disputed, get, rejected, step)
+	r := newResolver(v, sets, disputed, get, rejected, height, step)
 	for key, id := range agreed { // version 1: some have it, none has another
 		r.agreed[key] = id
 	}
@@ -79,8 +87,8 @@ func ResolveParts(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, comm
 	return state, nil
 }
 
-func newResolver(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, disputed map[StateKey][]matrix.EventID, get Fetch, rejected func(matrix.EventID) bool, step func() error) *resolver {
-	return &resolver{v: v, sets: sets, disputed: disputed, get: get, rejected: rejected, step: step,
+func newResolver(v matrix.RoomVersion, sets []map[StateKey]matrix.EventID, disputed map[StateKey][]matrix.EventID, get Fetch, rejected func(matrix.EventID) bool, height Height, step func() error) *resolver {
+	return &resolver{v: v, sets: sets, disputed: disputed, get: get, rejected: rejected, height: height, step: step,
 		agreed: map[StateKey]matrix.EventID{}, asked: map[StateKey]bool{},
 		events: map[matrix.EventID]*matrix.Event{}, levels: map[[2]matrix.EventID]authrules.Levels{}}
 }
@@ -142,6 +150,7 @@ type resolver struct {
 	disputed map[StateKey][]matrix.EventID
 	get      Fetch
 	rejected func(matrix.EventID) bool
+	height   Height
 	step     func() error
 	events   map[matrix.EventID]*matrix.Event       // nil: not held
 	levels   map[[2]matrix.EventID]authrules.Levels // by creation and m.room.power_levels
@@ -216,6 +225,7 @@ func (r *resolver) create() (*matrix.Event, error) {
 
 // strike removes from wanted what is in the auth chains of events. It ends early when nothing is left.
 func (r *resolver) strike(from []matrix.EventID, wanted map[matrix.EventID]bool) error {
+	low := r.lowest(maps.Keys(wanted))
 	seen := map[matrix.EventID]bool{}
 	for frontier := from; len(frontier) > 0 && len(wanted) > 0; {
 		if err := r.load(frontier); err != nil {
@@ -227,7 +237,7 @@ func (r *resolver) strike(from []matrix.EventID, wanted map[matrix.EventID]bool)
 				return err
 			}
 			ev := r.events[id]
-			if ev == nil {
+			if ev == nil || !r.above(id, low) {
 				continue
 			}
 			for _, parent := range ev.AuthEvents() {

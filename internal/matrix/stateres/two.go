@@ -3,6 +3,7 @@ package stateres
 import (
 	"cmp"
 	"container/heap"
+	"maps"
 	"slices"
 
 	"conclave/internal/matrix"
@@ -96,70 +97,6 @@ func (r *resolver) fullConflicted() (map[matrix.EventID]bool, error) {
 	return full, nil
 }
 
-// authDifference adds the events that are in the auth chain of some states but not of all. Each event carries the set of
-// states whose chains it is in; it is visited again only when that set grows. The walk begins at what the states dispute;
-// what it finds on one side only may be in the chain of what they agree on, and so in all: that is looked at last, and
-// first of all in the few agreed events that allow most of the others.
-func (r *resolver) authDifference(full map[matrix.EventID]bool) error {
-	words := (len(r.sets) + 63) / 64
-	reached := map[matrix.EventID][]uint64{}
-	start := map[matrix.EventID][]uint64{}
-	for i, set := range r.sets {
-		for key, id := range set {
-			if _, disputed := r.disputed[key]; !disputed {
-				continue
-			}
-			if start[id] == nil {
-				start[id] = make([]uint64, words)
-			}
-			start[id][i/64] |= 1 << (i % 64)
-		}
-	}
-	frontier := start
-	for len(frontier) > 0 {
-		ids := make([]matrix.EventID, 0, len(frontier))
-		for id := range frontier {
-			ids = append(ids, id)
-		}
-		if err := r.load(ids); err != nil {
-			return err
-		}
-		next := map[matrix.EventID][]uint64{}
-		for _, id := range ids {
-			if err := r.step(); err != nil {
-				return err
-			}
-			ev := r.events[id]
-			if ev == nil {
-				continue
-			}
-			for _, parent := range ev.AuthEvents() {
-				if grows(reached, parent, frontier[id]) {
-					grow(next, parent, frontier[id])
-				}
-			}
-		}
-		for id, bits := range next {
-			grow(reached, id, bits)
-			next[id] = slices.Clone(reached[id])
-		}
-		frontier = next
-	}
-	sided := map[matrix.EventID]bool{}
-	for id, bits := range reached {
-		n := 0
-		for i := range r.sets {
-			if bits[i/64]>>(i%64)&1 == 1 {
-				n++
-			}
-		}
-		if n < len(r.sets) {
-			sided[id] = true
-		}
-	}
-	return r.reallySided(full, sided)
-}
-
 // reallySided adds to the full conflicted set what is not in the auth chain of anything that all states have.
 func (r *resolver) reallySided(full, sided map[matrix.EventID]bool) error {
 	if len(sided) == 0 {
@@ -189,36 +126,16 @@ func (r *resolver) reallySided(full, sided map[matrix.EventID]bool) error {
 	return nil
 }
 
-func grows(in map[matrix.EventID][]uint64, id matrix.EventID, bits []uint64) bool {
-	have := in[id]
-	if have == nil {
-		return true
-	}
-	for i, b := range bits {
-		if b&^have[i] != 0 {
-			return true
-		}
-	}
-	return false
-}
-
-func grow(in map[matrix.EventID][]uint64, id matrix.EventID, bits []uint64) {
-	have := in[id]
-	if have == nil {
-		in[id] = slices.Clone(bits)
-		return
-	}
-	for i, b := range bits {
-		have[i] |= b
-	}
-}
-
 // subgraph adds every event on a path of auth events from one disputed event to another.
 func (r *resolver) subgraph(full map[matrix.EventID]bool) error {
 	var disputed []matrix.EventID
 	for _, ids := range r.disputed {
 		disputed = append(disputed, ids...)
 	}
+	if err := r.load(disputed); err != nil {
+		return err
+	}
+	low := r.lowest(slices.Values(disputed))          // nothing below leads to one of them
 	children := map[matrix.EventID][]matrix.EventID{} // the other way round, among ancestors of disputed events
 	seen := map[matrix.EventID]bool{}
 	for frontier := disputed; len(frontier) > 0; {
@@ -235,7 +152,7 @@ func (r *resolver) subgraph(full map[matrix.EventID]bool) error {
 				return err
 			}
 			ev := r.events[id]
-			if ev == nil {
+			if ev == nil || !r.above(id, low) {
 				continue
 			}
 			for _, parent := range ev.AuthEvents() {
@@ -267,6 +184,7 @@ func (r *resolver) subgraph(full map[matrix.EventID]bool) error {
 // chains, also where the way leads through what is agreed.
 func (r *resolver) powerEvents(full map[matrix.EventID]bool) (map[matrix.EventID]bool, error) {
 	power, seen := map[matrix.EventID]bool{}, map[matrix.EventID]bool{}
+	low := r.lowest(maps.Keys(full))
 	var frontier []matrix.EventID
 	for id := range full {
 		if ev := r.events[id]; ev != nil && isPower(ev) {
@@ -289,6 +207,9 @@ func (r *resolver) powerEvents(full map[matrix.EventID]bool) (map[matrix.EventID
 			}
 			if full[id] {
 				power[id] = true
+			}
+			if !r.above(id, low) {
+				continue // nothing of the set is further down
 			}
 			for _, parent := range ev.AuthEvents() {
 				if !seen[parent] {
@@ -426,76 +347,6 @@ func (r *resolver) senderLevel(e *matrix.Event, create *matrix.Event) int64 {
 		r.levels[key] = levels
 	}
 	return levels.UserLevel(e.Sender())
-}
-
-// sortByMainline orders events by how old the power levels are that they stand on, then by time and ID.
-func (r *resolver) sortByMainline(events []*matrix.Event, state map[StateKey]matrix.EventID) ([]*matrix.Event, error) {
-	place := map[matrix.EventID]int{} // 1 is the newest of the mainline
-	levels := StateKey{Type: "m.room.power_levels"}
-	id, ok := state[levels]
-	if !ok && r.v.StateRes() == 2 {
-		id, ok = r.agreed[levels]
-	}
-	for n := 1; ok; n++ {
-		if _, loop := place[id]; loop {
-			break
-		}
-		place[id] = n
-		if err := r.step(); err != nil {
-			return nil, err
-		}
-		if err := r.load([]matrix.EventID{id}); err != nil {
-			return nil, err
-		}
-		var err error
-		if id, ok, err = r.powerLevelsOf(r.events[id]); err != nil {
-			return nil, err
-		}
-	}
-	at := make(map[matrix.EventID]int, len(events))
-	for _, e := range events {
-		n, err := r.mainlinePlace(e, place)
-		if err != nil {
-			return nil, err
-		}
-		at[e.ID()] = n
-	}
-	slices.SortFunc(events, func(a, b *matrix.Event) int {
-		return cmp.Or(cmp.Compare(at[b.ID()], at[a.ID()]), earlier(a, b))
-	})
-	return events, nil
-}
-
-// mainlinePlace is where an event's line of power levels meets the mainline; beyond its end if it never does. What is
-// found holds for all of the line and is noted in place: lines can be long, and many events can stand on one.
-func (r *resolver) mainlinePlace(e *matrix.Event, place map[matrix.EventID]int) (int, error) {
-	const never = 1 << 60
-	found := never
-	var line []matrix.EventID
-	seen := map[matrix.EventID]bool{}
-	for at := e; at != nil && !seen[at.ID()]; {
-		if err := r.step(); err != nil {
-			return 0, err
-		}
-		if n, ok := place[at.ID()]; ok {
-			found = n
-			break
-		}
-		seen[at.ID()] = true
-		line = append(line, at.ID())
-		id, ok, err := r.powerLevelsOf(at)
-		if err != nil {
-			return 0, err
-		}
-		if !ok {
-			break
-		}
-		at = r.events[id]
-	}
-	for _, id := range line {
-		place[id] = found
-	}
-	return found, nil
 }
 
 // powerLevelsOf is the m.room.power_levels among an event's auth events.
