@@ -56,6 +56,8 @@ func (e *Engine) assemble(ctx context.Context, l *listener, q Request) (*Respons
 		return nil, err
 	}
 	err = a.presence()
+	a.q.Filter.shaped(a.res.AccountData)
+	a.q.Filter.shaped(a.res.Presence)
 	a.res.NextBatch = a.res.next.String()
 	return a.res, err
 }
@@ -226,6 +228,8 @@ func (a *assembly) joined(ref rooms.Ref, m store.MemberRow) error {
 		out.Ephemeral == nil && out.AccountData == nil && !piece.changed {
 		return nil
 	}
+	a.q.Filter.shaped(out.Ephemeral)
+	a.q.Filter.shaped(out.AccountData)
 	answer := a.roomsAnswer()
 	if answer.Join == nil {
 		answer.Join = map[matrix.RoomID]*joinedRoom{}
@@ -258,7 +262,7 @@ func (a *assembly) fill(ref rooms.Ref, m store.MemberRow, p *piece, fresh bool, 
 	if err != nil {
 		return err
 	}
-	out.Timeline = timeline{Events: events, Limited: p.limited}
+	out.Timeline = timeline{Events: a.q.Filter.shape(events, p.events), Limited: p.limited}
 	if out.Timeline.Events == nil {
 		out.Timeline.Events = []json.RawMessage{}
 	}
@@ -269,7 +273,7 @@ func (a *assembly) fill(ref rooms.Ref, m store.MemberRow, p *piece, fresh bool, 
 	if err != nil {
 		return err
 	}
-	switch list := (&eventList{ClientEvents(state)}); {
+	switch list := (&eventList{a.q.Filter.shape(ClientEvents(state), state)}); {
 	case a.q.StateAfter: // always there: its absence would say that the server does not know it
 		out.StateAfter = list
 	case a.q.OldStateAfter:
@@ -301,6 +305,15 @@ func (a *assembly) pending(ref rooms.Ref, m store.MemberRow) error {
 	events, err := a.e.rooms.StrippedState(a.ctx, ref, m)
 	if err != nil {
 		return err
+	}
+	if m.Membership == store.Invite {
+		ignored, err := a.l.ignores(a.ctx, a.e)
+		if err != nil {
+			return err
+		}
+		if by, _ := matrix.GetString(events[len(events)-1], "sender"); ignored[matrix.UserID(by)] { // the invitation comes last
+			return nil
+		}
 	}
 	answer := a.roomsAnswer()
 	if m.Membership == store.Knock {

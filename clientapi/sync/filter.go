@@ -16,6 +16,8 @@ type Filter struct {
 	Presence    EventFilter `json:"presence"`
 	AccountData EventFilter `json:"account_data"`
 	Room        RoomFilter  `json:"room"`
+
+	fields fieldTree // of EventFields; nil for all
 }
 
 // RoomFilter is the part of a filter for rooms.
@@ -61,6 +63,9 @@ func ParseFilter(raw []byte) (*Filter, error) {
 	}
 	if f.EventFormat != "" && f.EventFormat != "client" && f.EventFormat != "federation" {
 		return nil, matrix.InvalidParam("There is no event format %q.", f.EventFormat)
+	}
+	if f.EventFields != nil {
+		f.fields = fieldsOf(f.EventFields)
 	}
 	return f, nil
 }

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"conclave/internal/matrix"
 	"conclave/internal/matrix/authrules"
 	"conclave/internal/store"
 	"conclave/rooms"
@@ -11,6 +12,7 @@ type piece struct {
 	events  []*store.EventRow
 	limited bool
 	start   rooms.Place // just before the first event shown
+	summary *summary    // once it was asked for
 	changed bool        // something happened, though perhaps nothing that may be shown
 
 	atSince store.State // the room's state as the client knows it; zero if it knows none
@@ -28,13 +30,17 @@ func (a *assembly) piece(ref rooms.Ref, m store.MemberRow, fresh bool, upTo stor
 		from = 0
 	}
 	p := &piece{changed: true}
-	keep := a.filter().Timeline
+	keep := &a.filter().Timeline
+	ignored, err := a.l.ignores(a.ctx, a.e)
+	if err != nil {
+		return nil, err
+	}
 	q := rooms.PageRequest{
 		Ref: ref, Viewer: rooms.Viewer{ID: a.q.User.ID, Member: &m}, From: rooms.Place{Pos: upTo}, To: &rooms.Place{Pos: from},
 		Backward: true, Limit: keep.limit(),
 	}
-	if !keep.keepsAll() {
-		q.Keep = keep.Keeps
+	if !keep.keepsAll() || len(ignored) > 0 {
+		q.Keep = func(row *store.EventRow) bool { return keep.Keeps(row) && !withheld(row, ignored) }
 	}
 	page, err := a.e.rooms.Page(a.ctx, q)
 	if err != nil {
@@ -69,13 +75,17 @@ func (a *assembly) pieceFromTail(ref rooms.Ref, m store.MemberRow, upTo store.Po
 	p.changed, p.atSince, p.atStart, p.atEnd = true, items[0].prior, items[0].prior, items[0].prior
 	sees := a.e.rooms.VisibleTo(ref, rooms.Viewer{ID: a.q.User.ID, Member: &m})
 	keep := &a.filter().Timeline
+	ignored, err := a.l.ignores(a.ctx, a.e)
+	if err != nil {
+		return nil, err
+	}
 	for _, it := range items {
 		if it.pos > upTo {
 			break
 		}
 		row := it.event
 		p.atEnd = row.CurrentState()
-		if !keep.Keeps(row) {
+		if !keep.Keeps(row) || withheld(row, ignored) {
 			continue
 		}
 		ok, err := sees.May(a.ctx, row)
@@ -98,6 +108,12 @@ func (a *assembly) pieceFromTail(ref rooms.Ref, m store.MemberRow, upTo store.Po
 		p.atStart = p.atEnd
 	}
 	return p, nil
+}
+
+// withheld says whether an event is kept from a user because of whom the user ignores (client-server API, "Ignoring
+// Users"): state that ignored users set is what it is for all.
+func withheld(row *store.EventRow, ignored map[matrix.UserID]bool) bool {
+	return len(ignored) > 0 && !row.Event.IsState() && ignored[row.Event.Sender()]
 }
 
 // state chooses the state events that go with a piece: all of them for a client that does not know the room, else what
@@ -147,14 +163,26 @@ func (a *assembly) wholeState(ref rooms.Ref, p *piece, target store.State) ([]*s
 	return append(rest, members...), err
 }
 
-// lazyMembers are the member events of those who sent what is shown, and of the user.
+// lazyMembers are the member events of those who sent what is shown, of those after whom a room without a name is called,
+// and of the user.
 func (a *assembly) lazyMembers(ref rooms.Ref, p *piece, target store.State) ([]*store.EventRow, error) {
-	keys := []authrules.StateKey{{Type: "m.room.member", Key: string(a.q.User.ID)}}
-	seen := map[string]bool{string(a.q.User.ID): true}
+	needed := []matrix.UserID{a.q.User.ID}
 	for _, row := range p.events {
-		if sender := string(row.Event.Sender()); !seen[sender] {
-			seen[sender] = true
-			keys = append(keys, authrules.StateKey{Type: "m.room.member", Key: sender})
+		needed = append(needed, row.Event.Sender())
+	}
+	if membersChanged(p) || a.q.FullState {
+		s, err := a.summary(ref, p)
+		if err != nil {
+			return nil, err
+		}
+		needed = append(needed, s.Heroes...)
+	}
+	var keys []authrules.StateKey
+	seen := map[matrix.UserID]bool{}
+	for _, id := range needed {
+		if !seen[id] {
+			seen[id] = true
+			keys = append(keys, authrules.StateKey{Type: "m.room.member", Key: string(id)})
 		}
 	}
 	return a.e.rooms.StateEventList(a.ctx, ref.NID, target, keys)
@@ -173,7 +201,7 @@ func (a *assembly) stateDelta(ref rooms.Ref, p *piece, target store.State) ([]*s
 			}
 		}
 	}
-	if !a.filter().State.LazyLoad || len(p.events) == 0 {
+	if !a.filter().State.LazyLoad || len(p.events) == 0 && !membersChanged(p) {
 		return rows, nil
 	}
 	members, err := a.lazyMembers(ref, p, target)

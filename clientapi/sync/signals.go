@@ -19,7 +19,7 @@ type summary struct {
 func (a *assembly) signals(ref rooms.Ref, m store.MemberRow, p *piece, fresh bool, out *joinedRoom) error {
 	if fresh || a.q.FullState || membersChanged(p) {
 		var err error
-		if out.Summary, err = a.summary(ref); err != nil {
+		if out.Summary, err = a.summary(ref, p); err != nil {
 			return err
 		}
 	}
@@ -42,7 +42,10 @@ func membersChanged(p *piece) bool {
 	return p.atSince.Members != p.atEnd.Members
 }
 
-func (a *assembly) summary(ref rooms.Ref) (*summary, error) {
+func (a *assembly) summary(ref rooms.Ref, p *piece) (*summary, error) {
+	if p.summary != nil {
+		return p.summary, nil
+	}
 	s := &summary{}
 	err := a.e.db.Read(a.ctx, func(tx *store.Tx) error {
 		counts, err := tx.MemberCounts(ref.NID)
@@ -53,6 +56,7 @@ func (a *assembly) summary(ref rooms.Ref) (*summary, error) {
 		s.Heroes, err = tx.Heroes(ref.NID, a.q.User.NID, 5)
 		return err
 	})
+	p.summary = s
 	return s, err
 }
 
