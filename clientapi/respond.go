@@ -7,7 +7,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -60,6 +62,9 @@ func (s *Server) handle(route Route) echo.HandlerFunc {
 }
 
 func (s *Server) call(r *Request) (any, error) {
+	if err := r.checkParams(); err != nil {
+		return nil, err
+	}
 	if err := s.authenticate(r); err != nil {
 		return nil, err
 	}
@@ -192,9 +197,23 @@ func (r *Request) Object() ([]byte, error) {
 	return body, nil
 }
 
-// Param is a path parameter, decoded.
+// checkParams refuses paths with names that no database keeps: what is not UTF-8, or has a NUL (law 13).
+func (r *Request) checkParams() error {
+	for _, name := range r.ParamNames() {
+		if value := r.Param(name); !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+			return matrix.InvalidParam("%s in the path is not text.", name)
+		}
+	}
+	return nil
+}
+
+// Param is a path parameter, decoded: once, also where the path came without anything that has to stay escaped, so that
+// the router decoded it.
 func (r *Request) Param(name string) string {
 	value := r.Context.Param(name)
+	if r.Request().URL.RawPath == "" {
+		return value
+	}
 	if plain, err := url.PathUnescape(value); err == nil {
 		return plain
 	}

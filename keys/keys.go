@@ -5,7 +5,7 @@
 // devicekeys.go takes what a device uploads, query.go and claim.go give it out, crosssigning.go and signatures.go are
 // the users' own keys over it. todevice.go carries messages. devicelists.go says whose devices changed, to /sync and to
 // other servers; remotelists.go follows the lists of other servers' users. backup.go and backupsessions.go keep the users'
-// key backups, which the server cannot open either.
+// key backups, dehydrated.go a device of theirs that nobody is logged in on; the server cannot open either.
 package keys
 
 import (
