@@ -87,7 +87,7 @@ func backupVersions(t *testing.T, s *testserver.Server) {
 		alice.Refused(404, "M_NOT_FOUND", method, "/room_keys/keys/!r:x/s?version="+second, nil)
 	}
 	alice.Refused(404, "M_NOT_FOUND", "PUT", "/room_keys/keys?version="+second, one)
-	for _, unknown := range []string{"0", "-1", "x", "01", "%00", "99999999999999999999"} {
+	for _, unknown := range []string{"0", "-1", "x", "01", "99999999999999999999"} {
 		alice.Refused(404, "M_NOT_FOUND", "GET", "/room_keys/version/"+unknown, nil)
 		alice.Refused(404, "M_NOT_FOUND", "DELETE", "/room_keys/version/"+unknown, nil)
 	}
