@@ -1,8 +1,12 @@
 package clientapi_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -19,6 +23,9 @@ func TestKeyBackups(t *testing.T) {
 		t.Run("sessions", func(t *testing.T) { backupSessions(t, s) })
 		t.Run("garbage", func(t *testing.T) { backupGarbage(t, s) })
 		t.Run("many", func(t *testing.T) { backupMany(t, s) })
+		if engine == "sqlite" { // it is about the answer alone
+			t.Run("broken off", func(t *testing.T) { backupBrokenOff(t, s) })
+		}
 		t.Run("deactivation", func(t *testing.T) { backupDeactivation(t, s) })
 	})
 }
@@ -236,7 +243,7 @@ func backupMany(t *testing.T, s *testserver.Server) {
 	alice := s.Register(testserver.Unique("alice"))
 	version := newBackup(alice, object{})
 	rooms := object{}
-	const sessions = 3000
+	const sessions = 600
 	data := strings.Repeat("c", 500)
 	for i := range sessions {
 		name := fmt.Sprintf("!%d:x", i%50)
@@ -258,6 +265,43 @@ func backupMany(t *testing.T, s *testserver.Server) {
 	}
 	if n != sessions || len(got) != len(rooms) {
 		t.Errorf("%d sessions of %d rooms came back", n, len(got))
+	}
+}
+
+// backupBrokenOff deletes a version while a client reads it slowly: what it gets must not look like all of it.
+func backupBrokenOff(t *testing.T, s *testserver.Server) {
+	alice := s.Register(testserver.Unique("alice"))
+	version := newBackup(alice, object{})
+	data := strings.Repeat("c", 30<<10)
+	sessions := object{}
+	for i := range 200 {
+		sessions[fmt.Sprint("session ", i)] = keyData(true, 0, 0, data)
+	}
+	alice.Must("PUT", "/room_keys/keys/!r:x?version="+version, object{"sessions": sessions})
+	narrow := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err == nil {
+			err = conn.(*net.TCPConn).SetReadBuffer(128 << 10) // so that little of the answer is on its way
+		}
+		return conn, err
+	}}
+	defer narrow.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", s.URL+"/_matrix/client/v3/room_keys/keys?version="+version, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+alice.Token)
+	res, err := (&http.Client{Transport: narrow}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close() //nolint:errcheck // it was read
+	if _, err := io.CopyN(io.Discard, res.Body, 100_000); err != nil {
+		t.Fatal(err)
+	}
+	alice.Must("DELETE", "/room_keys/version/"+version, nil)
+	if n, err := io.Copy(io.Discard, res.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("after the version was deleted %d bytes more came, and then %v", n, err)
 	}
 }
 
