@@ -68,7 +68,7 @@ type uploads struct {
 
 // maxUploads is how many large uploads are taken at a time, and uploadTime how long one may take to arrive.
 const (
-	maxUploads = 8
+	maxUploads = 4
 	uploadTime = time.Minute
 )
 

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"conclave/internal/testserver/proof"
 )
 
 // challenged wants an answer that asks for more, and returns its session.
