@@ -55,6 +55,15 @@ func devicesListAndRename(t *testing.T, s *testserver.Server) {
 		alice.Refused(400, "M_INVALID_PARAM", method, "/devices/%00", object{"display_name": "x"})
 		alice.Refused(400, "M_INVALID_PARAM", method, "/devices/%ff", object{"display_name": "x"})
 	}
+	// What a name has that looks like an escape stays.
+	for _, id := range []string{"100%41", "a/b%2Fc", "+ ü"} {
+		s.Nobody().Must("POST", "/login", object{
+			"type": "m.login.password", "password": testserver.Password, "device_id": id, "identifier": object{"type": "m.id.user", "user": alice.ID},
+		})
+		if got := alice.Must("GET", device(alice, id), nil).Body; got["device_id"] != id {
+			t.Errorf("the device %q is found as %v", id, got)
+		}
+	}
 	alice.Refused(400, "M_INVALID_PARAM", "PUT", device(alice, alice.Device), object{"display_name": "a\x00b"})
 	alice.Refused(400, "M_MISSING_PARAM", "POST", "/delete_devices", object{})
 	auth := object{"type": "m.login.password", "password": testserver.Password, "identifier": object{"type": "m.id.user", "user": alice.ID}}
