@@ -188,6 +188,7 @@ func backupGarbage(t *testing.T, s *testserver.Server) {
 		}
 	}
 	alice.Refused(400, "M_INVALID_PARAM", "DELETE", "/room_keys/keys/%00"+query, nil)
+	alice.Refused(400, "M_INVALID_PARAM", "GET", "/room_keys/keys?version=%ff", nil)
 	alice.Refused(400, "M_INVALID_PARAM", "GET", "/room_keys/keys/!r:x/%00"+query, nil)
 	alice.Refused(400, "M_INVALID_PARAM", "GET", "/room_keys/keys/!%ff/s"+query, nil)
 

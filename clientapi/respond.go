@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -197,15 +198,25 @@ func (r *Request) Object() ([]byte, error) {
 	return body, nil
 }
 
-// checkParams refuses paths with names that no database keeps: what is not UTF-8, or has a NUL (law 13).
+// checkParams refuses parameters that no database keeps: what is not UTF-8, or has a NUL (law 13).
 func (r *Request) checkParams() error {
 	for _, name := range r.ParamNames() {
-		if value := r.Param(name); !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+		if !isText(r.Param(name)) {
 			return matrix.InvalidParam("%s in the path is not text.", name)
+		}
+	}
+	if !strings.ContainsFunc(r.Request().URL.RawQuery, func(c rune) bool { return c == '%' || c >= utf8.RuneSelf }) {
+		return nil // nothing in it stands for another byte
+	}
+	for name, values := range r.QueryParams() {
+		if !isText(name) || slices.ContainsFunc(values, func(value string) bool { return !isText(value) }) {
+			return matrix.InvalidParam("The parameter %.64q is not text.", name)
 		}
 	}
 	return nil
 }
+
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // Param is a path parameter, decoded: once, also where the path came without anything that has to stay escaped, so that
 // the router decoded it.
