@@ -1,16 +1,19 @@
 package keys_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/wait"
 	"conclave/keys"
 )
 
@@ -196,6 +199,36 @@ func (w *world) noSessions(version string) {
 	}))
 }
 
+// TestDeletedBackupsAreClearedAway lets the domain do by itself, at once, what other tests call.
+func TestDeletedBackupsAreClearedAway(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		alice := w.user("alice")
+		version := w.newBackup(alice)
+		w.backUp(alice, version, in(map[string]keys.BackedUp{"s": backedUp(true, 0, 0, "x")}))
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.Run(ctx) }()
+		began := time.Now()
+		must(t, w.DeleteBackup(t.Context(), alice.User, version))
+		wait.Until(t, "the sessions to go", func() bool {
+			n := 1
+			must(t, w.db.Read(t.Context(), func(tx *store.Tx) error {
+				_, err := tx.QueryRow(`SELECT count(*) FROM backup_sessions`).Scan(&n)
+				return err
+			}))
+			return n == 0
+		})
+		if took := time.Since(began); took > 20*time.Second {
+			t.Errorf("nobody was told: it took %v", took)
+		}
+		stop()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the background work ended with %v", err)
+		}
+		w.noSessions(version)
+	})
+}
+
 // TestALargeBackup is read and deleted in pieces.
 func TestALargeBackup(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
@@ -272,9 +305,8 @@ func TestALargeBackup(t *testing.T) {
 func TestBackupsAreBounded(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		alice := w.user("alice")
-		for i := range 130 { // whose deletions are not remembered for ever
+		for range 130 { // whose deletions are not remembered for ever
 			must(t, w.DeleteBackup(t.Context(), alice.User, w.newBackup(alice)))
-			_ = i
 		}
 		rows := func() (n int) {
 			must(t, w.db.Read(t.Context(), func(tx *store.Tx) error { return tx.Backups(alice.User.NID, func(store.Backup) { n++ }) }))

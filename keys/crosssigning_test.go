@@ -12,7 +12,7 @@ import (
 )
 
 func TestCrossSigningUpload(t *testing.T) {
-	proof.Of(t, "E2-06")
+	proof.Of(t, "E2-06", "E2-08")
 	each(t, func(t *testing.T, w *world) {
 		alice, bob := w.user("alice"), w.user("bob")
 		w.publish(alice, 0)
