@@ -235,6 +235,9 @@ func wrongVersion(current store.Pos) *matrix.Error {
 		WithField("current_version", versionText(current))
 }
 
+// Closed tells that an account was closed: its key backups are to be cleared away.
+func (k *Keys) Closed() { k.poke() }
+
 // clearBackups removes the sessions of versions that were deleted, in short transactions. What is left undone is done
 // the next time.
 func (k *Keys) clearBackups(ctx context.Context) error {
