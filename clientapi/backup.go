@@ -240,34 +240,19 @@ func (s *Server) sendSessions(r *Request, w *sessionWriter, head, tail string) (
 	if err != nil {
 		return nil, err
 	}
-	w.text = append(w.text, head...)
-	deadline := http.NewResponseController(r.Response())
-	begun := false
-	send := func() error {
-		if !begun {
-			h := r.Response().Header()
-			h.Set("Content-Type", "application/json")
-			h.Set("Cache-Control", "no-store")
-			r.Response().WriteHeader(http.StatusOK)
-			begun = true
-		}
-		_ = deadline.SetWriteDeadline(time.Now().Add(backupPatience))
-		_, err := r.Response().Write(w.text)
-		w.text = w.text[:0]
-		return err
-	}
+	w.to, w.text = r, append(w.text, head...)
 	err = s.Keys.BackedUpSessions(r.Ctx(), r.owner(), version, room, "", func(page []keys.Session) error {
 		for i := range page {
 			w.add(&page[i])
 		}
-		return send()
+		return w.send()
 	})
 	if err == nil {
 		w.end()
 		w.text = append(w.text, tail...)
-		err = send()
+		err = w.send()
 	}
-	if err != nil && begun {
+	if err != nil && w.begun {
 		s.Log.Info("a key backup was not sent whole", "err", err)
 		panic(http.ErrAbortHandler)
 	}
@@ -279,10 +264,27 @@ func (s *Server) sendSessions(r *Request, w *sessionWriter, head, tail string) (
 
 // sessionWriter writes sessions that come in the order of rooms.
 type sessionWriter struct {
+	to     *Request
+	begun  bool // something was sent
 	text   []byte
 	byRoom bool   // each room is an object of its own
 	room   string // whose object is open
 	some   bool   // the open object has a member
+}
+
+// send sends what was written.
+func (w *sessionWriter) send() error {
+	out := w.to.Response()
+	if !w.begun {
+		w.begun = true
+		out.Header().Set("Content-Type", "application/json")
+		out.Header().Set("Cache-Control", "no-store")
+		out.WriteHeader(http.StatusOK)
+	}
+	_ = http.NewResponseController(out).SetWriteDeadline(time.Now().Add(backupPatience))
+	_, err := out.Write(w.text)
+	w.text = w.text[:0]
+	return err
 }
 
 func (w *sessionWriter) add(s *keys.Session) {
