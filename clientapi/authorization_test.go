@@ -66,12 +66,13 @@ func newTarget(t *testing.T, s *testserver.Server, owner *testserver.User) targe
 	filter, _ := owner.Must("POST", testserver.Path("user", owner.ID, "filter"), testserver.JSON{}).Body["filter_id"].(string)
 	owner.Must("PUT", testserver.Path("user", owner.ID, "account_data", "secret"), testserver.JSON{"a": 1})
 	owner.Must("PUT", testserver.Path("user", owner.ID, "rooms", room, "account_data", "secret"), testserver.JSON{"a": 1})
+	backup, _ := owner.Must("POST", "/room_keys/version", testserver.JSON{"algorithm": "m.test", "auth_data": testserver.JSON{}}).Body["version"].(string)
 	return target{
 		params: map[string]string{
 			"roomId": room, "roomIdOrAlias": room, "roomAlias": alias, "eventId": event, "userId": owner.ID, "deviceId": owner.Device,
 			"serverName": server, "mediaId": media, "fileName": "x", "filterId": filter, "type": "secret", "eventType": "m.room.topic", "stateKey": "",
 			"receiptType": "m.read", "kind": "override", "ruleId": ".m.rule.master", "keyName": "displayname", "txnId": testserver.Unique("txn"),
-			"destination": "elsewhere.test",
+			"destination": "elsewhere.test", "version": backup, "sessionId": "session",
 		},
 		body: []byte(`{"user_id":"` + owner.ID + `","topic":"mine","typing":true,"timeout":1000,"m.read":"` + event + `","m.fully_read":"` + event +
 			`","room_id":"` + room + `","displayname":"mine","display_name":"mine","visibility":"public","devices":["` + owner.Device + `"]}`),

@@ -26,6 +26,7 @@ func (s *Server) getVersions(*Request) (any, error) {
 			"im.conclave.ws":            true,
 			"org.matrix.msc4222":        true, // state_after
 			"org.matrix.msc2285.stable": true, // private read receipts
+			"org.matrix.msc3814":        true, // dehydrated devices
 		},
 	}, nil
 }

@@ -75,6 +75,7 @@ type Server struct {
 	limits  *limits
 	hub     *hub
 	tickets *tickets
+	uploads uploads
 }
 
 // New builds the API. An undeclared or doubly declared route is an error. What it starts ends with ctx.

@@ -187,7 +187,10 @@ func (s *server) domains(ctx context.Context) (err error) {
 	s.work.Go("ends of rooms", s.rooms.RunMerges)
 	s.accounts = accounts.New(accounts.Options{
 		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log,
-		Closed: func(user store.UserNID) { s.presence.Closed(user) },
+		Closed: func(user store.UserNID) {
+			s.presence.Closed(user)
+			s.keys.Closed()
+		},
 	})
 	k := keys.Options{DB: s.db, IsOurs: s.identity.IsOurs, Bus: s.bus, Log: s.log}
 	m := media.Options{DB: s.db, Config: s.conf, Server: s.identity.Name(), Log: s.log}

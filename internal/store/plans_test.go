@@ -51,8 +51,17 @@ func TestReadsUseTheirIndexes(t *testing.T) {
 		"transactions of events": func(tx *store.Tx) error {
 			return tx.TxnsOf(1, []store.EventNID{row.NID}, func(store.EventNID, string) {})
 		},
-		"counts of a thread": func(tx *store.Tx) error { _, err := tx.ThreadCounts(row.NID); return err },
-		"an answer":          func(tx *store.Tx) error { _, _, err := tx.TxnAnswer(store.TxnKey{Device: 3}); return err },
+		"counts of a thread":       func(tx *store.Tx) error { _, err := tx.ThreadCounts(row.NID); return err },
+		"an answer":                func(tx *store.Tx) error { _, _, err := tx.TxnAnswer(store.TxnKey{Device: 3}); return err },
+		"versions of a key backup": func(tx *store.Tx) error { return tx.Backups(a.by.NID, func(store.Backup) {}) },
+		"a page of a key backup": func(tx *store.Tx) error {
+			return tx.BackupSessions(store.BackupScope{User: a.by.NID, Version: 5}, "!r", "s", 10, func(store.BackupSession) bool { return true })
+		},
+		"a room of a key backup": func(tx *store.Tx) error {
+			return tx.BackupSessions(store.BackupScope{User: a.by.NID, Version: 5, Room: "!r"}, "", "s", 10, func(store.BackupSession) bool { return true })
+		},
+		"backups to clear away": func(tx *store.Tx) error { _, err := tx.DoomedBackup(); return err },
+		"a dehydrated device":   func(tx *store.Tx) error { _, err := tx.Dehydrated(a.by.NID); return err },
 		"rooms with something to send": func(tx *store.Tx) error {
 			return tx.OutgoingRooms(a.by.Server, bound-20, bound, func(store.RoomNID) {})
 		},
@@ -83,7 +92,8 @@ func scans(t *testing.T, db *store.DB) (text string) {
 		must(t, db.Read(t.Context(), func(tx *store.Tx) error { return tx.Query(`SELECT pg_stat_force_next_flush()`, nil) }))
 	}
 	must(t, db.Read(t.Context(), func(tx *store.Tx) error {
-		return tx.Query(`SELECT relname::text, seq_scan FROM pg_stat_user_tables WHERE relname IN ('events', 'txns', 'memberships', 'changes') ORDER BY relname`,
+		return tx.Query(`SELECT relname::text, seq_scan FROM pg_stat_user_tables WHERE relname IN ('events', 'txns', 'memberships', 'changes',
+			'key_backups', 'backup_sessions', 'dehydrated_devices') ORDER BY relname`,
 			func(r *store.Row) error {
 				text += fmt.Sprint(r.Text(0), " ", r.Int64(1), "; ")
 				return nil
