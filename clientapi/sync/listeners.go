@@ -32,7 +32,7 @@ type listener struct {
 	loaded bool
 	rooms  map[store.RoomNID]store.MemberRow // every room the user had to do with and did not forget
 	dirty  map[store.RoomNID]struct{}        // rooms whose row changed since it was read
-	marks  map[store.RoomNID]readMark        // how far the user has read, as far as it was asked
+	marks  map[store.RoomNID]*rooms.Unread   // how far the user has read, as far as it was asked
 	moved  int64                             // counts the user's receipts: a mark read before one is not kept
 	wake   chan struct{}                     // closed at the next change for this user
 
@@ -228,6 +228,9 @@ func (ls *listeners) expect(fresh []item, people *presence.Presence) {
 			l.forgetMark(it.change.Room)
 		case store.ChangeAccountData:
 			l.forgetIgnored()
+			if it.change.Room == 0 { // whom the user ignores counts for nothing
+				l.forgetMarks()
+			}
 		}
 	}
 }
@@ -248,6 +251,11 @@ func (ls *listeners) deliver(fresh []item) {
 				l.forgetMark(c.Room) // again: a reader may have read it as of the bound before
 			}
 			ls.inRoom(c.Room, woken)
+		case c.Kind == store.ChangeAccountData && c.Room == 0:
+			if l := ls.users[c.User]; l != nil {
+				l.forgetMarks() // again, likewise
+				woken[l] = struct{}{}
+			}
 		case c.Kind == store.ChangeDeviceList:
 			ls.everyRoomOf(c.User, woken)
 		case c.User != 0:
