@@ -40,6 +40,7 @@ type Deps struct {
 	Sync       *sync.Engine
 	Presence   *presence.Presence // nil: switched off
 	PushRules  *push.Rules
+	Pushers    *push.Pushers
 	Federation Remote
 	Signals    Signals // nil without federation
 	// Reconnect tries a server again at once that counts as failing; nil without federation.

@@ -71,7 +71,7 @@ func (r *Ruleset) roomsNamed() (rooms []string) {
 	}
 	kept := rooms[:0]
 	for _, room := range rooms {
-		if strings.HasPrefix(room, "!") && len(room) <= maxRuleID {
+		if strings.HasPrefix(room, "!") && len(room) <= maxRuleID && !strings.ContainsRune(room, 0) {
 			kept = append(kept, room)
 		}
 	}

@@ -49,6 +49,7 @@ CREATE TABLE pushers (
   pos         BIGINT NOT NULL,
   badge       BIGINT NOT NULL DEFAULT -1,   -- the count of unread messages that was delivered last, -1 if none was
   fails       INTEGER NOT NULL DEFAULT 0,   -- attempts in a row that failed
+  failing     BIGINT NOT NULL DEFAULT 0,    -- ms; since when
   retry_at    BIGINT NOT NULL DEFAULT 0,    -- ms; 0 if it does not fail
   lease_until BIGINT NOT NULL DEFAULT 0,    -- ms of the database's clock
   fence       BIGINT NOT NULL DEFAULT 0,
