@@ -109,10 +109,10 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	d.mu.Unlock()
 	defer d.workers.Wait()
 	seen, err := d.DB.StreamBound(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		err = d.wakeAll(ctx) // for what came while nobody delivered
 	}
-	if err := d.wakeAll(ctx); err != nil { // for what came while nobody delivered
+	if err != nil {
 		return err
 	}
 	ticker := time.NewTicker(d.Sweep)

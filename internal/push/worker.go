@@ -14,6 +14,9 @@ func (d *Deliverer) work(ctx context.Context, nid int64) error {
 		p, err = tx.Pusher(nid)
 		return err
 	})
+	if err == nil && p == nil {
+		d.forget(nid)
+	}
 	if err != nil || p == nil || p.RetryAt > d.Clock().UnixMilli() {
 		return err
 	}
@@ -43,6 +46,14 @@ func (d *Deliverer) lookedAt(nid int64) store.Pos {
 	return d.looked[nid]
 }
 
+// forget drops what is remembered of a pusher that is gone.
+func (d *Deliverer) forget(nid int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.looked, nid)
+	delete(d.leased, nid)
+}
+
 // look finds out whether there is anything to tell a pusher. If not, it remembers how far that holds; it is written down
 // only if it is a long way.
 func (d *Deliverer) look(ctx context.Context, p *store.Pusher) (found bool, err error) {
@@ -68,7 +79,7 @@ func (d *Deliverer) look(ctx context.Context, p *store.Pusher) (found bool, err 
 		return false, nil
 	}
 	unread, err := d.Source.Unread(ctx, p.User)
-	return unread != p.Badge, err
+	return unread < p.Badge, err // more is told of with what makes it more
 }
 
 // lease takes a pusher for this process; nil if somebody else has it.
@@ -95,7 +106,7 @@ type worker struct {
 	ended bool // there is no such pusher any more, or the lease is lost
 }
 
-// deliver tells the gateway of one notice after the other, then of the count of unread messages if that has changed.
+// deliver tells the gateway of one notice after the other, then of the count of unread messages if the user has read some.
 func (w *worker) deliver(ctx context.Context) error {
 	bound, err := w.d.DB.StreamBound(ctx)
 	if err != nil {
@@ -113,7 +124,7 @@ func (w *worker) deliver(ctx context.Context) error {
 		return nil
 	}
 	unread, err := w.d.Source.Unread(ctx, w.p.User)
-	if err == nil && (unread != w.p.Badge || w.p.Fails > 0) {
+	if err == nil && (unread < w.p.Badge || w.p.Fails > 0) {
 		w.tell(ctx, nil, unread)
 	}
 	return err
@@ -188,6 +199,7 @@ func (w *worker) fail(err error) {
 // end removes a pusher whose key is rejected.
 func (w *worker) end(ctx context.Context) {
 	w.ended = true
+	w.d.forget(w.p.NID)
 	w.d.Log.Info("a push gateway knows a pusher no more: it is removed", "pusher", w.p.NID)
 	err := w.d.DB.Write(ctx, func(tx *store.Tx) error { return tx.EndPusher(w.p) })
 	if err != nil {
