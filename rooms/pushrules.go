@@ -151,6 +151,17 @@ func (r *Rooms) RulesChanged(ctx context.Context, user store.UserNID) error {
 	return nil
 }
 
+// RulesMoved is RulesChanged for changes that another node may have made. It returns at once.
+func (r *Rooms) RulesMoved(user store.UserNID) {
+	r.book.forget(user)
+	r.work.Go("push rules", func(ctx context.Context) error {
+		if err := r.RulesChanged(ctx, user); err != nil && ctx.Err() == nil {
+			r.log.Error("reading whom a change of push rules concerns failed", "err", err)
+		}
+		return nil
+	})
+}
+
 // audience are the joined users of a room whose push rules are not the predefined ones. It is immutable.
 type audience struct {
 	people []*personalRules
@@ -209,14 +220,29 @@ func rulesView(ev *matrix.Event) func(path ...string) ([]byte, bool) {
 		if len(path) == 0 {
 			return nil, false
 		}
+		var value string
 		switch path[0] {
 		case "content":
 			return matrix.Get(ev.Content(), path[1:]...)
-		case "state_key", "origin_server_ts":
+		case "origin_server_ts":
 			return matrix.Get(ev.JSON(), path...)
+		case "type":
+			value = ev.Type()
+		case "sender":
+			value = string(ev.Sender())
+		case "room_id":
+			value = string(ev.RoomID())
+		case "event_id":
+			value = string(ev.ID())
+		case "state_key":
+			key, ok := ev.StateKey()
+			if !ok {
+				return nil, false
+			}
+			value = key
+		default:
+			return nil, false
 		}
-		plain := map[string]string{"type": ev.Type(), "sender": string(ev.Sender()), "room_id": string(ev.RoomID()), "event_id": string(ev.ID())}
-		value, ok := plain[path[0]]
-		return matrix.AppendString(nil, value), ok && len(path) == 1
+		return matrix.AppendString(make([]byte, 0, len(value)+2), value), len(path) == 1
 	}
 }

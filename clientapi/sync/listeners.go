@@ -203,7 +203,7 @@ func (ls *listeners) dropIdle() {
 
 // expect notes what new items make of what is remembered of the users, before the tail shows these items to anybody: a
 // reader that sees that somebody left has to see it in the memberships too.
-func (ls *listeners) expect(fresh []item, people *presence.Presence) {
+func (ls *listeners) expect(fresh []item, people *presence.Presence, rulesMoved func(store.UserNID)) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	for _, it := range fresh {
@@ -213,6 +213,8 @@ func (ls *listeners) expect(fresh []item, people *presence.Presence) {
 			people.Moved(it.change.Room, it.change.User)
 		case it.change.Kind == store.ChangeProfile:
 			people.Renamed(it.change.User)
+		case it.change.Kind == store.ChangePushRules:
+			rulesMoved(it.change.User)
 		}
 		l := ls.users[it.change.User]
 		if it.event != nil || l == nil {

@@ -114,7 +114,7 @@ func (e *Engine) follow(ctx context.Context) ([]item, error) {
 			fresh[i].event = redacted[it.event.NID]
 		}
 	}
-	e.listeners.expect(fresh, e.people)
+	e.listeners.expect(fresh, e.people, e.rooms.RulesMoved)
 	e.tail.extend(fresh, bound, redacted)
 	return fresh, nil
 }

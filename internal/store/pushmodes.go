@@ -18,6 +18,10 @@ func (tx *Tx) PutPushRules(user UserNID, content string, personal bool, modes pu
 	if err := tx.PutAccountData(user, 0, PushRulesType, content); err != nil {
 		return err
 	}
+	pos, err := tx.AddChange(ChangePushRules, 0, user) // tells other nodes, too
+	if err != nil {
+		return err
+	}
 	who := `DELETE FROM push_people WHERE member = $1`
 	if personal {
 		who = `INSERT INTO push_people (member) VALUES ($1) ON CONFLICT DO NOTHING`
@@ -26,18 +30,18 @@ func (tx *Tx) PutPushRules(user UserNID, content string, personal bool, modes pu
 		return err
 	}
 	held := map[string]pushrules.Mode{}
-	err := tx.Query(`SELECT room, mode FROM push_modes WHERE member = $1 ORDER BY room, pos`, func(r *Row) error {
+	err = tx.Query(`SELECT room, mode FROM push_modes WHERE member = $1 ORDER BY room, pos`, func(r *Row) error {
 		held[r.Text(0)] = pushrules.Mode(r.Int64(1))
 		return nil
 	}, user)
 	if err != nil {
 		return err
 	}
-	return tx.changeModes(user, held, modes)
+	return tx.changeModes(user, pos, held, modes)
 }
 
-// changeModes notes those modes that differ from the ones held until now.
-func (tx *Tx) changeModes(user UserNID, held map[string]pushrules.Mode, modes pushrules.Modes) error {
+// changeModes notes, from a position on, those modes that differ from the ones held until now.
+func (tx *Tx) changeModes(user UserNID, pos Pos, held map[string]pushrules.Mode, modes pushrules.Modes) error {
 	changed := map[string]pushrules.Mode{}
 	if held[""] != modes.General { // without a row it is All
 		changed[""] = modes.General
@@ -51,13 +55,6 @@ func (tx *Tx) changeModes(user UserNID, held map[string]pushrules.Mode, modes pu
 		if _, ok := modes.Rooms[room]; !ok && room != "" && was != pushrules.AsElsewhere {
 			changed[room] = pushrules.AsElsewhere
 		}
-	}
-	if len(changed) == 0 {
-		return nil
-	}
-	pos, err := tx.AddChange(ChangePushRules, 0, user)
-	if err != nil {
-		return err
 	}
 	for room, mode := range changed {
 		if _, err := tx.Exec(`INSERT INTO push_modes (member, room, pos, mode) VALUES ($1, $2, $3, $4)`, user, room, pos, mode); err != nil {

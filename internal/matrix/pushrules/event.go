@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"strings"
+	"unicode/utf8"
 )
 
 // Event is a view of one event and its room for evaluating rules. It remembers what was looked up, so one Event serves all programs; it
@@ -44,6 +45,8 @@ func readScalar(raw []byte) (s scalar) {
 		return s
 	}
 	switch c := raw[0]; {
+	case c == '"' && len(raw) > 1 && bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw): // as nearly all are
+		s.kind, s.text = 's', string(raw[1:len(raw)-1])
 	case c == '"':
 		if json.Unmarshal(raw, &s.text) == nil {
 			s.kind = 's'
@@ -87,7 +90,7 @@ func (e *Event) lookUp(p *path) *value {
 		}
 	}
 	if e.values == nil {
-		e.values = map[string]*value{}
+		e.values = make(map[string]*value, 16)
 	}
 	e.values[p.text] = v
 	return v
