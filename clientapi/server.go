@@ -41,6 +41,7 @@ type Deps struct {
 	Presence   *presence.Presence // nil: switched off
 	PushRules  *push.Rules
 	Pushers    *push.Pushers
+	WebPush    *push.WebPush
 	Federation Remote
 	Signals    Signals // nil without federation
 	// Reconnect tries a server again at once that counts as failing; nil without federation.

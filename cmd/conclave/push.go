@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"conclave/internal/cluster"
 	"conclave/internal/matrix"
@@ -12,12 +13,23 @@ import (
 )
 
 // push makes what tells people of events, and lets it work.
-func (s *server) push() {
+func (s *server) push(ctx context.Context) error {
+	secret, err := s.db.Secret(ctx, "webpush")
+	if err != nil {
+		return err
+	}
+	contact := s.conf.PublicURL
+	if !strings.HasPrefix(contact, "https://") {
+		contact = "https://" + s.conf.ServerName
+	}
+	if s.webPush, err = push.NewWebPush(secret, contact); err != nil {
+		return err
+	}
 	wake := func() { s.bus.Publish(cluster.Stream, 0) }
 	s.rules = push.NewRules(s.db, s.log, s.rooms.RulesChanged, wake)
 	s.pushers = push.NewPushers(s.db, s.conf.Network.AllowPrivate, wake)
 	deliverer := push.NewDeliverer(push.DelivererOptions{
-		DB: s.db, Source: pushSource{s.rooms}, Log: s.log, Alone: s.conf.Redis.URL.Reveal() == "",
+		DB: s.db, Source: pushSource{s.rooms}, Web: s.webPush, Log: s.log, Alone: s.conf.Redis.URL.Reveal() == "",
 		Client: push.NewClient(netguard.NewDialer(s.conf.Network.AllowPrivate, nil)),
 	})
 	s.work.Go("push", deliverer.Run)
@@ -33,6 +45,7 @@ func (s *server) push() {
 			}
 		}
 	})
+	return nil
 }
 
 // pushSource tells the deliverer of notifications what rooms know.

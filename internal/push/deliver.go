@@ -51,6 +51,7 @@ type DelivererOptions struct {
 	DB     *store.DB
 	Source Source
 	Client *http.Client // see NewClient
+	Web    *WebPush
 	Log    *slog.Logger
 	Clock  func() time.Time // time.Now if nil
 
@@ -244,6 +245,14 @@ func (d *Deliverer) contained(ctx context.Context, nid int64) {
 	if err := d.work(ctx, nid); err != nil {
 		d.complain(ctx, "working for a pusher", err)
 	}
+}
+
+// call tells whom a pusher is for; see the functions call of each kind.
+func (d *Deliverer) call(ctx context.Context, p *store.Pusher, n *Notice, unread int64) (rejected bool, err error) {
+	if p.Kind == KindWebPush {
+		return d.Web.call(ctx, d.Client, p, n, unread)
+	}
+	return call(ctx, d.Client, p, n, unread)
 }
 
 func (d *Deliverer) complain(ctx context.Context, what string, err error) {

@@ -121,7 +121,7 @@ func (w *Wanted) checkKey() error {
 // check checks what a pusher needs besides its key.
 func (p *Pushers) check(w Wanted) error {
 	switch *w.Kind {
-	case kindHTTP:
+	case kindHTTP, KindWebPush:
 	case kindEmail:
 		return matrix.InvalidParam("This server sends no notifications by e-mail: it has no mail server configured.")
 	default:
@@ -144,6 +144,9 @@ func (p *Pushers) check(w Wanted) error {
 	if len(w.Data) > maxData {
 		return matrix.InvalidParam("data has at most %d bytes.", maxData)
 	}
+	if *w.Kind == KindWebPush {
+		return p.checkWebPush(w)
+	}
 	if raw, ok := matrix.Get(w.Data, "format"); ok && string(raw) != `"event_id_only"` {
 		return matrix.InvalidParam("The only format of notifications with a name is event_id_only.")
 	}
@@ -163,17 +166,22 @@ func (p *Pushers) checkURL(text string) error {
 	case target.EscapedPath() != gatewayPath || target.RawQuery != "" || target.ForceQuery || target.Fragment != "" || target.User != nil:
 		return matrix.InvalidParam("The url of a push gateway has the path %s and nothing behind it.", gatewayPath)
 	}
+	return p.checkHost(target)
+}
+
+// checkHost checks the scheme and, where it is literal, the address of a URL.
+func (p *Pushers) checkHost(target *url.URL) error {
 	ip, err := netip.ParseAddr(target.Hostname())
 	literal := err == nil
 	if literal && p.guard.Check(ip) != nil {
-		return matrix.InvalidParam("The push gateway is at an address to which this server makes no connections.")
+		return matrix.InvalidParam("Notifications would go to an address to which this server makes no connections.")
 	}
 	private := false
 	for _, prefix := range p.allow {
 		private = private || literal && prefix.Contains(ip.Unmap())
 	}
 	if target.Scheme != "https" && (target.Scheme != "http" || !private) {
-		return matrix.InvalidParam("The url of a push gateway begins with https://.")
+		return matrix.InvalidParam("The url that notifications go to begins with https://.")
 	}
 	return nil
 }

@@ -162,7 +162,7 @@ func (w *worker) tell(ctx context.Context, n *Notice, unread int64) (goOn bool) 
 	if ctx.Err() != nil {
 		return false
 	}
-	rejected, err := call(ctx, w.d.Client, &w.p, n, unread)
+	rejected, err := w.d.call(ctx, &w.p, n, unread)
 	switch {
 	case rejected:
 		w.end(ctx)
