@@ -140,9 +140,13 @@ func (p *path) isBody() bool {
 }
 
 // Paths that the module itself names.
-func bodyPath() *path     { return parsePath("content.body") }
-func mentionsPath() *path { return parsePath(`content.m\.mentions.user_ids`) }
-func stateKeyPath() *path { return parsePath("state_key") }
+var ownPaths = struct{ body, mentions, stateKey *path }{
+	parsePath("content.body"), parsePath(`content.m\.mentions.user_ids`), parsePath("state_key"),
+}
+
+func bodyPath() *path     { return ownPaths.body }
+func mentionsPath() *path { return ownPaths.mentions }
+func stateKeyPath() *path { return ownPaths.stateKey }
 
 // Names returns the users whom an event names in the places where a predefined rule looks for its owner: m.mentions and the state key. For everybody
 // else the rules of equal Fingerprint have an equal outcome.
