@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"conclave/internal/matrix"
+	"conclave/internal/push"
 )
 
 var serverRoutes = []Route{
@@ -46,6 +47,7 @@ func (s *Server) getCapabilities(*Request) (any, error) {
 		"m.profile_fields":  yes,
 		"m.3pid_changes":    map[string]bool{"enabled": false},
 		"m.get_login_token": map[string]bool{"enabled": false},
+		push.KindWebPush:    map[string]any{"enabled": true, "vapid_public_key": s.WebPush.PublicKey()},
 	}}, nil
 }
 

@@ -162,7 +162,11 @@ func (d *draft) place(ctx context.Context, e *entry, row *store.EventRow, before
 		return err
 	}
 	if d.head.state != was {
+		had := len(d.out.Members)
 		if err := d.stateChanged(ctx, e, row, was, index); err != nil {
+			return err
+		}
+		if err := d.moved(ctx, d.out.Members[had:]); err != nil {
 			return err
 		}
 	}

@@ -181,16 +181,16 @@ func (a *assembly) roomsAnswer() *roomsAnswer {
 
 // joinedRoom is a room of the response that the user is in.
 type joinedRoom struct {
-	Summary     *summary   `json:"summary,omitempty"`
-	State       *eventList `json:"state,omitempty"`
-	StateAfter  *eventList `json:"state_after,omitempty"`
-	OldAfter    *eventList `json:"org.matrix.msc4222.state_after,omitempty"`
-	Timeline    timeline   `json:"timeline"`
-	Ephemeral   *eventList `json:"ephemeral,omitempty"`
-	AccountData *eventList `json:"account_data,omitempty"`
-	Unread      *unread    `json:"unread_notifications,omitempty"`
+	Summary     *summary     `json:"summary,omitempty"`
+	State       *eventList   `json:"state,omitempty"`
+	StateAfter  *eventList   `json:"state_after,omitempty"`
+	OldAfter    *eventList   `json:"org.matrix.msc4222.state_after,omitempty"`
+	Timeline    timeline     `json:"timeline"`
+	Ephemeral   *eventList   `json:"ephemeral,omitempty"`
+	AccountData *eventList   `json:"account_data,omitempty"`
+	Unread      *rooms.Tally `json:"unread_notifications,omitempty"`
 
-	UnreadThreads map[matrix.EventID]*unread `json:"unread_thread_notifications,omitempty"`
+	UnreadThreads map[matrix.EventID]*rooms.Tally `json:"unread_thread_notifications,omitempty"`
 }
 
 type timeline struct {

@@ -52,6 +52,7 @@ func (w *appendWork) writeRest(b *Batch) {
 	w.writeRelations(b)
 	w.writeRedactions(b)
 	w.writeGaps(b)
+	w.writeCounts(b)
 }
 
 func (w *appendWork) writeRooms(b *Batch) {
