@@ -281,7 +281,7 @@ func (h *history) effects(tx *store.Tx, m *meeting) error {
 	m.begin()
 	for _, row := range h.placed {
 		if relType, target, ok := relation(row.Event); ok {
-			relations = append(relations, store.Relation{Target: target, RelType: relType, Event: row.NID})
+			relations = append(relations, store.Relation{Target: target, RelType: relType, Event: row.NID, EventType: row.Event.Type()})
 		}
 		if err := m.target(tx, row); err != nil {
 			return err
