@@ -33,6 +33,7 @@ const (
 	LimitRegister
 	LimitMedia
 	LimitPreview
+	LimitSearch
 )
 
 // Route is one operation of the API.
@@ -69,7 +70,7 @@ func Routes() []Route {
 	return slices.Concat(
 		serverRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
 		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, mediaRoutes, adminRoutes, destinationRoutes, pushRuleRoutes,
-		relationRoutes,
+		relationRoutes, searchRoutes,
 	)
 }
 

@@ -12,7 +12,7 @@ import (
 // present or as history that was fetched.
 func TestRelationsOfOthers(t *testing.T) {
 	eachTwo(t, func(w *two) {
-		proof.Of(w.t, "EV-01", "EV-08")
+		proof.Of(w.t, "EV-01", "EV-08", "EV-14")
 		room := w.alice.CreateRoom(testserver.JSON{"preset": "public_chat"})
 		relate := func(u *testserver.User, relType, target, text string) string {
 			w.t.Helper()
@@ -39,6 +39,11 @@ func TestRelationsOfOthers(t *testing.T) {
 		if b := bundle(w.bob); testserver.At(b, "m.replace", "event_id") != edit || testserver.At(b, "m.thread", "count") != 1.0 {
 			w.t.Errorf("of fetched history: %v", b)
 		}
+		waiting.Until(w.t, "fetched history to be found by its words", func() bool {
+			body := w.bob.Must("POST", "/search", testserver.JSON{"search_categories": testserver.JSON{"room_events": testserver.JSON{"search_term": "edited"}}}).Body
+			results := testserver.Events(testserver.At(body, "search_categories", "room_events", "results"))
+			return len(results) == 1 && testserver.At(results[0], "result", "event_id") == root
+		})
 		late := relate(w.bob, "m.thread", root, "from afar")
 		waiting.Until(w.t, "the event of the other server", func() bool {
 			b := bundle(w.alice)

@@ -122,14 +122,19 @@ func (r *Rooms) Around(ctx context.Context, ref Ref, viewer Viewer, id matrix.Ev
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	q := PageRequest{Ref: ref, Viewer: viewer, From: Before(row), Backward: true, Limit: limit / 2, Keep: keep}
-	before, err := r.Page(ctx, q)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	q.From, q.Backward, q.Limit = After(row), false, limit-limit/2
-	after, err := r.Page(ctx, q)
+	before, after, err := r.Surroundings(ctx, ref, viewer, row, limit/2, limit-limit/2, keep)
 	return row, before, after, err
+}
+
+// Surroundings reads what stands before and after an event that a viewer may see, at most so many events on either side.
+func (r *Rooms) Surroundings(ctx context.Context, ref Ref, viewer Viewer, row *store.EventRow, before, after int, keep func(*store.EventRow) bool) (earlier, later *Page, err error) {
+	q := PageRequest{Ref: ref, Viewer: viewer, From: Before(row), Backward: true, Limit: before, Keep: keep}
+	if earlier, err = r.Page(ctx, q); err != nil {
+		return nil, nil, err
+	}
+	q.From, q.Backward, q.Limit = After(row), false, after
+	later, err = r.Page(ctx, q)
+	return earlier, later, err
 }
 
 // Visible finds an event that the viewer may see. One that exists but is hidden is as absent as any other.
