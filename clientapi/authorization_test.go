@@ -30,7 +30,7 @@ var optionalRoutes = []string{
 var strangersMay = []string{
 	"createContent", "createRoom", "getCapabilities", "getConfig", "getConfigAuthed", "getContentAuthed", "getContentOverrideNameAuthed",
 	"getDevices", "getJoinedRooms", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
-	"im.conclave.ws.ticket", "isPushRuleEnabled", "logout", "logout_all", "queryPublicRooms", "search", "sync", "uploadContent",
+	"im.conclave.ws.ticket", "isPushRuleEnabled", "logout", "logout_all", "queryPublicRooms", "reportRoom", "reportUser", "search", "sync", "uploadContent",
 	// Keys: of the caller's own device, or public ones.
 	"claimKeys", "getKeysChanges", "queryKeys", "sendToDevice", "uploadCrossSigningKeys", "uploadCrossSigningSignatures", "uploadKeys",
 }
@@ -71,10 +71,10 @@ func newTarget(t *testing.T, s *testserver.Server, owner *testserver.User) targe
 			"roomId": room, "roomIdOrAlias": room, "roomAlias": alias, "eventId": event, "userId": owner.ID, "deviceId": owner.Device,
 			"serverName": server, "mediaId": media, "fileName": "x", "filterId": filter, "type": "secret", "eventType": "m.room.topic", "stateKey": "",
 			"receiptType": "m.read", "kind": "override", "ruleId": ".m.rule.master", "keyName": "displayname", "txnId": testserver.Unique("txn"),
-			"destination": "elsewhere.test", "relType": "m.thread",
+			"destination": "elsewhere.test", "relType": "m.thread", "reportId": "1",
 		},
 		body: []byte(`{"user_id":"` + owner.ID + `","topic":"mine","typing":true,"timeout":1000,"m.read":"` + event + `","m.fully_read":"` + event +
-			`","room_id":"` + room + `","displayname":"mine","display_name":"mine","visibility":"public","devices":["` + owner.Device + `"]}`),
+			`","room_id":"` + room + `","reason":"mine","displayname":"mine","display_name":"mine","visibility":"public","devices":["` + owner.Device + `"]}`),
 	}
 }
 

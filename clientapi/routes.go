@@ -34,6 +34,7 @@ const (
 	LimitMedia
 	LimitPreview
 	LimitSearch
+	LimitReport
 )
 
 // Route is one operation of the API.
@@ -70,7 +71,7 @@ func Routes() []Route {
 	return slices.Concat(
 		serverRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
 		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, mediaRoutes, adminRoutes, destinationRoutes, pushRuleRoutes,
-		relationRoutes, searchRoutes,
+		relationRoutes, searchRoutes, reportRoutes,
 	)
 }
 

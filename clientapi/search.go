@@ -186,9 +186,11 @@ func (s *Server) searchRequest(r *Request, c *searchCriteria, token *searchToken
 	if senders == nil {
 		return q, nil
 	}
-	ids := make([]matrix.UserID, len(senders))
-	for i, id := range senders {
-		ids[i] = matrix.UserID(id)
+	ids := make([]matrix.UserID, 0, len(senders))
+	for _, name := range senders {
+		if id, err := matrix.ParseUserID(name); err == nil { // what is no ID is nobody's
+			ids = append(ids, id)
+		}
 	}
 	q.Senders = []store.UserNID{}
 	err = s.DB.Read(r.Ctx(), func(tx *store.Tx) error {

@@ -18,6 +18,7 @@ const (
 	KindEvent
 	KindDevice
 	KindStaged
+	KindReport
 	kinds
 )
 

@@ -73,6 +73,10 @@ var verifyRules = []verifyRule{
 		SELECT 1 FROM redactions d JOIN events x ON x.nid = d.redaction WHERE d.room = e.room AND d.target = e.event_id AND x.sub = 0
 		AND x.pos > (SELECT coalesce(max(CAST(j.cursor AS BIGINT)), 0) FROM jobs j WHERE j.kind = 'search'))`, false},
 	{"cursors", `SELECT 'the index for search has come further than the stream' FROM jobs j WHERE j.kind = 'search' AND CAST(j.cursor AS BIGINT) > $1`, true},
+	{"reports", `SELECT 'report ' || CAST(p.nid AS TEXT) || ' is by nobody of ours, or of nothing' FROM reports p LEFT JOIN accounts a ON a.member = p.reporter
+		WHERE a.member IS NULL OR p.kind NOT BETWEEN 1 AND 3 OR (p.room_id = '') <> (p.kind = 3) OR (p.event_id = '') <> (p.kind <> 1) OR (p.user_id = '') <> (p.kind = 2)`, false},
+	{"reports", `SELECT 'report ' || CAST(p.nid AS TEXT) || ' has a number that will be given out again' FROM reports p
+		WHERE p.nid >= (SELECT coalesce(max(b.next), 0) FROM nid_blocks b WHERE b.kind = 7)`, false},
 	{"gaps", `SELECT 'a gap before ' || g.missing || ' belongs to no event' FROM gaps g
 		LEFT JOIN events e ON e.nid = g.event AND e.room = g.room WHERE e.nid IS NULL`, false},
 	{"joins", `SELECT DISTINCT 'the answer to a join is kept as stage ' || CAST(x.stage AS TEXT) || ', which is no join''s' FROM join_events x
