@@ -89,10 +89,13 @@ func (s *Server) getRoomStateWithKey(r *Request) (any, error) {
 	if row == nil {
 		return nil, matrix.NotFound("The room has no such state.")
 	}
-	if r.QueryParam("format") == "event" {
+	switch r.QueryParam("format") {
+	case "", "content":
+		return Raw(row.Event.Content()), nil
+	case "event":
 		return Raw(sync.ClientEvent(row)), nil
 	}
-	return Raw(row.Event.Content()), nil
+	return nil, matrix.InvalidParam(`format is "content" or "event".`)
 }
 
 // getMembersByRoom is GET /rooms/{roomId}/members.
