@@ -29,8 +29,8 @@ var optionalRoutes = []string{
 // may read who knows its ID. A new operation that succeeds for a stranger has to be judged, and added here.
 var strangersMay = []string{
 	"createContent", "createRoom", "getCapabilities", "getConfig", "getConfigAuthed", "getContentAuthed", "getContentOverrideNameAuthed",
-	"getDevices", "getJoinedRooms", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
-	"im.conclave.ws.ticket", "isPushRuleEnabled", "logout", "logout_all", "queryPublicRooms", "reportRoom", "reportUser", "search", "sync", "uploadContent",
+	"getDevices", "getEvents", "getJoinedRooms", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
+	"im.conclave.ws.ticket", "initialSync", "isPushRuleEnabled", "logout", "logout_all", "queryPublicRooms", "reportRoom", "reportUser", "search", "sync", "uploadContent",
 	// Keys: of the caller's own device, or public ones.
 	"claimKeys", "getKeysChanges", "queryKeys", "sendToDevice", "uploadCrossSigningKeys", "uploadCrossSigningSignatures", "uploadKeys",
 }

@@ -39,6 +39,11 @@ func (s *Server) mayRead(r *Request) (*reading, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.mayReadRoom(r, ref)
+}
+
+// mayReadRoom is mayRead for a room that is known.
+func (s *Server) mayReadRoom(r *Request, ref rooms.Ref) (*reading, error) {
 	viewer, err := s.Rooms.Viewer(r.Ctx(), ref.NID, r.User())
 	if err != nil {
 		return nil, err

@@ -71,7 +71,7 @@ func Routes() []Route {
 	return slices.Concat(
 		serverRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
 		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, mediaRoutes, adminRoutes, destinationRoutes, pushRuleRoutes,
-		relationRoutes, searchRoutes, reportRoutes,
+		relationRoutes, searchRoutes, reportRoutes, legacyRoutes,
 	)
 }
 
