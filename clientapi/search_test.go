@@ -84,7 +84,6 @@ func searchKeys(t *testing.T, s *testserver.Server) {
 	alice, bob, room := together(t, s)
 	body := alice.Say(room, "The quick, brown FOX (ümlaut-case) 東京タワー v2.5!")
 	alice.Send(room, "org.example.other", object{"body": "fox"})
-	alice.Send(room, "m.room.message", object{"msgtype": "m.text", "body": 5})
 	name := alice.Must("PUT", is(room, "state", "m.room.name", ""), object{"name": "Foxes of the north"}).Body["event_id"].(string)
 	topic := alice.Must("PUT", is(room, "state", "m.room.topic", ""), object{
 		"topic": "about the fox", "m.topic": object{"m.text": []object{{"body": "<b>vulpes</b>", "mimetype": "text/html"}, {"body": "canidae"}}},
