@@ -72,11 +72,25 @@ func (s *Server) call(r *Request) (any, error) {
 	if err := s.limits.allow(r); err != nil {
 		return nil, err
 	}
+	if !storable(r.Request().URL) {
+		return nil, matrix.InvalidParam("An address is UTF-8 without NUL.")
+	}
 	answer, err := r.route.Handler(s, r)
 	if err == nil {
 		s.active(r, r.route.Limit)
 	}
 	return answer, err
+}
+
+// storable says whether all that an address holds is text that identifiers and a database can have.
+func storable(u *url.URL) bool {
+	query, err := url.QueryUnescape(u.RawQuery) // as a whole: what is malformed in it the routes that read it say
+	for _, text := range []string{u.Path, query} {
+		if !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {
+			return false
+		}
+	}
+	return err == nil || !strings.Contains(u.RawQuery, "%00")
 }
 
 // respond writes an answer or an error. It is the only place that does (apart from media and sockets).

@@ -33,6 +33,8 @@ const (
 	LimitRegister
 	LimitMedia
 	LimitPreview
+	LimitSearch
+	LimitReport
 )
 
 // Route is one operation of the API.
@@ -70,6 +72,7 @@ func Routes() []Route {
 		serverRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
 		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, backupRoutes, dehydratedRoutes, mediaRoutes, adminRoutes,
 		destinationRoutes, pushRuleRoutes, notificationRoutes,
+		relationRoutes, searchRoutes, reportRoutes, legacyRoutes,
 	)
 }
 

@@ -25,7 +25,7 @@ func TestUpgradeRoom(t *testing.T) {
 	if tomb["replacement_room"] != made || testserver.At(create, "predecessor", "room_id") != old {
 		t.Errorf("the tombstone %v, the creation %v", tomb, create)
 	}
-	bob.Refused(http.StatusForbidden, "M_FORBIDDEN", "PUT", testserver.Path("rooms", old, "send", "m.room.message", "t"), testserver.JSON{"body": "late"})
+	bob.Refused(http.StatusForbidden, "M_FORBIDDEN", "PUT", testserver.Path("rooms", old, "send", "m.room.message", "t"), testserver.JSON{"msgtype": "m.text", "body": "late"})
 }
 
 // TestUpgradeKeepsWhatIsPersonal: whoever comes into the replacement finds the tags and push rules of the old room there,

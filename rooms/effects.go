@@ -15,7 +15,7 @@ func (d *draft) relate(ctx context.Context, row *store.EventRow) error {
 	if !ok {
 		return nil
 	}
-	d.out.Relations = append(d.out.Relations, store.Relation{Target: target, RelType: relType, Event: row.NID})
+	d.out.Relations = append(d.out.Relations, store.Relation{Target: target, RelType: relType, Event: row.NID, EventType: row.Event.Type()})
 	root, err := d.known(ctx, target)
 	if err != nil || root == nil {
 		return err

@@ -75,6 +75,9 @@ func (d *draft) prepareLocal(ctx context.Context, e *entry) error {
 			return err
 		}
 	}
+	if err := d.mayRelate(ctx, e, ev); err != nil {
+		return err
+	}
 	row, err := d.newRow(e, ev, nil)
 	if err != nil {
 		return err

@@ -258,7 +258,13 @@ func (a *assembly) left(ref rooms.Ref, m store.MemberRow) error {
 
 // fill puts timeline and state of a piece into a room of the response.
 func (a *assembly) fill(ref rooms.Ref, m store.MemberRow, p *piece, fresh bool, out *joinedRoom) error {
-	events, err := a.e.Timeline(a.ctx, a.q.Viewpoint, ref, p.events)
+	var events []json.RawMessage
+	var err error
+	if p.limited { // what came before is not told, so that what relates to it cannot be summed up by the client
+		events, err = a.e.Bundled(a.ctx, a.q.Viewpoint, ref, rooms.Viewer{ID: a.q.User.ID, Member: &m}, p.events)
+	} else {
+		events, err = a.e.Timeline(a.ctx, a.q.Viewpoint, ref, p.events)
+	}
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ const (
 	KindDevice
 	KindStaged
 	KindPusher
+	KindReport
 	kinds
 )
 
