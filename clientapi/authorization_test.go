@@ -145,12 +145,21 @@ func TestNoRouteAnswersWithoutItsAuthentication(t *testing.T) {
 				}
 			}
 		}
-		// A token in the address is none.
+		// A token in the address is one, as the specification asks, if it is the only one and good.
 		for _, r := range Routes() {
-			if r.Auth == Token || r.Auth == Admin {
-				if status, _ := p.call(t, s, r, r.Path+"?access_token="+url.QueryEscape(alice.Token)); status != http.StatusUnauthorized {
-					t.Errorf("%s with a token in its address: %d", r.OperationID, status)
+			if r.Auth == NoAuth {
+				continue
+			}
+			for _, query := range []string{"access_token=garbage", "access_token=", "access_token=x&access_token=y", "access_token=" + gone.Token} {
+				if status, _ := p.call(t, s, r, r.Path+"?"+query); status != http.StatusUnauthorized {
+					t.Errorf("%s with %s: %d", r.OperationID, query, status)
 				}
+			}
+		}
+		whoami := slices.IndexFunc(Routes(), func(r Route) bool { return r.OperationID == "getTokenOwner" })
+		for query, want := range map[string]int{alice.Token: 200, alice.Token + "&access_token=" + alice.Token: 401} {
+			if status, _ := p.call(t, s, Routes()[whoami], Routes()[whoami].Path+"?access_token="+query); status != want {
+				t.Errorf("with %s in the address: %d, want %d", query, status, want)
 			}
 		}
 	})

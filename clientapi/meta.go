@@ -31,13 +31,13 @@ func (s *Server) getVersions(*Request) (any, error) {
 }
 
 // getCapabilities is GET /capabilities.
-func (s *Server) getCapabilities(*Request) (any, error) {
+func (s *Server) getCapabilities(r *Request) (any, error) {
 	available := map[string]string{}
 	for _, v := range matrix.RoomVersions() {
 		available[v.String()] = "stable"
 	}
 	yes := map[string]bool{"enabled": true}
-	return map[string]any{"capabilities": map[string]any{
+	capabilities := map[string]any{
 		"m.change_password": yes,
 		"m.room_versions":   map[string]any{"default": matrix.DefaultRoomVersion.String(), "available": available},
 		"m.set_displayname": yes,
@@ -45,7 +45,13 @@ func (s *Server) getCapabilities(*Request) (any, error) {
 		"m.profile_fields":  yes,
 		"m.3pid_changes":    map[string]bool{"enabled": false},
 		"m.get_login_token": map[string]bool{"enabled": false},
-	}}, nil
+		// Leaving keeps the room's history for the user, until the user forgets it.
+		"m.forget_forced_upon_leave": map[string]bool{"enabled": false},
+	}
+	if r.Session.Admin {
+		capabilities["m.account_moderation"] = map[string]bool{"suspend": true, "lock": true}
+	}
+	return map[string]any{"capabilities": capabilities}, nil
 }
 
 // getWellknown is GET /.well-known/matrix/client.

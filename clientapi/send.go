@@ -44,6 +44,11 @@ func (s *Server) Send(r *Request, ref rooms.Ref, typ, txnID string, content []by
 	if typ == "m.room.redaction" {
 		target, _ := matrix.GetString(content, "redacts")
 		q.Redacts = matrix.EventID(target)
+		if err := s.mayRedact(r, ref, q.Redacts); err != nil {
+			return "", err
+		}
+	} else if r.Session.Suspended {
+		return "", matrix.UserSuspended()
 	}
 	return s.Rooms.Send(r.Ctx(), q)
 }
@@ -81,6 +86,9 @@ func (s *Server) redactEvent(r *Request) (any, error) {
 	target, err := matrix.ParseEventID(r.Param("eventId"))
 	if err != nil {
 		return nil, matrix.InvalidParam("%q is not an event ID.", r.Param("eventId"))
+	}
+	if err := s.mayRedact(r, ref, target); err != nil {
+		return nil, err
 	}
 	content := map[string]string{}
 	if body.Reason != "" {
