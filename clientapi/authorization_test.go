@@ -15,7 +15,7 @@ import (
 // openRoutes are the operations that answer without a session. A route that is to be one of them has to be added here
 // too: nothing becomes open by accident (threats A01).
 var openRoutes = []string{
-	"checkUsernameAvailability", "getLoginFlows", "getRoomIdByAlias", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown",
+	"checkUsernameAvailability", "getLoginFlows", "getRoomIdByAlias", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown", "getWellknownSupport",
 	"im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister", "login", "register",
 }
 
@@ -29,7 +29,8 @@ var optionalRoutes = []string{
 // may read who knows its ID. A new operation that succeeds for a stranger has to be judged, and added here.
 var strangersMay = []string{
 	"createContent", "createRoom", "getCapabilities", "getConfig", "getConfigAuthed", "getContentAuthed", "getContentOverrideNameAuthed",
-	"getDevices", "getJoinedRooms", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
+	"getDevices", "getJoinedRooms", "getProtocols", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner", "getTurnServer",
+	"queryLocationByAlias", "queryLocationByProtocol", "queryUserByID", "queryUserByProtocol",
 	"im.conclave.ws.ticket", "isPushRuleEnabled", "logout", "logout_all", "queryPublicRooms", "sync", "uploadContent",
 	// Keys: of the caller's own device, or public ones.
 	"claimKeys", "getKeysChanges", "queryKeys", "sendToDevice", "uploadCrossSigningKeys", "uploadCrossSigningSignatures", "uploadKeys",
@@ -71,7 +72,7 @@ func newTarget(t *testing.T, s *testserver.Server, owner *testserver.User) targe
 			"roomId": room, "roomIdOrAlias": room, "roomAlias": alias, "eventId": event, "userId": owner.ID, "deviceId": owner.Device,
 			"serverName": server, "mediaId": media, "fileName": "x", "filterId": filter, "type": "secret", "eventType": "m.room.topic", "stateKey": "",
 			"receiptType": "m.read", "kind": "override", "ruleId": ".m.rule.master", "keyName": "displayname", "txnId": testserver.Unique("txn"),
-			"destination": "elsewhere.test",
+			"destination": "elsewhere.test", "tag": "u.secret", "protocol": "irc",
 		},
 		body: []byte(`{"user_id":"` + owner.ID + `","topic":"mine","typing":true,"timeout":1000,"m.read":"` + event + `","m.fully_read":"` + event +
 			`","room_id":"` + room + `","displayname":"mine","display_name":"mine","visibility":"public","devices":["` + owner.Device + `"]}`),

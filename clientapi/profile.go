@@ -3,6 +3,7 @@ package clientapi
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 
 	"conclave/internal/accounts"
 	"conclave/internal/matrix"
@@ -75,6 +76,9 @@ func (s *Server) getProfileField(r *Request) (any, error) {
 
 // setProfileField is PUT /profile/{userId}/{keyName}.
 func (s *Server) setProfileField(r *Request) (any, error) {
+	if err := r.ownPath(); err != nil {
+		return nil, err
+	}
 	body, err := r.Object()
 	if err != nil {
 		return nil, err
@@ -88,6 +92,9 @@ func (s *Server) setProfileField(r *Request) (any, error) {
 		var text *string
 		if json.Unmarshal(value, &text) != nil || text != nil && len(*text) > 1024 {
 			return nil, matrix.InvalidParam("%s is text of at most 1024 bytes.", name)
+		}
+		if name == accounts.AvatarURL && text != nil && *text != "" && !strings.HasPrefix(*text, "mxc://") {
+			return nil, matrix.InvalidParam("avatar_url is an mxc:// URI.")
 		}
 		if text == nil {
 			value = nil
