@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/proof"
 )
 
 // openRoutes are the operations that answer without a session. A route that is to be one of them has to be added here
@@ -208,4 +209,53 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("alice's account data became %v", after)
 		}
 	})
+}
+
+// TestPreflights asks every route as a browser does before it sends a request from another page, and looks whether an
+// answer may be read from there.
+func TestPreflights(t *testing.T) {
+	proof.Of(t, "CG-04")
+	s := testserver.Start(t, testserver.Options{})
+	alice := s.Register("alice")
+	p := newTarget(t, s, alice)
+	for _, r := range Routes() {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, s.URL+p.path(t, r, r.Path), bytes.NewReader(p.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+alice.Token)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		methods, headers := res.Header.Get("Access-Control-Allow-Methods"), res.Header.Get("Access-Control-Allow-Headers")
+		for _, want := range []string{"GET", "POST", "PUT", "DELETE", "OPTIONS", r.Method} {
+			if !strings.Contains(methods, want) {
+				t.Errorf("%s allows the methods %q, not %s", r.OperationID, methods, want)
+			}
+		}
+		for _, want := range []string{"X-Requested-With", "Content-Type", "Authorization"} {
+			if !strings.Contains(headers, want) {
+				t.Errorf("%s allows the headers %q", r.OperationID, headers)
+			}
+		}
+		if res.StatusCode/100 != 2 || res.Header.Get("Access-Control-Allow-Origin") != "*" || res.Header.Get("Access-Control-Allow-Credentials") != "" {
+			t.Errorf("the preflight of %s is answered %d %v", r.OperationID, res.StatusCode, res.Header)
+		}
+	}
+	// None of that did anything: alice is still logged in, in her room, and has her name.
+	alice.Must("GET", "/account/whoami", nil)
+	if rooms := alice.Must("GET", "/joined_rooms", nil).Body["joined_rooms"].([]any); len(rooms) != 1 || rooms[0] != p.params["roomId"] {
+		t.Errorf("alice is in %v", rooms)
+	}
+	if name := alice.Must("GET", testserver.Path("profile", alice.ID), nil).Body["displayname"]; name != "alice" {
+		t.Errorf("alice is called %v", name)
+	}
+	for _, path := range []string{"/_matrix/client/v3/account/whoami", "/_matrix/client/v3/none"} {
+		a, err := s.Nobody().Do("GET", path, nil)
+		if err != nil || a.Header.Get("Access-Control-Allow-Origin") != "*" {
+			t.Errorf("the refusal at %s: %v %v", path, a, err)
+		}
+	}
 }

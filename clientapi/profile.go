@@ -3,6 +3,7 @@ package clientapi
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 
 	"conclave/internal/accounts"
@@ -112,6 +113,9 @@ func (s *Server) deleteProfileField(r *Request) (any, error) {
 func (s *Server) changeProfile(r *Request, field string, value json.RawMessage) error {
 	if err := r.ownPath(); err != nil {
 		return err
+	}
+	if slices.Contains(s.Config.Profiles.Fixed, field) {
+		return matrix.Forbidden("This server does not let its users change %s.", field)
 	}
 	changed, err := s.Accounts.SetProfile(r.Ctx(), r.Session.User, field, value)
 	if err != nil || !changed || field != accounts.DisplayName && field != accounts.AvatarURL {

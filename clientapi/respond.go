@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -153,6 +154,9 @@ func (s *Server) fail(c echo.Context, operation string, err error) {
 		return
 	}
 	known := s.known(c, operation, err)
+	if ms, ok := known.Fields["retry_after_ms"].(int64); ok {
+		c.Response().Header().Set("Retry-After", strconv.FormatInt((ms+999)/1000, 10)) // in whole seconds
+	}
 	raw, err := json.Marshal(known)
 	if err != nil {
 		raw = []byte(`{"errcode":"M_UNKNOWN","error":"Something went wrong on the server."}`)
