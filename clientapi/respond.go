@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -69,11 +70,46 @@ func (s *Server) call(r *Request) (any, error) {
 	if err := s.limits.allow(r); err != nil {
 		return nil, err
 	}
-	answer, err := r.route.Handler(s, r)
+	answer, err := s.run(r)
 	if err == nil {
 		s.active(r, r.route.Limit)
 	}
 	return answer, err
+}
+
+// run calls the handler. An upload can last for hours: it ends with its session (threats A06).
+func (s *Server) run(r *Request) (any, error) {
+	if r.Session == nil || r.route.Limit != LimitMedia || r.Request().Method == http.MethodGet {
+		return r.route.Handler(s, r)
+	}
+	ctx, leave := s.hub.enter(r.Ctx(), r.Session)
+	defer leave()
+	r.Request().Body = sessionBody{r.Request().Body, ctx}
+	stop := context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), errSessionEnded) {
+			_ = http.NewResponseController(r.Response()).SetReadDeadline(time.Now()) // ends a read that waits
+		}
+	})
+	defer stop()
+	answer, err := r.route.Handler(s, r)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errSessionEnded) {
+		return nil, cause
+	}
+	return answer, err
+}
+
+// sessionBody is a request's body that can be read as long as the session stands.
+type sessionBody struct {
+	io.ReadCloser
+	session context.Context
+}
+
+// Read implements io.Reader.
+func (b sessionBody) Read(p []byte) (int, error) {
+	if cause := context.Cause(b.session); errors.Is(cause, errSessionEnded) {
+		return 0, cause
+	}
+	return b.ReadCloser.Read(p)
 }
 
 // respond writes an answer or an error. It is the only place that does (apart from media and sockets).
@@ -121,6 +157,9 @@ func (s *Server) fail(c echo.Context, operation string, err error) {
 		return
 	}
 	known := s.known(c, operation, err)
+	if ms, ok := known.Fields["retry_after_ms"].(int64); ok {
+		c.Response().Header().Set("Retry-After", strconv.FormatInt((ms+999)/1000, 10)) // in whole seconds
+	}
 	raw, err := json.Marshal(known)
 	if err != nil {
 		raw = []byte(`{"errcode":"M_UNKNOWN","error":"Something went wrong on the server."}`)
