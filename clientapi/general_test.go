@@ -107,7 +107,7 @@ func transactions(t *testing.T, s *testserver.Server) {
 	txn := testserver.Unique("txn")
 	path := func(room, kind string) string { return testserver.Path("rooms", room, "send", kind, txn) }
 	send := func(u *testserver.User, path string) *testserver.Answer {
-		return u.Must("PUT", path, object{"body": "once"})
+		return u.Must("PUT", path, object{"msgtype": "m.text", "body": "once"})
 	}
 	first := send(alice, path(room, "m.room.message"))
 	again := func(u *testserver.User) string {
