@@ -32,6 +32,7 @@ var strangersMay = []string{
 	"createContent", "createRoom", "getCapabilities", "getConfig", "getConfigAuthed", "getContentAuthed", "getContentOverrideNameAuthed",
 	"getDevices", "getJoinedRooms", "getProtocols", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner", "getTurnServer",
 	"queryLocationByAlias", "queryLocationByProtocol", "queryUserByID", "queryUserByProtocol",
+	"searchUserDirectory",
 	"im.conclave.ws.ticket", "isPushRuleEnabled", "logout", "logout_all", "queryPublicRooms", "sync", "uploadContent",
 	// Keys: of the caller's own device, or public ones.
 	"claimKeys", "getKeysChanges", "queryKeys", "sendToDevice", "uploadCrossSigningKeys", "uploadCrossSigningSignatures", "uploadKeys",
@@ -78,7 +79,7 @@ func newTarget(t *testing.T, s *testserver.Server, owner *testserver.User) targe
 			"destination": "elsewhere.test", "tag": "u.secret", "protocol": "irc",
 		},
 		body: []byte(`{"user_id":"` + owner.ID + `","topic":"mine","typing":true,"timeout":1000,"m.read":"` + event + `","m.fully_read":"` + event +
-			`","room_id":"` + room + `","displayname":"mine","display_name":"mine","visibility":"public","devices":["` + owner.Device + `"]}`),
+			`","room_id":"` + room + `","search_term":"alice","displayname":"mine","display_name":"mine","visibility":"public","devices":["` + owner.Device + `"]}`),
 	}
 }
 
