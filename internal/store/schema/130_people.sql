@@ -31,3 +31,9 @@ CREATE TABLE people_cursor (
   stream BIGINT NOT NULL
 );
 CREATE INDEX memberships_changed ON memberships (pos, room, member);
+
+-- The one room in which a user gets what the server has to tell.
+CREATE TABLE notice_rooms (
+  member BIGINT PRIMARY KEY,
+  room   BIGINT NOT NULL
+);
