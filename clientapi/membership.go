@@ -283,6 +283,9 @@ func (s *Server) leaveRoom(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.mayReject(r, ref); err != nil {
+		return nil, err
+	}
 	return nil, s.Rooms.Leave(r.Ctx(), rooms.MemberRequest{Room: ref, Sender: r.User(), Reason: body.Reason})
 }
 

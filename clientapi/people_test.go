@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"conclave/internal/testserver"
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/wait"
 )
 
 // TestPeople goes through what belongs to a user alone, and what the server says of others.
@@ -27,6 +29,7 @@ func TestPeople(t *testing.T) {
 		t.Run("tags", func(t *testing.T) { roomTags(t, s) })
 		t.Run("account data", func(t *testing.T) { accountData(t, s) })
 		t.Run("profile", func(t *testing.T) { profileFields(t, s) })
+		t.Run("directory", func(t *testing.T) { userDirectory(t, s) })
 		t.Run("turn", func(t *testing.T) { turnServer(t, s) })
 		t.Run("outside", func(t *testing.T) { outside(t, s) })
 	})
@@ -151,6 +154,77 @@ func profileFields(t *testing.T, s *testserver.Server) {
 	}
 	bob.Refused(404, "M_NOT_FOUND", "GET", at("org.example.more"), nil)
 	bob.Refused(404, "M_NOT_FOUND", "GET", testserver.Path("profile", "@nobody:"+string(s.Name)), nil)
+}
+
+// userDirectory searches for people as they come, rename themselves and go.
+func userDirectory(t *testing.T, s *testserver.Server) {
+	proof.Of(t, "US-04")
+	tag := testserver.Unique("zq") // keeps the people of this test apart
+	person := func(name, display string) *testserver.User {
+		u := s.Register(tag + name)
+		u.Must("PUT", testserver.Path("profile", u.ID, "displayname"), object{"displayname": display})
+		return u
+	}
+	me, friend := person(".me", "Me"), person("_friend", "Änne Löwenherz-"+tag)
+	hidden, open := person("hidden", "Änne "+tag), person("open", "Änne of the open "+tag)
+	room := me.CreateRoom(object{"preset": "private_chat", "invite": []string{friend.ID, hidden.ID}}) // an invitation shares no room
+	friend.Join(room)
+	public := open.CreateRoom(object{"preset": "public_chat"})
+	find := func(u *testserver.User, term string, limit int) (string, bool) {
+		body := u.Must("POST", "/user_directory/search", object{"search_term": term, "limit": limit}).Body
+		var ids []string
+		for _, p := range testserver.Events(body["results"]) {
+			id, _ := p["user_id"].(string)
+			ids = append(ids, strings.TrimPrefix(strings.Split(id, ":")[0], "@"+tag))
+		}
+		slices.Sort(ids)
+		return strings.Join(ids, " "), body["limited"] == true
+	}
+	finds := func(term, want string) {
+		t.Helper()
+		wait.Until(t, fmt.Sprintf("%q to find %q", term, want), func() bool {
+			got, _ := find(me, term, 10)
+			return got == want
+		})
+	}
+	finds("änne "+tag, "_friend open")
+	finds("ÄNNE LÖW "+tag, "_friend")
+	finds("herz "+tag, "") // beginnings of words only
+	finds(tag+"_fri", "_friend")
+	finds("@"+tag+"_friend:", "_friend")
+	finds(strings.ToUpper(friend.ID), "_friend")
+	finds("friend "+tag, "_friend")
+	finds("% _", "")
+	if got, limited := find(me, tag, 1); got != "_friend" && got != "open" || !limited {
+		t.Errorf("of two people the first is %q, limited %v", got, limited)
+	}
+	if got, limited := find(me, tag, 2); got != "_friend open" || limited {
+		t.Errorf("two people are %q, limited %v", got, limited)
+	}
+	if got, _ := find(hidden, tag, 10); got != "open" {
+		t.Errorf("somebody without a room finds %q", got)
+	}
+	body := me.Must("POST", "/user_directory/search", object{"search_term": tag + "open"}).Body
+	if p := testserver.Events(body["results"]); len(p) != 1 || p[0]["display_name"] != "Änne of the open "+tag {
+		t.Errorf("a search finds %v", body)
+	}
+	open.Must("PUT", testserver.Path("profile", open.ID, "displayname"), object{"displayname": "Berta " + tag})
+	finds("berta "+tag, "open")
+	finds("änne "+tag, "_friend")
+	me.Must("PUT", testserver.Path("user", me.ID, "account_data", "m.ignored_user_list"), object{"ignored_users": object{friend.ID: object{}}})
+	finds(tag, "open")
+	me.Must("PUT", testserver.Path("user", me.ID, "account_data", "m.ignored_user_list"), object{"ignored_users": object{}})
+	open.Must("PUT", testserver.Path("rooms", public, "state", "m.room.join_rules", ""), object{"join_rule": "invite"})
+	finds(tag, "_friend")
+	open.Must("PUT", testserver.Path("rooms", public, "state", "m.room.history_visibility", ""), object{"history_visibility": "world_readable"})
+	finds(tag, "_friend open")
+	friend.Must("POST", testserver.Path("rooms", room, "leave"), object{})
+	finds(tag, "open")
+	deactivate(open)
+	finds(tag, "")
+	me.Refused(400, "M_MISSING_PARAM", "POST", "/user_directory/search", object{})
+	me.Refused(400, "M_INVALID_PARAM", "POST", "/user_directory/search", object{"search_term": "x", "limit": -1})
+	me.Refused(400, "M_INVALID_PARAM", "POST", "/user_directory/search", object{"search_term": strings.Repeat("x", 513)})
 }
 
 func turnServer(t *testing.T, s *testserver.Server) {

@@ -105,6 +105,13 @@ func (s *Server) setRoomStateWithKey(r *Request) (any, error) {
 	if err := checkName(typ, "event type"); err != nil {
 		return nil, err
 	}
+	if typ == "m.room.member" && key == string(r.Session.UserID) {
+		if membership, _ := matrix.GetString(content, "membership"); membership == "leave" {
+			if err := s.mayReject(r, ref); err != nil {
+				return nil, err
+			}
+		}
+	}
 	id, err := s.Rooms.Send(r.Ctx(), rooms.SendRequest{
 		Room: ref, Sender: r.User(), Type: typ, StateKey: &key, Content: content,
 		Resolve: func(ctx context.Context, alias matrix.RoomAlias) (matrix.RoomID, error) {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	gosync "sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -80,6 +81,8 @@ type Server struct {
 	hub     *hub
 	tickets *tickets
 	uploads uploads
+
+	noticing gosync.Mutex // keeps two notices from making a room each for the same user
 }
 
 // New builds the API. An undeclared or doubly declared route is an error. What it starts ends with ctx.

@@ -190,6 +190,7 @@ func (s *server) domains(ctx context.Context) (err error) {
 	s.work.Go("departures", s.rooms.RunDepartures)
 	s.work.Go("ends of rooms", s.rooms.RunMerges)
 	s.work.Go("search index", s.rooms.RunSearchIndex)
+	s.work.Go("directory of people", s.rooms.RunPeople)
 	s.accounts = accounts.New(accounts.Options{
 		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log,
 		Closed: func(user store.UserNID) {

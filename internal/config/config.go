@@ -38,6 +38,7 @@ type Config struct {
 	Media          Media          `key:"media" doc:"Uploaded files."`
 	Presence       Presence       `key:"presence" doc:"Whether people are online."`
 	URLPreviews    URLPreviews    `key:"url_previews" doc:"Previews of links, fetched by the server."`
+	ServerNotices  ServerNotices  `key:"server_notices" doc:"What administrators have the server tell a user, over POST /_synapse/admin/v1/send_server_notice."`
 	Profiles       Profiles       `key:"profiles" doc:"What people say of themselves."`
 	TURN           TURN           `key:"turn" doc:"A relay for calls, such as coturn with use-auth-secret, between people who cannot reach one another directly."`
 	Support        Support        `key:"support" doc:"Whom people turn to for help: shown to everybody, at /.well-known/matrix/support."`
@@ -157,6 +158,12 @@ type URLPreviews struct {
 	Enabled      bool           `key:"enabled" default:"false" doc:"On: the server fetches pages that people link to, and learns which. Their servers learn its address, not that of the people."`
 	AllowPrivate []netip.Prefix `key:"allow_private" doc:"CIDRs of private addresses whose pages may be fetched: everybody with an account can read them. network.allow_private does not count here."`
 	Ports        []string       `key:"ports" doc:"Ports that pages may be fetched from, beside 80 and 443."`
+}
+
+// ServerNotices says as whom the server speaks to its users.
+type ServerNotices struct {
+	Localpart string `key:"localpart" default:"server-notices" doc:"The localpart of the user ID that it uses: nobody's else. It is made with the first notice."`
+	Name      string `key:"name" default:"Server notices" doc:"What this user and its rooms are called."`
 }
 
 // Profiles says what people may change of their profiles.

@@ -126,6 +126,7 @@ func TestErrors(t *testing.T) {
 		{"server_name: a\nemail: {smtp_url: \"smtp://x\"}\n", "", "email.smtp_url: this is not available in this version"},
 		{"server_name: a\nturn: {uris: [\"turn:a\"]}\n", "", "turn.shared_secret: it is missing"},
 		{"server_name: a\nturn: {uris: [\"stun:a\"], shared_secret: x}\n", "", "config.yaml:2: turn.uris: \"stun:a\" must be turn:host:port"},
+		{"server_name: a\nserver_notices: {localpart: \"A B\"}\n", "", "config.yaml:2: server_notices.localpart: \"A B\" must be"},
 		{"server_name: a\nturn: {ttl: 5}\n", "", "config.yaml:2: turn.ttl: it must be from 60"},
 		{"server_name: a\nsupport: {page: \"javascript:x\"}\n", "", "config.yaml:2: support.page: \"javascript:x\" must be https"},
 		{"server_name: a\nsupport: {admin: [\"@a:b\", \"help\"]}\n", "", "config.yaml:2: support.admin: \"help\" is neither"},

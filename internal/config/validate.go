@@ -42,7 +42,7 @@ func (c *Config) errorf(path, format string, args ...any) error {
 }
 
 func (c *Config) validate() error {
-	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkAuth, c.checkMedia, c.checkFederation, c.checkPreviews, c.checkTURN, c.checkSupport}
+	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkAuth, c.checkMedia, c.checkFederation, c.checkPreviews, c.checkTURN, c.checkSupport, c.checkNotices}
 	for _, check := range checks {
 		if err := check(); err != nil {
 			return err
@@ -243,6 +243,17 @@ func (c *Config) checkSupport() error {
 				return c.errorf(key, "%q is neither a user ID, @name:server, nor an e-mail address", address)
 			}
 		}
+	}
+	return nil
+}
+
+func (c *Config) checkNotices() error {
+	name := c.ServerNotices.Localpart
+	if name == "" || len(name) > 24 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789._=-") != "" {
+		return c.errorf("server_notices.localpart", "%q must be of 1 to 24 small letters, digits and . _ = -", name)
+	}
+	if c.ServerNotices.Name == "" || len(c.ServerNotices.Name) > 100 {
+		return c.errorf("server_notices.name", "it must have 1 to 100 bytes")
 	}
 	return nil
 }

@@ -1,0 +1,34 @@
+package accounts
+
+import (
+	"context"
+
+	"conclave/internal/matrix"
+	"conclave/internal/store"
+)
+
+// System finds the account by which the server itself speaks, or makes it: it has no password and no session. If the name
+// belongs to a person, who could read what it is told, that is an error.
+func (a *Accounts) System(ctx context.Context, localpart string) (*store.Account, error) {
+	id := matrix.UserID("@" + localpart + ":" + string(a.server))
+	user, err := a.db.User(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	var account *store.Account
+	err = a.db.Write(ctx, func(tx *store.Tx) error {
+		made, err := tx.CreateAccount(store.Account{User: user.NID, ID: id, Created: a.now().UnixMilli()})
+		if err == nil && made {
+			err = firstProfile(tx, user.NID, localpart)
+		}
+		if err != nil {
+			return err
+		}
+		account, err = tx.LockAccount(user.NID)
+		return err
+	})
+	if err == nil && (account == nil || account.Deactivated || account.Password != "") {
+		return nil, matrix.Errorf(409, "M_USER_IN_USE", "%s belongs to a person: set server_notices.localpart to a name that is free.", id)
+	}
+	return account, err
+}
