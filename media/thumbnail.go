@@ -95,7 +95,7 @@ func (m *Media) Thumbnail(ctx context.Context, q Query, want store.ThumbnailSize
 		}
 		return &Content{f, t.Type, "", row.Hash, row.Size}, nil
 	}
-	f, err := m.blobs.open(t.File)
+	f, err := m.blobs.open(ctx, t.File, t.Size)
 	if errors.Is(err, fs.ErrNotExist) { // its copy was given up a moment ago
 		return nil, errNotFound()
 	}
@@ -173,7 +173,7 @@ func (m *Media) storeThumbnail(ctx context.Context, row *store.Media, t *store.T
 	}
 	_, err = io.Copy(struct{ io.Writer }{d}, bytes.NewReader(data))
 	if err == nil {
-		err = d.keep()
+		err = d.keep(ctx)
 	}
 	if err != nil {
 		m.release(d.drop)

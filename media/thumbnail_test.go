@@ -248,8 +248,7 @@ func TestHostilePictures(t *testing.T) {
 }
 
 func TestThumbnailsAreMadeOnce(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, db)
+	each(t, func(t *testing.T, w *world) {
 		read := func(id string) []byte {
 			c, err := w.Thumbnail(t.Context(), Query{Server: us, ID: id}, box(90, 90, true))
 			must(t, err)
@@ -276,7 +275,8 @@ func TestThumbnailsAreMadeOnce(t *testing.T) {
 		must(t, err)
 		must(t, c.File.Close())
 		w.files(4)
-		must(t, w.forget(t.Context(), store.Media{Origin: them, ID: "x"}))
+		_, err = w.forget(t.Context(), store.Media{Origin: them, ID: "x"})
+		must(t, err)
 		w.files(2)
 		for _, bad := range [][3]string{{"", "1", ""}, {"1", "", ""}, {"0", "1", ""}, {"-1", "1", ""}, {"1.5", "1", ""}, {"99999", "1", ""}, {"1", "1", "stretch"}} {
 			_, err := ParseSize(bad[0], bad[1], bad[2])

@@ -24,8 +24,7 @@ var damages = []string{
 }
 
 func TestVerifyFindsDamagedRows(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, db)
+	each(t, func(t *testing.T, w *world) {
 		w.upload([]byte("text"))
 		_, _, err := w.Reserve(t.Context(), 1)
 		must(t, err)
@@ -34,17 +33,17 @@ func TestVerifyFindsDamagedRows(t *testing.T) {
 		c, err := w.Thumbnail(t.Context(), Query{Server: us, ID: id}, box(90, 90, true))
 		must(t, err)
 		must(t, c.File.Close())
-		if list := dbtest.Findings(t, db); len(list) > 0 {
+		if list := dbtest.Findings(t, w.db); len(list) > 0 {
 			t.Errorf("sound rows have %v", list)
 		}
 		for _, sql := range damages {
-			repair := dbtest.Damage(t, db, sql)
-			if list := dbtest.Findings(t, db); !slices.ContainsFunc(list, func(f store.Finding) bool { return f.Rule == "media" }) {
+			repair := dbtest.Damage(t, w.db, sql)
+			if list := dbtest.Findings(t, w.db); !slices.ContainsFunc(list, func(f store.Finding) bool { return f.Rule == "media" }) {
 				t.Errorf("not reported: %s (%v)", sql, list)
 			}
 			repair()
 		}
-		if list := dbtest.Findings(t, db); len(list) > 0 {
+		if list := dbtest.Findings(t, w.db); len(list) > 0 {
 			t.Errorf("the repaired rows have %v", list)
 		}
 	})
