@@ -71,7 +71,7 @@ func newTarget(t *testing.T, s *testserver.Server, owner *testserver.User) targe
 			"roomId": room, "roomIdOrAlias": room, "roomAlias": alias, "eventId": event, "userId": owner.ID, "deviceId": owner.Device,
 			"serverName": server, "mediaId": media, "fileName": "x", "filterId": filter, "type": "secret", "eventType": "m.room.topic", "stateKey": "",
 			"receiptType": "m.read", "kind": "override", "ruleId": ".m.rule.master", "keyName": "displayname", "txnId": testserver.Unique("txn"),
-			"destination": "elsewhere.test",
+			"destination": "elsewhere.test", "uploadId": media,
 		},
 		body: []byte(`{"user_id":"` + owner.ID + `","topic":"mine","typing":true,"timeout":1000,"m.read":"` + event + `","m.fully_read":"` + event +
 			`","room_id":"` + room + `","displayname":"mine","display_name":"mine","visibility":"public","devices":["` + owner.Device + `"]}`),

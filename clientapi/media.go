@@ -90,9 +90,17 @@ type patientReader struct {
 }
 
 func (p *patientReader) Read(b []byte) (int, error) {
+	p.wait()
+	return p.read(b)
+}
+
+func (p *patientReader) wait() {
 	_ = p.control.SetReadDeadline(time.Now().Add(uploadIdle)) // not every connection has deadlines
+}
+
+func (p *patientReader) read(b []byte) (int, error) {
 	n, err := p.r.Read(b)
-	if err != nil {
+	if errors.Is(err, io.EOF) { // else the deadline stays: what is left of the body is not waited for either
 		_ = p.control.SetReadDeadline(time.Time{})
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
