@@ -68,7 +68,7 @@ func (r Route) check(seen map[string]bool) error {
 func Routes() []Route {
 	return slices.Concat(
 		serverRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
-		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, mediaRoutes, resumableRoutes, adminRoutes, destinationRoutes, pushRuleRoutes,
+		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, mediaRoutes, resumableRoutes, adminMediaRoutes, adminRoutes, destinationRoutes, pushRuleRoutes,
 	)
 }
 
