@@ -176,14 +176,14 @@ func (s *Server) getContent(r *Request) (any, error) {
 	return s.serveFile(r, c), nil
 }
 
-// getContentThumbnail is GET /_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}. No thumbnail moves, whatever
-// "animated" says.
+// getContentThumbnail is GET /_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}. A thumbnail moves only where
+// "animated" is true.
 func (s *Server) getContentThumbnail(r *Request) (any, error) {
 	q, err := contentQuery(r)
 	if err != nil {
 		return nil, err
 	}
-	size, err := media.ParseSize(r.QueryParam("width"), r.QueryParam("height"), r.QueryParam("method"))
+	size, err := media.ParseSize(r.QueryParam("width"), r.QueryParam("height"), r.QueryParam("method"), r.QueryParam("animated"))
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/proof"
 )
 
 // quarters is a picture with red, green, blue and white in its four quarters, in the order of reading.
@@ -97,6 +98,7 @@ func box(w, h int, crop bool) store.ThumbnailSize {
 }
 
 func TestSizes(t *testing.T) {
+	proof.Of(t, "ME-05")
 	for _, c := range []struct {
 		want store.ThumbnailSize
 		made store.ThumbnailSize // zero: the content itself
@@ -200,6 +202,7 @@ func claimedPNG(w, h uint32) []byte {
 }
 
 func TestHostilePictures(t *testing.T) {
+	proof.Of(t, "M03")
 	dbtest.EachInTurn(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
 		whole := asPNG(t, quarters(400, 400))
@@ -279,7 +282,7 @@ func TestThumbnailsAreMadeOnce(t *testing.T) {
 		must(t, err)
 		w.files(2)
 		for _, bad := range [][3]string{{"", "1", ""}, {"1", "", ""}, {"0", "1", ""}, {"-1", "1", ""}, {"1.5", "1", ""}, {"99999", "1", ""}, {"1", "1", "stretch"}} {
-			_, err := ParseSize(bad[0], bad[1], bad[2])
+			_, err := ParseSize(bad[0], bad[1], bad[2], "")
 			wantCode(t, err, 400, "M_INVALID_PARAM")
 		}
 	})
