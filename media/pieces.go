@@ -195,10 +195,13 @@ func (in *intake) save(ctx context.Context) error {
 		return err
 	})
 	work.Failpoint("media.piece.saved")
+	old, now := in.last.Tail, in.u.Tail
 	if err != nil {
+		if old != "" && !errors.Is(err, store.ErrUnknown) { // it is as it was, or whoever was faster has removed it
+			in.m.release(func() error { return in.m.blobs.settle(old) })
+		}
 		return err
 	}
-	old, now := in.last.Tail, in.u.Tail
 	in.last, in.made = *in.u, nil
 	if old != now {
 		in.erase(ctx, old)

@@ -21,6 +21,14 @@ var damages = []string{
 	`UPDATE thumbnails SET hash = {bytes:0102}`,
 	`UPDATE thumbnails SET size = -1`,
 	`UPDATE thumbnails SET file = (SELECT max(file) FROM media)`,
+	`UPDATE media_use SET bytes = bytes + 1`,
+	`UPDATE media_use SET files = files - 1`,
+	`DELETE FROM media_use`,
+	`UPDATE media_uploads SET received = length + 1`,
+	`UPDATE media_uploads SET file = ''`,
+	`UPDATE media_uploads SET file = (SELECT max(file) FROM media)`,
+	`UPDATE media_uploads SET media_id = (SELECT max(media_id) FROM media WHERE file <> '')`,
+	`INSERT INTO media_pieces (media_id, number, etag) VALUES ('nowhere', 1, 'x')`,
 }
 
 func TestVerifyFindsDamagedRows(t *testing.T) {
@@ -33,6 +41,8 @@ func TestVerifyFindsDamagedRows(t *testing.T) {
 		c, err := w.Thumbnail(t.Context(), Query{Server: us, ID: id}, box(90, 90, true))
 		must(t, err)
 		must(t, c.File.Close())
+		_, err = w.Begin(t.Context(), 1, Resumable{Length: 10})
+		must(t, err)
 		if list := dbtest.Findings(t, w.db); len(list) > 0 {
 			t.Errorf("sound rows have %v", list)
 		}
