@@ -90,9 +90,17 @@ type patientReader struct {
 }
 
 func (p *patientReader) Read(b []byte) (int, error) {
+	p.wait()
+	return p.read(b)
+}
+
+func (p *patientReader) wait() {
 	_ = p.control.SetReadDeadline(time.Now().Add(uploadIdle)) // not every connection has deadlines
+}
+
+func (p *patientReader) read(b []byte) (int, error) {
 	n, err := p.r.Read(b)
-	if err != nil {
+	if errors.Is(err, io.EOF) { // else the deadline stays: what is left of the body is not waited for either
 		_ = p.control.SetReadDeadline(time.Time{})
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -168,14 +176,14 @@ func (s *Server) getContent(r *Request) (any, error) {
 	return s.serveFile(r, c), nil
 }
 
-// getContentThumbnail is GET /_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}. No thumbnail moves, whatever
-// "animated" says.
+// getContentThumbnail is GET /_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}. A thumbnail moves only where
+// "animated" is true.
 func (s *Server) getContentThumbnail(r *Request) (any, error) {
 	q, err := contentQuery(r)
 	if err != nil {
 		return nil, err
 	}
-	size, err := media.ParseSize(r.QueryParam("width"), r.QueryParam("height"), r.QueryParam("method"))
+	size, err := media.ParseSize(r.QueryParam("width"), r.QueryParam("height"), r.QueryParam("method"), r.QueryParam("animated"))
 	if err != nil {
 		return nil, err
 	}

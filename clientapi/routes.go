@@ -70,7 +70,8 @@ func (r Route) check(seen map[string]bool) error {
 func Routes() []Route {
 	return slices.Concat(
 		serverRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
-		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, backupRoutes, dehydratedRoutes, mediaRoutes, adminRoutes, moderationRoutes, tagRoutes,
+		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, backupRoutes, dehydratedRoutes,
+		mediaRoutes, resumableRoutes, adminMediaRoutes, adminRoutes, moderationRoutes, tagRoutes,
 		outsideRoutes, userDirectoryRoutes, noticeRoutes, destinationRoutes, pushRuleRoutes, notificationRoutes,
 		relationRoutes, searchRoutes, reportRoutes, legacyRoutes,
 	)

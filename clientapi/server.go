@@ -118,6 +118,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS, PATCH, HEAD")
 		h.Set("Access-Control-Allow-Headers", "X-Requested-With, Content-Type, Authorization, Date, If-None-Match, Range")
 		h.Set("Access-Control-Max-Age", "86400")
+	}
+	s.tusHead(w, req)
+	if req.Method == http.MethodOptions {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}

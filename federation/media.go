@@ -58,7 +58,7 @@ func (s *Server) getContentThumbnail(r *Request) (any, error) {
 		return nil, err
 	}
 	query := r.URL.Query()
-	size, err := media.ParseSize(query.Get("width"), query.Get("height"), query.Get("method"))
+	size, err := media.ParseSize(query.Get("width"), query.Get("height"), query.Get("method"), query.Get("animated"))
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package media
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,52 +14,78 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 )
 
-// blobs is the file store. A file bears a random name, never one from outside (threats M01), and never changes.
-//
-// Whatever is about to be added or removed has a marker in pending/ for as long as file and row may disagree: it is made
-// before the first of both changes and removed after the second. After a crash the markers name the only files that can
-// be without a row (threats D02: nothing else is ever looked at for removal).
-type blobs struct{ files, pending string }
+// blobs is the store of files. A file bears a random name, never one from outside (threats M01), and never changes. It is
+// written into a draft on this machine first, and then given to the vault, which is a folder or an S3 bucket.
+type blobs struct {
+	marks
+	vault
+}
 
-// partial ends the name of a file that is still being written.
+// removeTime bounds the removal of a file, which goes on when its request has ended.
+const removeTime = 30 * time.Second
+
+// openBlobs opens the store below a folder; the vault is made when the folders are there.
+func openBlobs(root string, open func(marks) (vault, error)) (*blobs, error) {
+	m := marks{filepath.Join(root, "pending")}
+	for _, dir := range []string{root, m.dir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("preparing the media store: %w", err)
+		}
+	}
+	v, err := open(m)
+	if err != nil {
+		return nil, err
+	}
+	return &blobs{m, v}, nil
+}
+
+// erase removes a file that no row names any more, or what there is of it, and then its marker.
+func (b *blobs) erase(ctx context.Context, key string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTime)
+	defer cancel()
+	if err := b.abandon(ctx, key); err != nil {
+		return err
+	}
+	return b.settle(key)
+}
+
+// marks are the markers of files that are about to be added or removed: one is there for as long as file and row may
+// disagree, made before the first of both changes and removed after the second. After a crash they name the only files
+// that can be without a row (threats D02: nothing else is ever looked at for removal). They are on the disk of the node
+// that makes the change, so that no other takes them for what a crash has left.
+type marks struct{ dir string }
+
+// partial ends the name of a draft.
 const partial = ".part"
 
 // keyForm is what a file's name looks like.
 var keyForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
-func openBlobs(root string) (*blobs, error) {
-	b := &blobs{filepath.Join(root, "files"), filepath.Join(root, "pending")}
-	for _, dir := range []string{root, b.files, b.pending} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("preparing the media store: %w", err)
-		}
-	}
-	return b, nil
+func newKey() string {
+	var random [16]byte
+	rand.Read(random[:])
+	return hex.EncodeToString(random[:])
 }
 
-// path is where a file lives. Its first two letters are its folder, so that none grows too large.
-func (b *blobs) path(key string) (string, error) {
+// errKey is the refusal of a name that no file of ours has.
+func checkKey(key string) error {
 	if !keyForm.MatchString(key) {
-		return "", fmt.Errorf("%q is not the name of a media file", key)
+		return fmt.Errorf("%q is not the name of a media file", key)
 	}
-	return filepath.Join(b.files, key[:2], key[2:]), nil
+	return nil
 }
 
-func (b *blobs) marker(key string) string { return filepath.Join(b.pending, key) }
-
-func (b *blobs) open(key string) (*os.File, error) {
-	path, err := b.path(key)
-	if err != nil {
-		return nil, err
-	}
-	return os.Open(path)
-}
+func (m marks) marker(key string) string { return filepath.Join(m.dir, key) }
 
 // mark notes that a file and its row are about to change.
-func (b *blobs) mark(key string) error {
-	f, err := os.OpenFile(b.marker(key), os.O_WRONLY|os.O_CREATE, 0o600)
+func (m marks) mark(key string) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(m.marker(key), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -66,35 +93,28 @@ func (b *blobs) mark(key string) error {
 }
 
 // settle notes that file and row agree again.
-func (b *blobs) settle(key string) error { return ignoreMissing(os.Remove(b.marker(key))) }
+func (m marks) settle(key string) error { return ignoreMissing(os.Remove(m.marker(key))) }
 
-// remove removes a file that no row names any more, and then its marker.
-func (b *blobs) remove(key string) error {
-	path, err := b.path(key)
-	if err != nil {
-		return err
-	}
-	if err := ignoreMissing(os.Remove(path)); err != nil {
-		return err
-	}
-	return b.settle(key)
-}
-
-// unsettled lists what a crash has left: the keys of all markers. Half-written files are removed on the way.
-func (b *blobs) unsettled() (keys []string, err error) {
-	entries, err := os.ReadDir(b.pending)
+// unsettled lists what a crash has left: the keys of all markers. Drafts are removed on the way.
+func (m marks) unsettled() (keys []string, err error) {
+	entries, err := os.ReadDir(m.dir)
 	if err != nil {
 		return nil, err
 	}
 	for _, e := range entries {
 		switch name := e.Name(); {
 		case strings.HasSuffix(name, partial):
-			err = errors.Join(err, os.Remove(filepath.Join(b.pending, name)))
+			err = errors.Join(err, os.Remove(filepath.Join(m.dir, name)))
 		case keyForm.MatchString(name):
 			keys = append(keys, name)
 		}
 	}
 	return keys, err
+}
+
+// scratch makes an empty file that the next start removes if this process does not.
+func (m marks) scratch(key string) (*os.File, error) {
+	return os.OpenFile(m.marker(key)+partial, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 func ignoreMissing(err error) error {
@@ -115,13 +135,11 @@ type draft struct {
 
 // draft begins a file. It ends by keep and settled, or by drop.
 func (b *blobs) draft() (*draft, error) {
-	var random [16]byte
-	rand.Read(random[:])
-	key := hex.EncodeToString(random[:])
+	key := newKey()
 	if err := b.mark(key); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(b.marker(key)+partial, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := b.scratch(key)
 	if err != nil {
 		return nil, errors.Join(err, b.settle(key))
 	}
@@ -139,40 +157,25 @@ func (d *draft) Write(p []byte) (int, error) {
 // errLong is that a content is longer than allowed.
 var errLong = errors.New("media: longer than allowed")
 
+// copyBuffer is how much of a content is in memory at a time.
+const copyBuffer = 128 << 10
+
 // fill copies a content of at most limit bytes into the file.
 func (d *draft) fill(r io.Reader, limit int64) error {
-	n, err := io.CopyBuffer(struct{ io.Writer }{d}, io.LimitReader(r, limit+1), make([]byte, 128<<10))
+	n, err := io.CopyBuffer(struct{ io.Writer }{d}, io.LimitReader(r, limit+1), make([]byte, copyBuffer))
 	if err == nil && n > limit {
 		err = errLong
 	}
 	return err
 }
 
-// keep makes the file durable and gives it its name. Until a row names it too it can still be dropped.
-func (d *draft) keep() error {
-	path, err := d.b.path(d.key)
-	if err != nil {
+// keep makes the file durable in the vault. Until a row names it too it can still be dropped.
+func (d *draft) keep(ctx context.Context) error {
+	if err := d.b.put(ctx, d.key, d.file, d.size, d.sum.Sum(nil)); err != nil {
 		return err
 	}
-	if err := d.file.Sync(); err != nil {
-		return err
-	}
-	if err := d.file.Close(); err != nil {
-		return err
-	}
-	folder := filepath.Dir(path)
-	switch err := os.Mkdir(folder, 0o700); {
-	case err == nil:
-		if err := syncDir(d.b.files); err != nil {
-			return err
-		}
-	case !errors.Is(err, fs.ErrExist):
-		return err
-	}
-	if err := os.Rename(d.b.marker(d.key)+partial, path); err != nil {
-		return err
-	}
-	return syncDir(folder)
+	_ = d.file.Close()                                           // the vault has its bytes
+	return ignoreMissing(os.Remove(d.b.marker(d.key) + partial)) // not there if the vault has taken the file itself
 }
 
 // drop removes every trace of the file.
@@ -181,14 +184,5 @@ func (d *draft) drop() error {
 	if err := ignoreMissing(os.Remove(d.b.marker(d.key) + partial)); err != nil {
 		return err
 	}
-	return d.b.remove(d.key)
-}
-
-// syncDir makes the names in a folder durable.
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return d.b.erase(context.Background(), d.key)
 }

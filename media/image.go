@@ -39,14 +39,24 @@ type shrunk struct {
 }
 
 // shrink makes a thumbnail of an image file: within size, or filling it, never larger than the image. The zero size is
-// the image as large as it is. Formats that can move come out still.
+// the image as large as it is. What moves comes out still, unless the size asks for more: then a GIF goes on moving, and
+// so does any that serves as it is.
 func shrink(f io.ReadSeeker, size store.ThumbnailSize, deadline time.Time) (*shrunk, error) {
 	seen, err := inspect(f, deadline)
 	if err != nil {
 		return nil, err
 	}
 	from, to := frame(seen.width, seen.height, size)
-	if to == (image.Point{seen.width, seen.height}) && (seen.format == "jpeg" || seen.format == "webp") {
+	whole := to == image.Point{seen.width, seen.height}
+	switch {
+	case seen.moves && size.Moving && whole:
+		return &shrunk{kind: "image/" + seen.format}, nil
+	case seen.moves && size.Moving && seen.format == "gif":
+		half := time.Now().Add(time.Until(deadline) / 2) // the rest is for one that stands still
+		if made, err := shrinkGIF(rewound(f, half), size, half); err == nil {
+			return made, nil
+		}
+	case whole && !seen.moves && (seen.format == "jpeg" || seen.format == "webp"):
 		return &shrunk{kind: "image/" + seen.format}, nil
 	}
 	img, _, err := image.Decode(rewound(f, deadline))
@@ -60,7 +70,8 @@ func shrink(f io.ReadSeeker, size store.ThumbnailSize, deadline time.Time) (*shr
 type imageHead struct {
 	format        string // png, jpeg, gif or webp
 	width, height int
-	orientation   int // of EXIF
+	orientation   int  // of EXIF
+	moves         bool // and can be had moving
 }
 
 // inspect reads the head of an image file, and refuses what is no image or would be too large decoded.
@@ -79,7 +90,14 @@ func inspect(f io.ReadSeeker, deadline time.Time) (imageHead, error) {
 	if look.orientation > 4 {
 		header.Width, header.Height = header.Height, header.Width
 	}
-	return imageHead{format, header.Width, header.Height, look.orientation}, nil
+	seen := imageHead{format: format, width: header.Width, height: header.Height, orientation: look.orientation}
+	switch format {
+	case "gif":
+		seen.moves = lookIntoGIF(rewound(f, deadline)).movable(image.Pt(seen.width, seen.height))
+	case "webp":
+		seen.moves = movingWebP(rewound(f, deadline))
+	}
+	return seen, nil
 }
 
 // affordable refuses an image by its header, before memory is taken for it.

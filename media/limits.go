@@ -56,10 +56,18 @@ const (
 // allowances are what users have spent, in this node's memory. The size of a content is known only afterwards, so the
 // last one may go into debt.
 type allowances struct {
-	on  bool
-	now func() time.Time
-	mu  sync.Mutex
-	of  map[store.UserNID]spent
+	on   bool
+	most int64 // bytes at once
+	rate int64 // bytes per second that are forgiven
+	now  func() time.Time
+	mu   sync.Mutex
+	of   map[store.UserNID]spent
+}
+
+// uploadAllowance is how many bytes a user may store in an hour.
+func uploadAllowance(o Options) allowances {
+	most := o.Config.Media.MaxBytesPerUserHour
+	return allowances{now: o.Clock, on: o.Config.RateLimits.Enabled && most > 0, most: most, rate: max(1, most/3600)}
 }
 
 type spent struct {
@@ -74,8 +82,8 @@ func (a *allowances) check(user store.UserNID) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if over := a.spent(user) - allowanceBytes; over >= 0 {
-		return matrix.LimitExceeded((over/allowanceRate + 1) * 1000)
+	if over := a.spent(user) - a.most; over >= 0 {
+		return matrix.LimitExceeded((over/a.rate + 1) * 1000)
 	}
 	return nil
 }
@@ -95,7 +103,7 @@ func (a *allowances) charge(user store.UserNID, bytes int64) {
 
 func (a *allowances) spent(user store.UserNID) int64 {
 	s := a.of[user]
-	return max(0, s.bytes-int64(a.now().Sub(s.at).Seconds()*allowanceRate))
+	return max(0, s.bytes-int64(a.now().Sub(s.at).Seconds()*float64(a.rate)))
 }
 
 // maxRemembered is how many refusals are remembered of one kind.

@@ -49,7 +49,8 @@ type Media struct {
 
 	fetches   work.Flights[mxc, *store.Media]
 	busy      places[matrix.ServerName]
-	allowance allowances
+	allowance allowances // of bytes that are fetched for a user
+	uploaded  allowances // of bytes that a user stores
 	failed    memory[mxc]
 	copied    atomic.Int64 // about how many bytes the copies have
 
@@ -59,8 +60,9 @@ type Media struct {
 
 	previews previews
 
-	mu     sync.Mutex
-	filled chan struct{} // closed and renewed when a reserved ID gets its content
+	mu      sync.Mutex
+	filled  chan struct{}      // closed and renewed when a reserved ID gets its content
+	writing map[string]*writer // who writes to an upload in pieces
 }
 
 // mxc names a content.
@@ -77,24 +79,34 @@ func New(o Options) (*Media, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	b, err := openBlobs(filepath.Join(o.Config.DataDir, "media"))
+	b, err := openStore(o.Config, o.Log)
 	if err != nil {
 		return nil, err
 	}
 	m := &Media{
-		o: o, blobs: b, max: o.Config.Media.MaxUploadBytes, filled: make(chan struct{}), workers: make(chan struct{}, thumbnailWorkers),
+		o: o, blobs: b, max: o.Config.Media.MaxUploadBytes, filled: make(chan struct{}), writing: map[string]*writer{}, workers: make(chan struct{}, thumbnailWorkers),
 		failed: memory[mxc]{now: o.Clock}, unsuitable: memory[mxc]{now: o.Clock},
 	}
 	m.copies = copiesFactor * m.max
 	m.busy = places[matrix.ServerName]{each: fetchesPerServer, all: fetchesInAll}
 	m.previews.init(o)
-	m.allowance = allowances{now: o.Clock, on: o.Config.RateLimits.Enabled}
+	m.allowance = allowances{now: o.Clock, on: o.Config.RateLimits.Enabled, most: allowanceBytes, rate: allowanceRate}
+	m.uploaded = uploadAllowance(o)
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
 	if err := m.cleanUp(ctx); err != nil {
 		return nil, fmt.Errorf("cleaning up the media store: %w", err)
 	}
 	return m, nil
+}
+
+// openStore opens the store of files that the configuration names. Drafts and markers are on this machine in any case.
+func openStore(conf *config.Config, log *slog.Logger) (*blobs, error) {
+	root := filepath.Join(conf.DataDir, "media")
+	if conf.Media.Store == "s3" {
+		return openBlobs(root, openBucket(conf.Media.S3, log))
+	}
+	return openBlobs(root, openFolder(root))
 }
 
 // startTime bounds the clean-up at start.
@@ -106,32 +118,33 @@ func (m *Media) cleanUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return m.o.DB.Read(ctx, func(tx *store.Tx) (err error) {
-		if len(keys) > 0 {
-			known := map[string]bool{}
-			if err := tx.KnownFiles(keys, func(key string) { known[key] = true }); err != nil {
-				return err
-			}
-			if err := m.settleAll(keys, known); err != nil {
-				return err
-			}
-		}
+	known := map[string]bool{}
+	err = m.o.DB.Read(ctx, func(tx *store.Tx) error {
+		clear(known)
 		bytes, err := tx.CopiedMedia()
 		m.copied.Store(bytes)
-		return err
+		if err != nil || len(keys) == 0 {
+			return err
+		}
+		return tx.KnownFiles(keys, func(key string) { known[key] = true })
 	})
+	if err != nil || len(keys) == 0 {
+		return err
+	}
+	return m.settleAll(ctx, keys, known)
 }
 
-func (m *Media) settleAll(keys []string, known map[string]bool) error {
+func (m *Media) settleAll(ctx context.Context, keys []string, known map[string]bool) error {
 	removed := 0
 	for _, key := range keys {
-		end := m.blobs.remove
+		var err error
 		if known[key] {
-			end = m.blobs.settle
+			err = m.blobs.settle(key)
 		} else {
+			err = m.blobs.erase(ctx, key)
 			removed++
 		}
-		if err := end(key); err != nil {
+		if err != nil {
 			return err
 		}
 	}

@@ -25,6 +25,7 @@ import (
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/s3"
 )
 
 // world is a Media over a database, with a clock and another server.
@@ -36,20 +37,43 @@ type world struct {
 	options Options
 	clock   atomic.Int64 // ms
 	remote  *otherServer
+	s3      *s3.Service // nil: files are in a folder
+}
+
+// each runs a test on both databases with files in a folder, and in a bucket.
+func each(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Helper()
+	dbtest.Each(t, func(t *testing.T, db *store.DB) { test(t, newWorld(t, db)) })
+	t.Run("s3", func(t *testing.T) { test(t, inBucket(t)) })
+}
+
+// inBucket is a world whose files are in a bucket.
+func inBucket(t *testing.T) *world {
+	w := prepare(t, dbtest.Open(t, "postgres"))
+	w.s3 = s3.Start(t)
+	w.options.Config.Media.Store = "s3"
+	w.options.Config.Media.S3 = config.S3{Endpoint: w.s3.URL, Region: "us-east-1", Bucket: s3.Bucket, AccessKey: s3.AccessKey, SecretKey: s3.SecretKey}
+	w.restart()
+	return w
 }
 
 const us = matrix.ServerName("us.test")
 
 func newWorld(t *testing.T, db *store.DB) *world {
 	t.Helper()
+	w := prepare(t, db)
+	w.restart()
+	return w
+}
+
+func prepare(t *testing.T, db *store.DB) *world {
 	w := &world{t: t, db: db, dir: t.TempDir(), remote: &otherServer{}}
 	w.clock.Store(time.Now().UnixMilli())
-	conf := &config.Config{DataDir: w.dir, Media: config.Media{MaxUploadBytes: 1 << 20}, RateLimits: config.RateLimits{Enabled: true}}
+	conf := &config.Config{DataDir: w.dir, Media: config.Media{MaxUploadBytes: 1 << 20, MaxResumableBytes: 1 << 30}, RateLimits: config.RateLimits{Enabled: true}}
 	w.options = Options{
 		DB: db, Config: conf, Server: us, Remote: w.remote, Log: slog.New(slog.DiscardHandler),
 		Clock: func() time.Time { return time.UnixMilli(w.clock.Load()) },
 	}
-	w.restart()
 	return w
 }
 
@@ -75,6 +99,13 @@ func (w *world) tree() (list []string) {
 		return err
 	})
 	must(w.t, err)
+	if w.s3 != nil {
+		for _, object := range w.s3.Objects() {
+			if object != bucketProbe {
+				list = append(list, object)
+			}
+		}
+	}
 	return list
 }
 
@@ -131,8 +162,7 @@ func wantCode(t testing.TB, err error, status int, code string) {
 }
 
 func TestUploadsComeBackAsTheyWere(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, db)
+	each(t, func(t *testing.T, w *world) {
 		for _, size := range []int{0, 1, 200_000, 1 << 20} {
 			content := random(size)
 			got, c, err := w.read(Query{Server: us, ID: w.upload(content)})
@@ -149,8 +179,7 @@ func TestUploadsComeBackAsTheyWere(t *testing.T) {
 
 func TestWhatIsNotWholeLeavesNothing(t *testing.T) {
 	proof.Of(t, "ME-06")
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, db)
+	each(t, func(t *testing.T, w *world) {
 		broken := errors.New("broken")
 		for name, in := range map[string]Upload{
 			"announced too large":  {Length: 1<<20 + 1, Body: strings.NewReader("x")},
@@ -192,8 +221,7 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestHostileNamesReachNoFile(t *testing.T) {
 	proof.Of(t, "ME-01")
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, db)
+	each(t, func(t *testing.T, w *world) {
 		w.upload([]byte("here"))
 		before := w.tree()
 		for _, id := range []string{"", ".", "..", "../..", "..\\..", "a/b", "a\x00b", "a b", "%2e%2e", "․․", "a.b", strings.Repeat("a", 256), "\xff"} {
@@ -212,7 +240,7 @@ func TestHostileNamesReachNoFile(t *testing.T) {
 			t.Errorf("another server was asked %d times for what cannot be", n)
 		}
 		for _, key := range []string{"", "..", "../../../etc/passwd", strings.Repeat("g", 32), strings.Repeat("a", 31)} {
-			if _, err := w.blobs.open(key); err == nil {
+			if _, err := w.blobs.open(t.Context(), key, 1); err == nil {
 				t.Errorf("the store opened %q", key)
 			}
 		}
@@ -221,8 +249,7 @@ func TestHostileNamesReachNoFile(t *testing.T) {
 
 func TestReservedIDs(t *testing.T) {
 	proof.Of(t, "ME-03")
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, db)
+	each(t, func(t *testing.T, w *world) {
 		id, expires, err := w.Reserve(t.Context(), 1)
 		must(t, err)
 		if want := w.clock.Load() + 24*60*60*1000; expires != want {
@@ -268,8 +295,7 @@ func TestReservedIDs(t *testing.T) {
 }
 
 func TestOneOfManyUploadsFillsAnID(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, db)
+	each(t, func(t *testing.T, w *world) {
 		id, _, err := w.Reserve(t.Context(), 1)
 		must(t, err)
 		var group sync.WaitGroup
@@ -294,8 +320,7 @@ func TestOneOfManyUploadsFillsAnID(t *testing.T) {
 
 // TestCrashes leaves what a crash would leave at each place, and starts again.
 func TestCrashes(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, db)
+	each(t, func(t *testing.T, w *world) {
 		keptID := w.upload([]byte("kept"))
 		row := func(id string) *store.Media {
 			row, err := w.row(t.Context(), Query{Server: us, ID: id})
@@ -311,14 +336,14 @@ func TestCrashes(t *testing.T) {
 		// Between the file and its row.
 		d, err = w.blobs.draft()
 		must(t, err)
-		must(t, d.keep())
+		must(t, d.keep(t.Context()))
 		// Between the row and the removal of the marker.
 		must(t, w.blobs.mark(row(keptID).File))
 		// Between the removal of a row and that of its file.
 		gone := row(w.upload([]byte("gone")))
 		must(t, w.blobs.mark(gone.File))
-		must(t, db.Write(t.Context(), func(tx *store.Tx) error {
-			_, err := tx.DeleteMedia(us, gone.ID)
+		must(t, w.db.Write(t.Context(), func(tx *store.Tx) error {
+			_, _, err := tx.DeleteMedia(us, gone.ID)
 			return err
 		}))
 		must(t, os.WriteFile(filepath.Join(w.dir, "media", "pending", "somebody's note"), []byte("x"), 0o600))

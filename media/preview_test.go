@@ -163,7 +163,7 @@ func TestPreviews(t *testing.T) {
 				}
 			}
 		}
-		if n, err := Verify(t.Context(), db, w.dir, true, func(f store.Finding) { t.Error(f) }); err != nil || n != 6 {
+		if n, err := Verify(t.Context(), db, w.options.Config, w.options.Log, true, func(f store.Finding) { t.Error(f) }); err != nil || n != 6 {
 			t.Errorf("%d files are verified, %v", n, err)
 		}
 	})
@@ -270,7 +270,8 @@ func TestPreviewsAreRemembered(t *testing.T) {
 		// A preview whose picture was given up is not told any more.
 		row, err := w.row(t.Context(), Query{Server: us, ID: second[strings.LastIndexByte(second, '/')+1:]})
 		must(t, err)
-		must(t, w.forget(t.Context(), *row))
+		_, err = w.forget(t.Context(), *row)
+		must(t, err)
 		if third := picture(); third == "" || third == second {
 			t.Errorf("after %q was given up: %q", second, third)
 		}

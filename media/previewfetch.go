@@ -211,7 +211,7 @@ func keepPicture(ctx context.Context, d *draft, body io.Reader, limit int64) (im
 	if err != nil {
 		return imageHead{}, err
 	}
-	if err := d.keep(); err != nil {
+	if err := d.keep(ctx); err != nil {
 		return imageHead{}, ownFault{explain(err)}
 	}
 	return seen, nil

@@ -3,10 +3,10 @@ package media
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"mime"
 	"net/http"
-	"os"
 	"time"
 
 	"conclave/internal/matrix"
@@ -24,7 +24,7 @@ type Query struct {
 
 // Content is a content or a thumbnail, open for reading.
 type Content struct {
-	File *os.File
+	File io.ReadSeekCloser // reads until the context ends with which it was opened
 	Type string
 	Name string // of the file, "" if it has none
 	Hash []byte // SHA-256
@@ -53,8 +53,8 @@ func (m *Media) Open(ctx context.Context, q Query) (*Content, error) {
 var errGone = matrix.NotFound("The content is not there any more.")
 
 // file opens the file of a row. A copy without its file is forgotten, so that it can be fetched again.
-func (m *Media) file(ctx context.Context, row *store.Media) (*os.File, error) {
-	f, err := m.blobs.open(row.File)
+func (m *Media) file(ctx context.Context, row *store.Media) (io.ReadSeekCloser, error) {
+	f, err := m.blobs.open(ctx, row.File, row.Size)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
@@ -62,7 +62,7 @@ func (m *Media) file(ctx context.Context, row *store.Media) (*os.File, error) {
 		m.o.Log.Error("a media file is missing", "file", row.File)
 		return nil, errNotFound()
 	}
-	if err := m.forget(ctx, *row); err != nil {
+	if _, err := m.forget(ctx, *row); err != nil {
 		return nil, err
 	}
 	return nil, errGone
@@ -88,11 +88,24 @@ func (m *Media) find(ctx context.Context, q Query) (*store.Media, error) {
 	return m.fetch(ctx, q)
 }
 
+// row reads the row of a content, nil if there is none. Of one that is withdrawn nobody learns that it exists, and none is
+// fetched.
 func (m *Media) row(ctx context.Context, q Query) (row *store.Media, err error) {
+	withdrawn := false
 	err = m.o.DB.Read(ctx, func(tx *store.Tx) (err error) {
 		row, err = tx.Media(q.Server, q.ID)
+		switch {
+		case err != nil:
+		case row == nil:
+			withdrawn, err = tx.Withdrawn(q.Server, q.ID)
+		default:
+			withdrawn = row.Withdrawn
+		}
 		return err
 	})
+	if err == nil && withdrawn {
+		return nil, errNotFound()
+	}
 	return row, err
 }
 

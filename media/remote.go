@@ -91,7 +91,7 @@ func (m *Media) copy(ctx context.Context, q Query) (*store.Media, error) {
 	if err != nil {
 		return nil, explain(err)
 	}
-	if err := m.copyIn(d, in.Body, q.Server); err != nil {
+	if err := m.copyIn(ctx, d, in.Body, q.Server); err != nil {
 		m.release(d.drop)
 		return nil, err
 	}
@@ -113,12 +113,12 @@ func (m *Media) copy(ctx context.Context, q Query) (*store.Media, error) {
 	return row, nil
 }
 
-func (m *Media) copyIn(d *draft, body io.Reader, server matrix.ServerName) error {
+func (m *Media) copyIn(ctx context.Context, d *draft, body io.Reader, server matrix.ServerName) error {
 	switch err := d.fill(body, m.max); {
 	case errors.Is(err, errLong), errors.Is(err, ErrTooLong):
 		return matrix.Errorf(http.StatusBadGateway, "M_TOO_LARGE", "The file is larger than the %d bytes that this server fetches.", m.max)
 	case err == nil:
-		return explain(d.keep())
+		return explain(d.keep(ctx))
 	case errors.As(err, new(*matrix.Error)):
 		return err
 	default:
@@ -158,7 +158,7 @@ func (m *Media) giveUpCopies(ctx context.Context) error {
 		// A tenth more than necessary, so that not every new copy comes here.
 		want := m.copies - m.copies/10
 		for i := 0; i < len(stale) && bytes > want; i++ {
-			if err := m.forget(ctx, stale[i]); err != nil {
+			if _, err := m.forget(ctx, stale[i]); err != nil {
 				return err
 			}
 			bytes -= stale[i].Size
@@ -170,11 +170,12 @@ func (m *Media) giveUpCopies(ctx context.Context) error {
 	}
 }
 
-// forget removes a copy, its thumbnails and their files. Who has one open can still read it.
-func (m *Media) forget(ctx context.Context, row store.Media) error {
+// forget removes a content, its thumbnails and their files. Who has one open can still read it, from a folder. It reports
+// false if there was none.
+func (m *Media) forget(ctx context.Context, row store.Media) (found bool, err error) {
 	var files []string
-	err := m.o.DB.Write(ctx, func(tx *store.Tx) (err error) {
-		if files, err = tx.DeleteMedia(row.Origin, row.ID); err != nil {
+	err = m.o.DB.Write(ctx, func(tx *store.Tx) (err error) {
+		if files, found, err = tx.DeleteMedia(row.Origin, row.ID); err != nil {
 			return err
 		}
 		for _, file := range files { // before the commit, so that a crash after it leaves a trace
@@ -185,10 +186,10 @@ func (m *Media) forget(ctx context.Context, row store.Media) error {
 		return nil
 	})
 	if err != nil {
-		return err // the markers stay, and the next start finds that the rows are there
+		return false, err // the markers stay, and the next start finds that the rows are there
 	}
 	for _, file := range files {
-		m.release(func() error { return m.blobs.remove(file) })
+		m.release(func() error { return m.blobs.erase(ctx, file) })
 	}
-	return nil
+	return found, nil
 }

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"conclave/internal/matrix"
-	"conclave/internal/store"
-	"conclave/internal/testserver/dbtest"
 	"conclave/internal/testserver/proof"
 )
 
@@ -45,8 +43,7 @@ func content(kind, name string, body io.Reader) func(string) (*Fetched, error) {
 const them = matrix.ServerName("them.test")
 
 func TestContentsOfOtherServersAreFetchedOnce(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, db)
+	each(t, func(t *testing.T, w *world) {
 		data := random(100_000)
 		begun, goOn := make(chan struct{}), make(chan struct{})
 		w.remote.gives(func(string) (*Fetched, error) {
@@ -81,8 +78,7 @@ func TestContentsOfOtherServersAreFetchedOnce(t *testing.T) {
 
 func TestOtherServersLie(t *testing.T) {
 	proof.Of(t, "ME-06")
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, db)
+	each(t, func(t *testing.T, w *world) {
 		for i, c := range []struct {
 			answer func(string) (*Fetched, error)
 			status int
@@ -125,8 +121,7 @@ func TestOtherServersLie(t *testing.T) {
 }
 
 func TestCopiesStayWithinTheirBound(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, db)
+	each(t, func(t *testing.T, w *world) {
 		own := w.upload(random(1 << 20))
 		w.copies = 5 << 19 // two and a half contents
 		fetch := func(id string) error {
@@ -155,14 +150,13 @@ func TestCopiesStayWithinTheirBound(t *testing.T) {
 		must(t, fetch("d"))
 		row, err := w.row(t.Context(), Query{Server: them, ID: "d"})
 		must(t, err)
-		must(t, w.blobs.remove(row.File))
+		must(t, w.blobs.remove(t.Context(), row.File))
 		must(t, fetch("d"))
 	})
 }
 
 func TestOneUserCannotFetchEverything(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, db)
+	each(t, func(t *testing.T, w *world) {
 		w.remote.gives(content("text/plain", "", strings.NewReader("x")))
 		w.allowance.charge(1, allowanceBytes+100<<20)
 		_, _, err := w.read(Query{Server: them, ID: "a", Remote: true, User: 1})

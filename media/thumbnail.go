@@ -59,8 +59,8 @@ func round(want store.ThumbnailSize) (store.ThumbnailSize, bool) {
 	return store.ThumbnailSize{Width: other, Height: side, Crop: true}, true
 }
 
-// ParseSize reads the parameters width, height and method of a request for a thumbnail.
-func ParseSize(width, height, method string) (store.ThumbnailSize, error) {
+// ParseSize reads the parameters width, height, method and animated of a request for a thumbnail.
+func ParseSize(width, height, method, animated string) (store.ThumbnailSize, error) {
 	var size store.ThumbnailSize
 	w, err := strconv.Atoi(width)
 	h, err2 := strconv.Atoi(height)
@@ -70,7 +70,10 @@ func ParseSize(width, height, method string) (store.ThumbnailSize, error) {
 	if method != "" && method != "crop" && method != "scale" {
 		return size, matrix.InvalidParam("A thumbnail's method is crop or scale.")
 	}
-	return store.ThumbnailSize{Width: w, Height: h, Crop: method == "crop"}, nil
+	if animated != "" && animated != "true" && animated != "false" {
+		return size, matrix.InvalidParam("animated is true or false.")
+	}
+	return store.ThumbnailSize{Width: w, Height: h, Crop: method == "crop", Moving: animated == "true"}, nil
 }
 
 // Thumbnail opens a small image of a content, at least as large as wanted where the content is. It is made when first
@@ -84,6 +87,7 @@ func (m *Media) Thumbnail(ctx context.Context, q Query, want store.ThumbnailSize
 	if !small {
 		size = store.ThumbnailSize{} // everything that is too large shares one answer
 	}
+	size.Moving = want.Moving && (row.Type == "image/gif" || row.Type == "image/webp") // nothing else moves here
 	t, err := m.thumbnail(ctx, row, size)
 	if err != nil {
 		return nil, err
@@ -95,7 +99,7 @@ func (m *Media) Thumbnail(ctx context.Context, q Query, want store.ThumbnailSize
 		}
 		return &Content{f, t.Type, "", row.Hash, row.Size}, nil
 	}
-	f, err := m.blobs.open(t.File)
+	f, err := m.blobs.open(ctx, t.File, t.Size)
 	if errors.Is(err, fs.ErrNotExist) { // its copy was given up a moment ago
 		return nil, errNotFound()
 	}
@@ -105,7 +109,7 @@ func (m *Media) Thumbnail(ctx context.Context, q Query, want store.ThumbnailSize
 	return &Content{f, t.Type, "thumbnail" + endings[t.Type], t.Hash, t.Size}, nil
 }
 
-var endings = map[string]string{"image/png": ".png", "image/jpeg": ".jpg"}
+var endings = map[string]string{"image/png": ".png", "image/jpeg": ".jpg", "image/gif": ".gif"}
 
 // thumbnail finds a thumbnail or makes it, once for all who ask at the same time.
 func (m *Media) thumbnail(ctx context.Context, row *store.Media, size store.ThumbnailSize) (*store.Thumbnail, error) {
@@ -173,7 +177,7 @@ func (m *Media) storeThumbnail(ctx context.Context, row *store.Media, t *store.T
 	}
 	_, err = io.Copy(struct{ io.Writer }{d}, bytes.NewReader(data))
 	if err == nil {
-		err = d.keep()
+		err = d.keep(ctx)
 	}
 	if err != nil {
 		m.release(d.drop)

@@ -16,6 +16,7 @@ import (
 
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/proof"
 )
 
 // quarters is a picture with red, green, blue and white in its four quarters, in the order of reading.
@@ -97,6 +98,7 @@ func box(w, h int, crop bool) store.ThumbnailSize {
 }
 
 func TestSizes(t *testing.T) {
+	proof.Of(t, "ME-05")
 	for _, c := range []struct {
 		want store.ThumbnailSize
 		made store.ThumbnailSize // zero: the content itself
@@ -200,6 +202,7 @@ func claimedPNG(w, h uint32) []byte {
 }
 
 func TestHostilePictures(t *testing.T) {
+	proof.Of(t, "M03")
 	dbtest.EachInTurn(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
 		whole := asPNG(t, quarters(400, 400))
@@ -248,8 +251,7 @@ func TestHostilePictures(t *testing.T) {
 }
 
 func TestThumbnailsAreMadeOnce(t *testing.T) {
-	dbtest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, db)
+	each(t, func(t *testing.T, w *world) {
 		read := func(id string) []byte {
 			c, err := w.Thumbnail(t.Context(), Query{Server: us, ID: id}, box(90, 90, true))
 			must(t, err)
@@ -276,10 +278,11 @@ func TestThumbnailsAreMadeOnce(t *testing.T) {
 		must(t, err)
 		must(t, c.File.Close())
 		w.files(4)
-		must(t, w.forget(t.Context(), store.Media{Origin: them, ID: "x"}))
+		_, err = w.forget(t.Context(), store.Media{Origin: them, ID: "x"})
+		must(t, err)
 		w.files(2)
 		for _, bad := range [][3]string{{"", "1", ""}, {"1", "", ""}, {"0", "1", ""}, {"-1", "1", ""}, {"1.5", "1", ""}, {"99999", "1", ""}, {"1", "1", "stretch"}} {
-			_, err := ParseSize(bad[0], bad[1], bad[2])
+			_, err := ParseSize(bad[0], bad[1], bad[2], "")
 			wantCode(t, err, 400, "M_INVALID_PARAM")
 		}
 	})

@@ -35,7 +35,7 @@ const (
 
 // Upload stores a content of a user and returns its ID. When it returns, bytes and row are durable.
 func (m *Media) Upload(ctx context.Context, user store.UserNID, in Upload) (id string, err error) {
-	row, err := m.describe(user, in)
+	row, err := m.describe(ctx, user, in)
 	if err != nil {
 		return "", err
 	}
@@ -49,6 +49,9 @@ func (m *Media) Reserve(ctx context.Context, user store.UserNID) (id string, exp
 	id, now := newID(), m.nowMS()
 	expires = now + reservedTime.Milliseconds()
 	err = m.o.DB.Write(ctx, func(tx *store.Tx) error {
+		if err := tx.LockMediaUse(user); err != nil { // so that two at once do not both get the last place
+			return err
+		}
 		n, err := tx.ReservedMedia(user, now)
 		if err != nil {
 			return err
@@ -67,7 +70,7 @@ func (m *Media) Fill(ctx context.Context, user store.UserNID, server matrix.Serv
 	if err := m.mayFill(ctx, user, server, id); err != nil {
 		return err
 	}
-	row, err := m.describe(user, in)
+	row, err := m.describe(ctx, user, in)
 	if err != nil {
 		return err
 	}
@@ -97,7 +100,7 @@ func (m *Media) mayFill(ctx context.Context, user store.UserNID, server matrix.S
 		}
 	}
 	switch {
-	case row == nil, row.File == "" && row.Expires <= m.nowMS():
+	case row == nil, row.Withdrawn, row.File == "" && row.Expires <= m.nowMS():
 		return matrix.NotFound("This media ID was not reserved, or no longer is.")
 	case row.User != user:
 		return matrix.Forbidden("This media ID was reserved by somebody else.")
@@ -110,16 +113,26 @@ func (m *Media) mayFill(ctx context.Context, user store.UserNID, server matrix.S
 // errTaken is that a row could not be written because another was faster.
 var errTaken = errors.New("media: the ID is taken")
 
-// describe makes the row of an upload as far as it is known before the bytes are.
-func (m *Media) describe(user store.UserNID, in Upload) (*store.Media, error) {
+// describe makes the row of an upload as far as it is known before the bytes are, and refuses what cannot be stored.
+func (m *Media) describe(ctx context.Context, user store.UserNID, in Upload) (*store.Media, error) {
 	if in.Length > m.max {
 		return nil, m.tooLarge()
 	}
+	if err := m.uploaded.check(user); err != nil {
+		return nil, err
+	}
+	if err := m.mayStore(ctx, user, max(0, in.Length)); err != nil {
+		return nil, err
+	}
 	if !validName(in.Name) {
-		return nil, matrix.InvalidParam("A file's name has at most %d bytes, and no control characters.", maxName)
+		return nil, errName()
 	}
 	now := m.nowMS()
 	return &store.Media{Origin: m.o.Server, User: user, Type: cleanType(in.Type), Name: in.Name, Created: now, Used: now}, nil
+}
+
+func errName() error {
+	return matrix.InvalidParam("A file's name has at most %d bytes, and no control characters.", maxName)
 }
 
 func (m *Media) tooLarge() error {
@@ -148,15 +161,22 @@ func (m *Media) store(ctx context.Context, row *store.Media, in Upload, write fu
 	if err != nil {
 		return explain(err)
 	}
-	if err := m.takeIn(d, in.Body); err != nil {
+	err = m.takeIn(ctx, d, in.Body)
+	m.uploaded.charge(row.User, d.size)
+	if err != nil {
 		m.release(d.drop)
 		return err
 	}
 	row.File, row.Hash, row.Size = d.key, d.sum.Sum(nil), d.size
-	return m.commit(ctx, d, write)
+	return m.commit(ctx, d, func(tx *store.Tx) (bool, error) {
+		if err := m.within(tx, row.User, row.Size); err != nil {
+			return false, err
+		}
+		return write(tx)
+	})
 }
 
-func (m *Media) takeIn(d *draft, body io.Reader) error {
+func (m *Media) takeIn(ctx context.Context, d *draft, body io.Reader) error {
 	switch err := d.fill(body, m.max); {
 	case errors.Is(err, errLong):
 		return m.tooLarge()
@@ -165,7 +185,7 @@ func (m *Media) takeIn(d *draft, body io.Reader) error {
 	case err != nil:
 		return explain(err)
 	}
-	return explain(d.keep())
+	return explain(d.keep(ctx))
 }
 
 // commit writes the row of a file that is in its place.

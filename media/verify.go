@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
+	"io/fs"
+	"log/slog"
 
+	"conclave/internal/config"
 	"conclave/internal/store"
 )
 
@@ -16,9 +18,12 @@ import (
 const verifyFiles = 500
 
 // Verify checks that every file that the database names is there with its size, and with full also with its hash. It
-// changes nothing and returns how many it has looked at.
-func Verify(ctx context.Context, db *store.DB, dataDir string, full bool, report func(store.Finding)) (n int, err error) {
-	b := &blobs{filepath.Join(dataDir, "media", "files"), filepath.Join(dataDir, "media", "pending")}
+// changes nothing that is named and returns how many it has looked at.
+func Verify(ctx context.Context, db *store.DB, conf *config.Config, log *slog.Logger, full bool, report func(store.Finding)) (n int, err error) {
+	b, err := openStore(conf, log)
+	if err != nil {
+		return 0, err
+	}
 	type file struct {
 		name string
 		hash []byte
@@ -37,7 +42,11 @@ func Verify(ctx context.Context, db *store.DB, dataDir string, full bool, report
 		for _, f := range page {
 			last = f.name
 			n++
-			if what := b.contradicts(f.name, f.hash, f.size, full); what != "" {
+			what, err := b.contradicts(ctx, f.name, f.hash, f.size, full)
+			if err != nil {
+				return n, err
+			}
+			if what != "" {
 				report(store.Finding{Rule: "media", Text: fmt.Sprintf("file %.80q %s", f.name, what)})
 			}
 			if ctx.Err() != nil {
@@ -47,29 +56,30 @@ func Verify(ctx context.Context, db *store.DB, dataDir string, full bool, report
 	}
 }
 
-// contradicts says what is wrong with a file, "" if nothing is.
-func (b *blobs) contradicts(name string, hash []byte, size int64, full bool) string {
-	path, err := b.path(name)
-	if err != nil {
-		return "has a name that no file of ours has"
+// contradicts says what is wrong with a file, "" if nothing is. An error is that it cannot be told.
+func (b *blobs) contradicts(ctx context.Context, name string, hash []byte, size int64, full bool) (string, error) {
+	if checkKey(name) != nil {
+		return "has a name that no file of ours has", nil
 	}
-	info, err := os.Stat(path)
+	have, err := b.size(ctx, name)
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "is not there", nil
 	case err != nil:
-		return "is not there"
-	case info.Size() != size:
-		return "has another size"
+		return "", err
+	case have != size:
+		return "has another size", nil
 	case !full:
-		return ""
+		return "", nil
 	}
-	f, err := os.Open(path) //nolint:gosec // a name of our own making, checked by path
+	f, err := b.open(ctx, name, size)
 	if err != nil {
-		return "cannot be read"
+		return "cannot be read", nil //nolint:nilerr // that is the finding
 	}
 	defer func() { _ = f.Close() }()
 	sum := sha256.New()
 	if _, err := io.Copy(sum, f); err != nil || !bytes.Equal(sum.Sum(nil), hash) {
-		return "has other bytes"
+		return "has other bytes", nil //nolint:nilerr // likewise
 	}
-	return ""
+	return "", nil
 }

@@ -170,6 +170,7 @@ func (s *server) stop(servers []*http.Server) error {
 	defer cancel()
 	s.draining.Store(true)
 	s.client.Drain()
+	s.media.Drain()
 	done := make(chan error, len(servers))
 	for _, h := range servers {
 		go func() { done <- h.Shutdown(ctx) }()

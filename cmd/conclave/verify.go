@@ -78,7 +78,7 @@ func runVerify(ctx context.Context, c console, args []string) (err error) {
 	if err != nil {
 		return fmt.Errorf("verifying: %w", err)
 	}
-	files, err := media.Verify(ctx, db, conf.DataDir, *full, list.add)
+	files, err := media.Verify(ctx, db, conf, log, *full, list.add)
 	if err != nil {
 		return fmt.Errorf("verifying: %w", err)
 	}

@@ -212,6 +212,7 @@ func (s *server) domains(ctx context.Context) (err error) {
 	if s.media, err = media.New(m); err != nil {
 		return err
 	}
+	s.work.Go("unfinished uploads", s.media.Run)
 	if s.conf.Presence.Enabled {
 		s.presence, err = presence.New(ctx, presence.Options{
 			DB: s.db, Server: s.identity.Name(), Log: s.log, Abroad: s.remote != nil && s.conf.Presence.Federation,

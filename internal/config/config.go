@@ -131,19 +131,21 @@ type Network struct {
 
 // Media says where uploads go and how large they may be.
 type Media struct {
-	Store             string `key:"store" default:"file" enum:"file s3" built:"file" doc:"file: below data_dir/media. s3: an S3 bucket."`
-	MaxUploadBytes    int64  `key:"max_upload_bytes" default:"104857600" doc:"Largest plain upload."`
-	MaxResumableBytes int64  `key:"max_resumable_bytes" default:"10737418240" doc:"Largest resumable upload."`
-	S3                S3     `key:"s3" doc:"Where the bucket is, with store: s3."`
+	Store               string `key:"store" default:"file" enum:"file s3" doc:"file: below data_dir/media, for a single node. s3: an S3 bucket, for any number of nodes."`
+	MaxUploadBytes      int64  `key:"max_upload_bytes" default:"104857600" doc:"Largest plain upload."`
+	MaxResumableBytes   int64  `key:"max_resumable_bytes" default:"10737418240" doc:"Largest resumable upload."`
+	MaxBytesPerUser     int64  `key:"max_bytes_per_user" default:"0" doc:"How much one user may store, unfinished uploads counted whole; 0: no limit."`
+	MaxBytesPerUserHour int64  `key:"max_bytes_per_user_hour" default:"21474836480" doc:"How much one user may upload in an hour; 0: no limit. Off with rate_limits.enabled: false."`
+	S3                  S3     `key:"s3" doc:"Where the bucket is, with store: s3. Uploads wait in data_dir/media/pending until they are there."`
 }
 
 // S3 names a bucket.
 type S3 struct {
-	Endpoint  string         `key:"endpoint" built:"default" doc:"https://host of the S3 service."`
-	Region    string         `key:"region" built:"default" doc:"Its region."`
-	Bucket    string         `key:"bucket" built:"default" doc:"Name of the bucket; it must not be public."`
-	AccessKey string         `key:"access_key" built:"default" doc:"Name of the access key."`
-	SecretKey observe.Secret `key:"secret_key" built:"default" doc:"The access key's secret."`
+	Endpoint  string         `key:"endpoint" doc:"https://host of the S3 service, with a port if need be; http:// only for one on this machine or a network of your own."`
+	Region    string         `key:"region" doc:"Its region. Empty: it is asked."`
+	Bucket    string         `key:"bucket" doc:"Name of the bucket, which has to exist. The server refuses one that everybody can read."`
+	AccessKey string         `key:"access_key" doc:"Name of an access key that may read, write and delete in the bucket."`
+	SecretKey observe.Secret `key:"secret_key" doc:"The access key's secret."`
 }
 
 // Presence switches the display of who is online.

@@ -188,6 +188,47 @@ func (c *Config) checkMedia() error {
 	if c.Media.MaxResumableBytes < c.Media.MaxUploadBytes {
 		return c.errorf("media.max_resumable_bytes", "it must be at least media.max_upload_bytes, %d", c.Media.MaxUploadBytes)
 	}
+	if c.Media.MaxBytesPerUser < 0 {
+		return c.errorf("media.max_bytes_per_user", "it must be at least 0, which is no limit")
+	}
+	if c.Media.MaxBytesPerUserHour < 0 {
+		return c.errorf("media.max_bytes_per_user_hour", "it must be at least 0, which is no limit")
+	}
+	return c.checkS3()
+}
+
+// What S3 holds: an object that is written at once, and one of 10,000 pieces of 16 MiB.
+const (
+	s3Upload    = 5 << 30
+	s3Resumable = 10_000 * 16 << 20
+)
+
+func (c *Config) checkS3() error {
+	s3 := c.Media.S3
+	if c.Media.Store != "s3" {
+		if s3 != (S3{}) {
+			c.warnings = append(c.warnings, "media.s3 is set and media.store is not s3: nothing is kept in the bucket")
+		}
+		return nil
+	}
+	for _, k := range [][2]string{{"endpoint", s3.Endpoint}, {"bucket", s3.Bucket}, {"access_key", s3.AccessKey}, {"secret_key", s3.SecretKey.Reveal()}} {
+		if k[1] == "" {
+			return c.errorf("media.s3."+k[0], "it is missing, and media.store is s3")
+		}
+	}
+	u, err := url.Parse(s3.Endpoint)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		return c.errorf("media.s3.endpoint", "%q must be https://host, with a port if need be and nothing after it", s3.Endpoint)
+	}
+	if u.Scheme == "http" && !isLoopback(net.JoinHostPort(u.Hostname(), "80")) {
+		c.warnings = append(c.warnings, "media.s3.endpoint is without TLS: whoever is on the way can read files")
+	}
+	if c.Media.MaxUploadBytes > s3Upload {
+		return c.errorf("media.max_upload_bytes", "with media.store: s3 it must be at most %d", s3Upload)
+	}
+	if c.Media.MaxResumableBytes > s3Resumable {
+		return c.errorf("media.max_resumable_bytes", "with media.store: s3 it must be at most %d", int64(s3Resumable))
+	}
 	return nil
 }
 

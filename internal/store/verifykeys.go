@@ -66,6 +66,15 @@ var verifyKeyRules = []verifyRule{
 	{"media", `SELECT 'a small image is of media ' || t.media_id || ' of ' || t.origin || ', which is not there' FROM thumbnails t
 		LEFT JOIN media m ON m.origin = t.origin AND m.media_id = t.media_id AND m.file <> '' WHERE m.media_id IS NULL`, false},
 	{"media", `SELECT 'a small image of media ' || t.media_id || ' of ' || t.origin || ' has no hash or size' FROM thumbnails t WHERE length(t.hash) <> 32 OR t.size < 0`, false},
-	{"media", `SELECT 'file ' || f.file || ' belongs to several' FROM (SELECT file FROM media UNION ALL SELECT file FROM thumbnails) f
+	{"media", `SELECT 'file ' || f.file || ' belongs to several' FROM (SELECT file FROM media UNION ALL SELECT file FROM thumbnails UNION ALL SELECT file FROM media_uploads) f
 		WHERE f.file <> '' GROUP BY f.file HAVING count(*) > 1`, false},
+	{"media", `SELECT 'the files of user ' || CAST(x.member AS TEXT) || ' are not counted as they are' FROM (
+		SELECT coalesce(u.member, m.member) AS member, coalesce(u.files, 0) AS uf, coalesce(u.bytes, 0) AS ub, coalesce(m.files, 0) AS mf, coalesce(m.bytes, 0) AS mb
+		FROM media_use u FULL JOIN (SELECT member, count(*) AS files, sum(size) AS bytes FROM media WHERE member > 0 AND file <> '' GROUP BY member) m
+		ON m.member = u.member) x WHERE x.uf <> x.mf OR x.ub <> x.mb`, false},
+	{"media", `SELECT 'upload ' || u.media_id || ' has more than is expected of it, or no place for it' FROM media_uploads u
+		WHERE u.received NOT BETWEEN 0 AND u.length OR u.file = '' OR length(u.sum) = 0`, false},
+	{"media", `SELECT 'upload ' || u.media_id || ' is there as a content already' FROM media_uploads u JOIN media m ON m.media_id = u.media_id AND m.member = u.member`, false},
+	{"media", `SELECT 'a piece is of upload ' || p.media_id || ', which is not there' FROM media_pieces p
+		LEFT JOIN media_uploads u ON u.media_id = p.media_id WHERE u.media_id IS NULL`, false},
 }
