@@ -30,7 +30,7 @@ var optionalRoutes = []string{
 var strangersMay = []string{
 	"createContent", "createRoom", "getCapabilities", "getConfig", "getConfigAuthed", "getContentAuthed", "getContentOverrideNameAuthed",
 	"getDevices", "getJoinedRooms", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
-	"im.conclave.ws.ticket", "isPushRuleEnabled", "logout", "logout_all", "queryPublicRooms", "sync", "uploadContent",
+	"im.conclave.ws.ticket", "isPushRuleEnabled", "logout", "logout_all", "org.matrix.simplified_msc3575.sync", "queryPublicRooms", "sync", "uploadContent",
 	// Keys: of the caller's own device, or public ones.
 	"claimKeys", "getKeysChanges", "queryKeys", "sendToDevice", "uploadCrossSigningKeys", "uploadCrossSigningSignatures", "uploadKeys",
 }
