@@ -264,6 +264,9 @@ func (s *Server) deleteDevices(r *Request) (any, error) {
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
+	if body.Devices == nil {
+		return nil, matrix.MissingParam("devices says which devices are meant.")
+	}
 	if err := s.confirmed(r, body.Auth); err != nil {
 		return nil, err
 	}

@@ -46,6 +46,9 @@ func (s *Server) getAccountData(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if room == 0 && typ == store.PushRulesType {
+		return s.getPushRules(r)
+	}
 	var content string
 	err = s.DB.Read(r.Ctx(), func(tx *store.Tx) (err error) {
 		content, err = tx.AccountData(r.Session.User, room, typ)
@@ -68,7 +71,7 @@ func (s *Server) setAccountData(r *Request) (any, error) {
 		return nil, err
 	}
 	switch typ {
-	case "m.fully_read", "m.push_rules":
+	case "m.fully_read", store.PushRulesType:
 		return nil, matrix.Errorf(405, "M_BAD_JSON", "%s is set by endpoints of its own.", typ)
 	}
 	if len(content) > maxAccountData {

@@ -29,8 +29,9 @@ var optionalRoutes = []string{
 // may read who knows its ID. A new operation that succeeds for a stranger has to be judged, and added here.
 var strangersMay = []string{
 	"createContent", "createRoom", "getCapabilities", "getConfig", "getConfigAuthed", "getContentAuthed", "getContentOverrideNameAuthed",
-	"getDevices", "getJoinedRooms", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
-	"im.conclave.ws.ticket", "isPushRuleEnabled", "logout", "logout_all", "org.matrix.simplified_msc3575.sync", "queryPublicRooms", "sync", "uploadContent",
+	"getDevices", "getEvents", "getJoinedRooms", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
+	"getNotifications", "getPushers", "im.conclave.ws.ticket", "initialSync", "isPushRuleEnabled", "logout", "logout_all", "queryPublicRooms", "reportRoom",
+	"org.matrix.simplified_msc3575.sync", "reportUser", "search", "sync", "uploadContent",
 	// Keys: of the caller's own device, or public ones.
 	"claimKeys", "getKeysChanges", "queryKeys", "sendToDevice", "uploadCrossSigningKeys", "uploadCrossSigningSignatures", "uploadKeys",
 }
@@ -66,15 +67,16 @@ func newTarget(t *testing.T, s *testserver.Server, owner *testserver.User) targe
 	filter, _ := owner.Must("POST", testserver.Path("user", owner.ID, "filter"), testserver.JSON{}).Body["filter_id"].(string)
 	owner.Must("PUT", testserver.Path("user", owner.ID, "account_data", "secret"), testserver.JSON{"a": 1})
 	owner.Must("PUT", testserver.Path("user", owner.ID, "rooms", room, "account_data", "secret"), testserver.JSON{"a": 1})
+	backup, _ := owner.Must("POST", "/room_keys/version", testserver.JSON{"algorithm": "m.test", "auth_data": testserver.JSON{}}).Body["version"].(string)
 	return target{
 		params: map[string]string{
 			"roomId": room, "roomIdOrAlias": room, "roomAlias": alias, "eventId": event, "userId": owner.ID, "deviceId": owner.Device,
 			"serverName": server, "mediaId": media, "fileName": "x", "filterId": filter, "type": "secret", "eventType": "m.room.topic", "stateKey": "",
 			"receiptType": "m.read", "kind": "override", "ruleId": ".m.rule.master", "keyName": "displayname", "txnId": testserver.Unique("txn"),
-			"destination": "elsewhere.test",
+			"destination": "elsewhere.test", "version": backup, "sessionId": "session", "relType": "m.thread", "reportId": "1",
 		},
 		body: []byte(`{"user_id":"` + owner.ID + `","topic":"mine","typing":true,"timeout":1000,"m.read":"` + event + `","m.fully_read":"` + event +
-			`","room_id":"` + room + `","displayname":"mine","display_name":"mine","visibility":"public","devices":["` + owner.Device + `"]}`),
+			`","room_id":"` + room + `","reason":"mine","displayname":"mine","display_name":"mine","visibility":"public","devices":["` + owner.Device + `"]}`),
 	}
 }
 

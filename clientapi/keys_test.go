@@ -9,6 +9,7 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/proof"
 )
 
 // signer is an Ed25519 key of a user under a name.
@@ -81,6 +82,7 @@ func TestKeys(t *testing.T) {
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		t.Run("upload and claim", func(t *testing.T) { keysUploadAndClaim(t, s) })
+		t.Run("in sync", func(t *testing.T) { keysInSync(t, s) })
 		t.Run("cross-signing", func(t *testing.T) { keysCrossSigning(t, s) })
 		t.Run("device lists", func(t *testing.T) { keysDeviceLists(t, s) })
 		t.Run("to device", func(t *testing.T) { keysToDevice(t, s) })
@@ -89,6 +91,7 @@ func TestKeys(t *testing.T) {
 }
 
 func keysUploadAndClaim(t *testing.T, s *testserver.Server) {
+	proof.Of(t, "E2-01", "E2-02")
 	alice, bob := s.Register(testserver.Unique("alice")), s.Register(testserver.Unique("bob"))
 	publish(t, alice)
 	first := alice.Sync("", 0)
@@ -113,7 +116,65 @@ func keysUploadAndClaim(t *testing.T, s *testserver.Server) {
 	})
 }
 
+// keysInSync looks at what every response of /sync says about keys.
+func keysInSync(t *testing.T, s *testserver.Server) {
+	proof.Of(t, "E2-04", "E2-05")
+	alice, bob := s.Register(testserver.Unique("alice")), s.Register(testserver.Unique("bob"))
+	// The types of unused fallback keys always come: their absence would say that the server has no such thing.
+	unused := func(body object, want ...string) {
+		t.Helper()
+		if got, told := body["device_unused_fallback_key_types"].([]any); !told || !slices.Equal(names(got), want) {
+			t.Errorf("the unused fallback keys are %v, want %v", body["device_unused_fallback_key_types"], want)
+		}
+	}
+	first := alice.Sync("", 0)
+	unused(first)
+	publish(t, alice)
+	second := alice.Sync(token(first), 0)
+	unused(second, "signed_curve25519")
+	if testserver.At(second, "device_one_time_keys_count", "signed_curve25519") != 1.0 {
+		t.Errorf("the keys are counted as %v", second["device_one_time_keys_count"])
+	}
+	if !slices.Contains(names(testserver.At(second, "device_lists", "changed")), alice.ID) {
+		t.Errorf("her own new keys are told as %v", second["device_lists"])
+	}
+	third := alice.Sync(token(second), 0)
+	unused(third, "signed_curve25519")
+	if third["device_lists"] != nil || testserver.At(third, "device_one_time_keys_count", "signed_curve25519") != 1.0 {
+		t.Errorf("with nothing new the response says %v and %v", third["device_lists"], third["device_one_time_keys_count"])
+	}
+	// A first response has nothing to compare with.
+	room := alice.CreateRoom(object{"preset": "private_chat", "invite": []string{bob.ID}})
+	bob.Join(room)
+	whole := alice.Sync("", 0)
+	unused(whole, "signed_curve25519")
+	if whole["device_lists"] != nil {
+		t.Errorf("a first response has device_lists %v", whole["device_lists"])
+	}
+	changed := alice.Sync(token(third), 0)
+	if !slices.Equal(names(testserver.At(changed, "device_lists", "changed")), []string{bob.ID}) {
+		t.Errorf("bob, who is new in a common room, is told as %v", changed["device_lists"])
+	}
+	agrees := func(from, to object, section string) {
+		t.Helper()
+		changes := alice.Must("GET", "/keys/changes?"+url.Values{"from": {token(from)}, "to": {token(to)}}.Encode(), nil).Body
+		for _, s := range []string{"changed", "left"} {
+			if got := names(changes[s]); slices.Contains(got, bob.ID) != (s == section) || len(got) > 1 {
+				t.Errorf("the changes are %v", changes)
+			}
+		}
+	}
+	agrees(third, changed, "changed")
+	bob.Must("POST", testserver.Path("rooms", room, "leave"), object{})
+	left := alice.Sync(token(changed), 0)
+	if !slices.Equal(names(testserver.At(left, "device_lists", "left")), []string{bob.ID}) || testserver.At(left, "device_lists", "changed") != nil {
+		t.Errorf("bob, who shares no room any more, is told as %v", left["device_lists"])
+	}
+	agrees(changed, left, "left")
+}
+
 func keysCrossSigning(t *testing.T, s *testserver.Server) {
+	proof.Of(t, "AN-03", "E2-06", "E2-07")
 	alice, bob := s.Register(testserver.Unique("alice")), s.Register(testserver.Unique("bob"))
 	device := publish(t, alice)
 	set := func() (master, self signer, body object) {
@@ -158,6 +219,7 @@ func keysCrossSigning(t *testing.T, s *testserver.Server) {
 }
 
 func keysDeviceLists(t *testing.T, s *testserver.Server) {
+	proof.Of(t, "E2-05")
 	alice, bob := s.Register(testserver.Unique("alice")), s.Register(testserver.Unique("bob"))
 	publish(t, alice)
 	start := token(bob.Sync("", 0))
@@ -184,6 +246,7 @@ func keysDeviceLists(t *testing.T, s *testserver.Server) {
 }
 
 func keysToDevice(t *testing.T, s *testserver.Server) {
+	proof.Of(t, "E2-11")
 	alice, bob := s.Register(testserver.Unique("alice")), s.Register(testserver.Unique("bob"))
 	start := token(bob.Sync("", 0))
 	for range 3 {
@@ -247,6 +310,7 @@ func keysGarbage(t *testing.T, s *testserver.Server) {
 }
 
 func TestKeysBetweenServers(t *testing.T) {
+	proof.Of(t, "E2-03")
 	a, b := testserver.Pair(t, testserver.Options{})
 	alice, bob := a.Register("alice"), b.Register("bob")
 	publish(t, bob)
@@ -268,6 +332,7 @@ func TestKeysBetweenServers(t *testing.T) {
 
 // TestKeysFollowRoomsBetweenServers is the whole way of a device list and of a message to a device.
 func TestKeysFollowRoomsBetweenServers(t *testing.T) {
+	proof.Of(t, "E2-09", "E2-12")
 	a, b := testserver.Pair(t, testserver.Options{})
 	alice, bob := a.Register("alice"), b.Register("bob")
 	publish(t, alice)

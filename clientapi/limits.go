@@ -24,6 +24,8 @@ var budgets = map[Limit]struct {
 	LimitRegister: {0.17, 5},
 	LimitMedia:    {10, 60},
 	LimitPreview:  {1, 40}, // each may be a request to somebody else's server
+	LimitSearch:   {1, 20},
+	LimitReport:   {0.1, 20},
 }
 
 // maxBuckets bounds how many callers are remembered; the whole memory is dropped when it is full, which forgives

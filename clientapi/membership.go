@@ -108,7 +108,7 @@ func (s *Server) joinRoom(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.enter(r, id, servers, s.Rooms.Join)
+	return s.join(r, id, servers)
 }
 
 // knockRoom is POST /knock/{roomIdOrAlias}.
@@ -122,7 +122,7 @@ func (s *Server) knockRoom(r *Request) (any, error) {
 
 // joinRoomByID is POST /rooms/{roomId}/join.
 func (s *Server) joinRoomByID(r *Request) (any, error) {
-	return s.enter(r, r.Param("roomId"), nil, s.Rooms.Join)
+	return s.join(r, r.Param("roomId"), nil)
 }
 
 // roomOrAlias is the room ID that the path names, itself or by an alias, and servers that the alias's server named.

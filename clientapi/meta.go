@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"conclave/internal/matrix"
+	"conclave/internal/push"
 )
 
 var serverRoutes = []Route{
@@ -26,6 +27,7 @@ func (s *Server) getVersions(*Request) (any, error) {
 			"im.conclave.ws":            true,
 			"org.matrix.msc4222":        true, // state_after
 			"org.matrix.msc2285.stable": true, // private read receipts
+			"org.matrix.msc3814":        true, // dehydrated devices
 
 			"org.matrix.simplified_msc3575": true, // simplified sliding sync (MSC4186)
 		},
@@ -47,6 +49,7 @@ func (s *Server) getCapabilities(*Request) (any, error) {
 		"m.profile_fields":  yes,
 		"m.3pid_changes":    map[string]bool{"enabled": false},
 		"m.get_login_token": map[string]bool{"enabled": false},
+		push.KindWebPush:    map[string]any{"enabled": true, "vapid_public_key": s.WebPush.PublicKey()},
 	}}, nil
 }
 

@@ -7,7 +7,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -60,17 +63,34 @@ func (s *Server) handle(route Route) echo.HandlerFunc {
 }
 
 func (s *Server) call(r *Request) (any, error) {
+	if err := r.checkParams(); err != nil {
+		return nil, err
+	}
 	if err := s.authenticate(r); err != nil {
 		return nil, err
 	}
 	if err := s.limits.allow(r); err != nil {
 		return nil, err
 	}
+	if !storable(r.Request().URL) {
+		return nil, matrix.InvalidParam("An address is UTF-8 without NUL.")
+	}
 	answer, err := r.route.Handler(s, r)
 	if err == nil {
 		s.active(r, r.route.Limit)
 	}
 	return answer, err
+}
+
+// storable says whether all that an address holds is text that identifiers and a database can have.
+func storable(u *url.URL) bool {
+	query, err := url.QueryUnescape(u.RawQuery) // as a whole: what is malformed in it the routes that read it say
+	for _, text := range []string{u.Path, query} {
+		if !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {
+			return false
+		}
+	}
+	return err == nil || !strings.Contains(u.RawQuery, "%00")
 }
 
 // respond writes an answer or an error. It is the only place that does (apart from media and sockets).
@@ -192,9 +212,33 @@ func (r *Request) Object() ([]byte, error) {
 	return body, nil
 }
 
-// Param is a path parameter, decoded.
+// checkParams refuses parameters that no database keeps: what is not UTF-8, or has a NUL (law 13).
+func (r *Request) checkParams() error {
+	for _, name := range r.ParamNames() {
+		if !isText(r.Param(name)) {
+			return matrix.InvalidParam("%s in the path is not text.", name)
+		}
+	}
+	if !strings.ContainsFunc(r.Request().URL.RawQuery, func(c rune) bool { return c == '%' || c >= utf8.RuneSelf }) {
+		return nil // nothing in it stands for another byte
+	}
+	for name, values := range r.QueryParams() {
+		if !isText(name) || slices.ContainsFunc(values, func(value string) bool { return !isText(value) }) {
+			return matrix.InvalidParam("The parameter %.64q is not text.", name)
+		}
+	}
+	return nil
+}
+
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
+// Param is a path parameter, decoded: once, also where the path came without anything that has to stay escaped, so that
+// the router decoded it.
 func (r *Request) Param(name string) string {
 	value := r.Context.Param(name)
+	if r.Request().URL.RawPath == "" {
+		return value
+	}
 	if plain, err := url.PathUnescape(value); err == nil {
 		return plain
 	}

@@ -2,6 +2,7 @@ package clientapi
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -38,6 +39,11 @@ func (s *Server) mayRead(r *Request) (*reading, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.mayReadRoom(r, ref)
+}
+
+// mayReadRoom is mayRead for a room that is known.
+func (s *Server) mayReadRoom(r *Request, ref rooms.Ref) (*reading, error) {
 	viewer, err := s.Rooms.Viewer(r.Ctx(), ref.NID, r.User())
 	if err != nil {
 		return nil, err
@@ -88,10 +94,13 @@ func (s *Server) getRoomStateWithKey(r *Request) (any, error) {
 	if row == nil {
 		return nil, matrix.NotFound("The room has no such state.")
 	}
-	if r.QueryParam("format") == "event" {
+	switch r.QueryParam("format") {
+	case "", "content":
+		return Raw(row.Event.Content()), nil
+	case "event":
 		return Raw(sync.ClientEvent(row)), nil
 	}
-	return Raw(row.Event.Content()), nil
+	return nil, matrix.InvalidParam(`format is "content" or "event".`)
 }
 
 // getMembersByRoom is GET /rooms/{roomId}/members.
@@ -245,7 +254,7 @@ func (s *Server) getRoomEvents(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := s.Sync.Timeline(r.Ctx(), r.viewpoint(), v.ref, page.Events)
+	events, err := s.Sync.Bundled(r.Ctx(), r.viewpoint(), v.ref, v.viewer, page.Events)
 	if err != nil {
 		return nil, err
 	}
@@ -280,7 +289,7 @@ func (s *Server) getOneRoomEvent(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := s.Sync.Timeline(r.Ctx(), r.viewpoint(), ref, []*store.EventRow{row})
+	events, err := s.Sync.Bundled(r.Ctx(), r.viewpoint(), ref, viewer, []*store.EventRow{row})
 	if err != nil {
 		return nil, err
 	}
@@ -333,25 +342,17 @@ func (s *Server) getEventContext(r *Request) (any, error) {
 		return nil, err
 	}
 	answer := contextAnswer{Start: sync.FormatPlace(before.End), End: sync.FormatPlace(after.End)}
-	for _, part := range []struct {
-		into *json.RawMessage
-		rows []*store.EventRow
-	}{{&answer.Before, before.Events}, {&answer.After, after.Events}, {&answer.Event, []*store.EventRow{row}}} {
-		events, err := s.Sync.Timeline(r.Ctx(), r.viewpoint(), ref, part.rows)
-		if err != nil {
-			return nil, err
-		}
-		*part.into = sync.List(events)
-		if part.into == &answer.Event {
-			answer.Event = events[0]
-		}
+	shown := slices.Concat([]*store.EventRow{row}, before.Events, after.Events)
+	events, err := s.Sync.Bundled(r.Ctx(), r.viewpoint(), ref, viewer, shown)
+	if err != nil {
+		return nil, err
 	}
+	answer.Event, answer.Before, answer.After = events[0], sync.List(events[1:1+len(before.Events)]), sync.List(events[1+len(before.Events):])
 	last := row
 	if n := len(after.Events); n > 0 {
 		last = after.Events[n-1]
 	}
 	state := last.StateAfter()
-	shown := append(append([]*store.EventRow{row}, before.Events...), after.Events...)
 	var rows []*store.EventRow
 	if filter.LazyLoad {
 		rest, err := s.Rooms.AllState(r.Ctx(), ref.NID, state, false)

@@ -33,6 +33,8 @@ const (
 	LimitRegister
 	LimitMedia
 	LimitPreview
+	LimitSearch
+	LimitReport
 )
 
 // Route is one operation of the API.
@@ -68,7 +70,9 @@ func (r Route) check(seen map[string]bool) error {
 func Routes() []Route {
 	return slices.Concat(
 		serverRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
-		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, mediaRoutes, adminRoutes, destinationRoutes, pushRuleRoutes,
+		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, backupRoutes, dehydratedRoutes, mediaRoutes, adminRoutes,
+		destinationRoutes, pushRuleRoutes, notificationRoutes,
+		relationRoutes, searchRoutes, reportRoutes, legacyRoutes,
 	)
 }
 

@@ -1,6 +1,7 @@
 package clientapi
 
 import (
+	"context"
 	"encoding/json"
 
 	"conclave/internal/matrix"
@@ -41,11 +42,47 @@ func (s *Server) Send(r *Request, ref rooms.Ref, typ, txnID string, content []by
 		Room: ref, Sender: r.User(), Type: typ, Content: content,
 		Txn: rooms.TxnKey(r.Session.Device, "send", ref.ID, typ, txnID), TxnID: txnID,
 	}
-	if typ == "m.room.redaction" {
-		target, _ := matrix.GetString(content, "redacts")
-		q.Redacts = matrix.EventID(target)
+	switch typ {
+	case "m.room.message":
+		if err := checkMessage(content); err != nil {
+			return "", err
+		}
+	case "m.room.redaction":
+		if err := moveRedacts(&q); err != nil {
+			return "", err
+		}
 	}
 	return s.Rooms.Send(r.Ctx(), q)
+}
+
+// checkMessage refuses (M_BAD_JSON) a message that no client could show (client-server API, "Instant Messaging").
+func checkMessage(content []byte) error {
+	for _, member := range []string{"msgtype", "body"} {
+		if _, ok := matrix.GetString(content, member); !ok {
+			return matrix.BadJSON("A message has a msgtype and a body, which are texts.")
+		}
+	}
+	return nil
+}
+
+// moveRedacts puts what a redaction redacts where the room's version has it: before version 11 that is not in the content.
+func moveRedacts(q *rooms.SendRequest) error {
+	target, ok := matrix.GetString(q.Content, "redacts")
+	if !ok {
+		return matrix.MissingParam("A redaction names the event that it redacts.")
+	}
+	q.Redacts = matrix.EventID(target)
+	if q.Room.Version.RedactsInContent() {
+		return nil
+	}
+	var rest map[string]json.RawMessage
+	if err := json.Unmarshal(q.Content, &rest); err != nil {
+		return matrix.BadJSON("The content of a redaction is an object.").With(err)
+	}
+	delete(rest, "redacts")
+	content, err := json.Marshal(rest)
+	q.Content = content
+	return err
 }
 
 // setRoomStateWithKey is PUT /rooms/{roomId}/state/{eventType}/{stateKey}.
@@ -62,7 +99,13 @@ func (s *Server) setRoomStateWithKey(r *Request) (any, error) {
 	if err := checkName(typ, "event type"); err != nil {
 		return nil, err
 	}
-	id, err := s.Rooms.Send(r.Ctx(), rooms.SendRequest{Room: ref, Sender: r.User(), Type: typ, StateKey: &key, Content: content})
+	id, err := s.Rooms.Send(r.Ctx(), rooms.SendRequest{
+		Room: ref, Sender: r.User(), Type: typ, StateKey: &key, Content: content,
+		Resolve: func(ctx context.Context, alias matrix.RoomAlias) (matrix.RoomID, error) {
+			id, _, err := s.resolveAlias(ctx, alias)
+			return id, err
+		},
+	})
 	return eventAnswer(id), err
 }
 

@@ -21,6 +21,7 @@ import (
 	"conclave/internal/matrix"
 	"conclave/internal/observe"
 	"conclave/internal/presence"
+	"conclave/internal/push"
 	"conclave/internal/store"
 	"conclave/internal/work"
 	"conclave/keys"
@@ -38,6 +39,9 @@ type Deps struct {
 	Media      *media.Media
 	Sync       *sync.Engine
 	Presence   *presence.Presence // nil: switched off
+	PushRules  *push.Rules
+	Pushers    *push.Pushers
+	WebPush    *push.WebPush
 	Federation Remote
 	Signals    Signals // nil without federation
 	// Reconnect tries a server again at once that counts as failing; nil without federation.
@@ -75,6 +79,7 @@ type Server struct {
 	limits  *limits
 	hub     *hub
 	tickets *tickets
+	uploads uploads
 }
 
 // New builds the API. An undeclared or doubly declared route is an error. What it starts ends with ctx.

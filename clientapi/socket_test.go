@@ -146,7 +146,7 @@ func socketBadCalls(t *testing.T, s *testserver.Server) {
 	alice, _, room := together(t, s)
 	stranger := s.Register(testserver.Unique("stranger"))
 	conn := stranger.Socket(nil)
-	content := object{"body": "hello"}
+	content := object{"msgtype": "m.text", "body": "hello"}
 	for _, c := range []struct {
 		method string
 		params object

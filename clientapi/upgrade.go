@@ -42,5 +42,6 @@ func (s *Server) upgradeRoom(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.carryOver(r, id)
 	return map[string]any{"replacement_room": id}, nil
 }

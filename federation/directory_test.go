@@ -176,3 +176,22 @@ func TestRefusedOnPurpose(t *testing.T) {
 	proof.Refused(t, "GET", "/.well-known/matrix/policy_server")
 	proof.Of(t, "PS-05")
 }
+
+// TestCanonicalAliasOfAnotherServer: an alias of another server may stand in a room's m.room.canonical_alias if that server says
+// that it leads there.
+func TestCanonicalAliasOfAnotherServer(t *testing.T) {
+	eachTwo(t, func(w *two) {
+		proof.Of(w.t, "EV-12")
+		room := w.together()
+		other := w.bob.CreateRoom(testserver.JSON{})
+		alias := func(of string) string {
+			name := "#" + testserver.Unique("far") + ":" + string(w.b.Name)
+			w.bob.Must("PUT", testserver.Path("directory", "room", name), testserver.JSON{"room_id": of})
+			return name
+		}
+		path := testserver.Path("rooms", room, "state", "m.room.canonical_alias", "")
+		w.alice.Must("PUT", path, testserver.JSON{"alt_aliases": []string{alias(room)}})
+		w.alice.Refused(http.StatusBadRequest, "M_BAD_ALIAS", "PUT", path, testserver.JSON{"alias": alias(other)})
+		w.alice.Refused(http.StatusBadRequest, "M_BAD_ALIAS", "PUT", path, testserver.JSON{"alias": "#none:" + string(w.b.Name)})
+	})
+}

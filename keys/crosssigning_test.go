@@ -7,10 +7,12 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
+	"conclave/internal/testserver/proof"
 	"conclave/keys"
 )
 
 func TestCrossSigningUpload(t *testing.T) {
+	proof.Of(t, "E2-06", "E2-08")
 	each(t, func(t *testing.T, w *world) {
 		alice, bob := w.user("alice"), w.user("bob")
 		w.publish(alice, 0)
@@ -54,6 +56,7 @@ func TestCrossSigningUpload(t *testing.T) {
 }
 
 func TestNoDeviceIsCalledLikeAKey(t *testing.T) {
+	proof.Of(t, "AN-03")
 	each(t, func(t *testing.T, w *world) {
 		alice := w.user("alice")
 		evil := w.device("alice", public(alice.master))
@@ -69,6 +72,7 @@ func TestNoDeviceIsCalledLikeAKey(t *testing.T) {
 }
 
 func TestSignatures(t *testing.T) {
+	proof.Of(t, "E2-07")
 	each(t, func(t *testing.T, w *world) {
 		alice, bob, carol := w.user("alice"), w.user("bob"), w.user("carol")
 		w.join(1, alice.ID, bob.ID, carol.ID)

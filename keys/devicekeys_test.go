@@ -10,6 +10,7 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
+	"conclave/internal/testserver/proof"
 	"conclave/keys"
 )
 
@@ -117,6 +118,7 @@ func TestUploadGarbage(t *testing.T) {
 }
 
 func TestOneTimeKeys(t *testing.T) {
+	proof.Of(t, "E2-01", "E2-02")
 	each(t, func(t *testing.T, w *world) {
 		alice := w.user("alice")
 		w.publish(alice, 2)
@@ -153,6 +155,7 @@ func TestOneTimeKeys(t *testing.T) {
 }
 
 func TestFallbackKeys(t *testing.T) {
+	proof.Of(t, "E2-01", "E2-02")
 	each(t, func(t *testing.T, w *world) {
 		alice := w.user("alice")
 		w.publish(alice, 1)
@@ -206,6 +209,7 @@ func TestFallbackKeys(t *testing.T) {
 }
 
 func TestKeysDieWithTheirDevice(t *testing.T) {
+	proof.Of(t, "E2-12")
 	each(t, func(t *testing.T, w *world) {
 		alice, second := w.user("alice"), w.device("alice", "SECOND")
 		w.publish(alice, 3)

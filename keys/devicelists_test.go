@@ -7,10 +7,12 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
+	"conclave/internal/testserver/proof"
 	"conclave/keys"
 )
 
 func TestDeviceListsFollowRooms(t *testing.T) {
+	proof.Of(t, "E2-05")
 	each(t, func(t *testing.T, w *world) {
 		alice, bob, carol := w.user("alice"), w.user("bob"), w.user("carol")
 		for _, p := range []*person{alice, bob, carol} {
@@ -87,6 +89,7 @@ func (w *world) outgoing(server store.ServerNID, after store.Pos, limit int) (li
 }
 
 func TestOutgoingDeviceLists(t *testing.T) {
+	proof.Of(t, "E2-08", "E2-12")
 	each(t, func(t *testing.T, w *world) {
 		alice, bob := w.user("alice"), w.user("bob")
 		far := matrix.UserID("@far:" + there)

@@ -4,7 +4,8 @@
 //
 // devicekeys.go takes what a device uploads, query.go and claim.go give it out, crosssigning.go and signatures.go are
 // the users' own keys over it. todevice.go carries messages. devicelists.go says whose devices changed, to /sync and to
-// other servers; remotelists.go follows the lists of other servers' users.
+// other servers; remotelists.go follows the lists of other servers' users. backup.go and backupsessions.go keep the users'
+// key backups, dehydrated.go a device of theirs that nobody is logged in on; the server cannot open either.
 package keys
 
 import (
@@ -40,7 +41,7 @@ type Remote interface {
 // Keys is the domain's door, safe for concurrent use.
 type Keys struct {
 	o     Options
-	stale chan struct{} // something is to be fetched again
+	stale chan struct{} // there is something to do for Run
 
 	mu  sync.Mutex
 	own []store.ServerNID // the numbers of our own names, once they have some

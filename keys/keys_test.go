@@ -15,6 +15,7 @@ import (
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/proof"
 	"conclave/keys"
 )
 
@@ -229,6 +230,7 @@ type fakeRemote struct {
 	claim   func(body []byte) (json.RawMessage, error)
 	devices func(user matrix.UserID) (json.RawMessage, error)
 	calls   map[string]int
+	patient time.Duration // how long the last question was given
 }
 
 var errDown = errors.New("the server is down")
@@ -246,9 +248,11 @@ func (f *fakeRemote) called(name string) int {
 	return f.calls[name]
 }
 
-func (f *fakeRemote) QueryUserEncryptionKeys(_ context.Context, _ matrix.ServerName, body []byte) (json.RawMessage, error) {
+func (f *fakeRemote) QueryUserEncryptionKeys(ctx context.Context, _ matrix.ServerName, body []byte) (json.RawMessage, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	deadline, _ := ctx.Deadline()
+	f.patient = time.Until(deadline)
 	f.count("query")
 	if f.query == nil {
 		return nil, errDown
@@ -281,6 +285,7 @@ func each(t *testing.T, test func(t *testing.T, w *world)) {
 }
 
 func TestClaimsRace(t *testing.T) {
+	proof.Of(t, "E2-02")
 	each(t, func(t *testing.T, w *world) {
 		alice := w.user("alice")
 		w.publish(alice, 30)

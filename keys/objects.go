@@ -19,6 +19,8 @@ const (
 	maxKeysIn     = 32       // keys, algorithms or signatures in an object
 	maxName       = 255      // bytes of an identifier
 	ed25519Prefix = "ed25519:"
+
+	curve25519Prefix = "curve25519:"
 )
 
 // badSignature is M_INVALID_SIGNATURE.
@@ -84,7 +86,8 @@ func parseDeviceKeys(raw []byte, owner matrix.UserID, device matrix.DeviceID) (*
 		if algorithm, id, ok := strings.Cut(name, ":"); !ok || algorithm == "" || id != string(device) || len(name) > 2*maxName {
 			return nil, matrix.InvalidParam("%.64q is not <algorithm>:<device_id>.", name)
 		}
-		if key == string(device) {
+		// Only a dehydrated device is called like its Curve25519 key (MSC3814), which signs nothing.
+		if key == string(device) && name != curve25519Prefix+string(device) {
 			return nil, matrix.InvalidParam("A device cannot be called like a public key.")
 		}
 	}

@@ -171,7 +171,14 @@ func (l *looking) assemble() error {
 	for id := range l.users {
 		l.found.Devices[id] = map[matrix.DeviceID]json.RawMessage{}
 	}
+	crossKeys := map[signed]bool{}
+	for _, c := range l.crossKeys {
+		crossKeys[signed{c.user, c.public}] = true
+	}
 	for _, d := range l.devices {
+		if crossKeys[signed{d.User, string(d.Device)}] {
+			continue // another server's lie: a signature by the one could be taken for one by the other (threats E08)
+		}
 		var name *string
 		if l.view.NID != 0 && d.Name != "" {
 			name = &d.Name

@@ -25,8 +25,8 @@ const (
 	forgetBatch     = 1000
 )
 
-// Run fetches again what was missed of other servers' lists, forgets what is old, and drops what nobody fetches. It ends
-// with ctx.
+// Run fetches again what was missed of other servers' lists, forgets what is old, clears away what was deleted, and drops
+// what nobody fetches. It ends with ctx.
 func (k *Keys) Run(ctx context.Context) error {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
@@ -39,6 +39,9 @@ func (k *Keys) Run(ctx context.Context) error {
 		}
 		if err := k.forget(ctx); err != nil && ctx.Err() == nil {
 			k.o.Log.Error("forgetting old messages to devices failed", "err", err)
+		}
+		if err := k.clearBackups(ctx); err != nil && ctx.Err() == nil {
+			k.o.Log.Error("clearing deleted key backups away failed", "err", err)
 		}
 		if now := k.now(); now-tidied >= tidyEvery.Milliseconds() {
 			tidied = now
@@ -55,7 +58,7 @@ func (k *Keys) Run(ctx context.Context) error {
 	}
 }
 
-// poke tells Run that a list is stale.
+// poke tells Run that a list is stale, or a backup deleted.
 func (k *Keys) poke() {
 	select {
 	case k.stale <- struct{}{}:

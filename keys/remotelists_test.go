@@ -133,6 +133,39 @@ func TestQueryOfOtherServers(t *testing.T) {
 		if _, there := found.Devices["@other:third.test"]; there {
 			t.Error("a user about whom nothing is known has an empty list of devices")
 		}
+		for asked, want := range map[time.Duration]time.Duration{0: 10 * time.Second, 5 * time.Second: 5 * time.Second, time.Hour: 30 * time.Second} {
+			if _, err := w.Query(t.Context(), alice.User, keys.Asked{far: nil}, asked); err != nil {
+				t.Error(err)
+			}
+			if got := w.remote.patient; got > want || got < want-3*time.Second {
+				t.Errorf("asked to wait %v, another server is waited for %v, want %v", asked, got, want)
+			}
+		}
+	})
+}
+
+// TestOthersDevicesCalledLikeKeys takes another server's dehydrated device, which is called like its Curve25519 key, and
+// no device that is called like a key that signs.
+func TestOthersDevicesCalledLikeKeys(t *testing.T) {
+	proof.Of(t, "AN-03")
+	each(t, func(t *testing.T, w *world) {
+		alice := w.user("alice")
+		_, dry := w.dry(&person{Device: keys.Device{User: keys.User{ID: far}}}, "far")
+		f := newFarUser(t, "A", matrix.DeviceID(public(secretKey("far master"))), matrix.DeviceID(public(secretKey("far self"))))
+		f.devices[dry.DeviceID] = dry.DeviceKeys
+		own := public(secretKey("own"))
+		f.devices[matrix.DeviceID(own)] = deviceKeys(t, far, matrix.DeviceID(own), secretKey("own"))
+		w.serves(f)
+		want := []matrix.DeviceID{"A", dry.DeviceID}
+		slices.Sort(want)
+		for range 2 { // asked, and then from the list that is followed
+			if got := deviceIDs(w.query(alice, far), far); !slices.Equal(got, want) {
+				t.Errorf("found %v, want %v", got, want)
+			}
+			w.join(1, alice.ID, far)
+			w.query(alice, far)
+			w.down()
+		}
 	})
 }
 

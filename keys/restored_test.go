@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 
 	"conclave/internal/store"
@@ -33,7 +34,7 @@ func TestNoKeyIsGivenOutTwiceAfterARestore(t *testing.T) {
 		for round := range 2 { // a restore of a restore
 			done, err := w.db.Restored(t.Context(), w.now().UnixMilli())
 			must(t, err)
-			if want := []int64{5, 0}[round]; done.OneTimeKeys != want || done.Lists != 1 {
+			if want := []int64{6, 0}[round]; done.OneTimeKeys != want || done.Lists != 1 {
 				t.Errorf("restore %d dropped %d keys, of %d lists", round, done.OneTimeKeys, done.Lists)
 			}
 			now, next := w.pos(), generation()
@@ -41,6 +42,15 @@ func TestNoKeyIsGivenOutTwiceAfterARestore(t *testing.T) {
 				t.Errorf("from %d on it goes on from %d, in generation %x after %x", before, now, next, had)
 			}
 			before, had = now, next
+		}
+		// Nor does a key backup that is made now, or changed, look like one that was made after the copy.
+		old, err := w.Backup(t.Context(), alice.User, "")
+		must(t, err)
+		state := w.backUp(alice, old.Version, in(map[string]keys.BackedUp{"new": backedUp(true, 0, 0, "x")}))
+		for _, given := range []string{state.ETag, w.newBackup(alice)} {
+			if n, err := strconv.ParseInt(given, 10, 64); err != nil || n < 1<<41 {
+				t.Errorf("%s may have been given out before (%v)", given, err)
+			}
 		}
 		if got := claim(); !slices.Equal(got, []string{"signed_curve25519:fall"}) {
 			t.Errorf("claimed %v", got)

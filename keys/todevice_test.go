@@ -29,6 +29,7 @@ func (w *world) waiting(p *person, since store.Pos) (events []string) {
 }
 
 func TestSendToDevice(t *testing.T) {
+	proof.Of(t, "E2-11")
 	each(t, func(t *testing.T, w *world) {
 		alice, bob, bob2 := w.user("alice"), w.user("bob"), w.device("bob", "SECOND")
 		start := w.pos()

@@ -50,6 +50,17 @@ func (w *world) workload() (alice *person) {
 	must(t, w.db.Write(t.Context(), func(tx *store.Tx) error {
 		return tx.DeleteDevices(gone.User.NID, []matrix.DeviceID{gone.DeviceID})
 	}))
+	for n := range 3 { // one cleared away, one deleted, one in use
+		version := w.newBackup(alice)
+		w.backUp(alice, version, in(map[string]keys.BackedUp{"a": backedUp(true, 0, 0, "a"), "b": backedUp(true, 0, 0, "b")}))
+		if n < 2 {
+			must(t, w.DeleteBackup(t.Context(), alice.User, version))
+		}
+		if n < 1 {
+			must(t, w.ClearBackups(t.Context()))
+		}
+	}
+	w.dehydrate(alice, "dry")
 	return alice
 }
 
@@ -69,7 +80,7 @@ var damages = []struct{ rule, sql string }{
 	{"keys", `UPDATE one_time_keys SET device = 999999 WHERE device = (SELECT min(device) FROM one_time_keys)`},
 	{"keys", `UPDATE fallback_keys SET device = 999999 WHERE device = (SELECT min(device) FROM fallback_keys)`},
 	{"keys", `INSERT INTO one_time_keys (device, algorithm, key_id, pos, json) SELECT device, algorithm, key_id, 1, '{}' FROM claimed_keys`},
-	{"keys", `UPDATE devices SET device_id = (SELECT k.public FROM cross_signing_keys k WHERE k.member = devices.member AND k.usage = 1)`},
+	{"keys", `UPDATE devices SET device_id = (SELECT k.public FROM cross_signing_keys k WHERE k.member = devices.member AND k.usage = 1) WHERE name LIKE 'phone%'`},
 	{"cross-signing", `DELETE FROM cross_signing_keys WHERE usage = 1`},
 	{"cross-signing", `UPDATE cross_signing_keys SET usage = 4 WHERE usage = 3`},
 	{"cross-signing", `UPDATE cross_signing_keys SET member = 999999 WHERE member = (SELECT min(member) FROM cross_signing_keys)`},
@@ -88,6 +99,19 @@ var damages = []struct{ rule, sql string }{
 	{"device lists", `UPDATE remote_lists SET wanted = 1000`},
 	{"device lists", `DELETE FROM remote_lists`},
 	{"device lists", `UPDATE remote_devices SET json = ''`},
+	{"positions", `UPDATE key_backups SET etag = 1000000`},
+	{"backups", `UPDATE key_backups SET count = count + 1 WHERE NOT deleted`},
+	{"backups", `DELETE FROM backup_sessions WHERE session_id = 'a'`},
+	{"backups", `DELETE FROM key_backups WHERE deleted`},
+	{"backups", `UPDATE key_backups SET count = 0 WHERE deleted`},
+	{"backups", `UPDATE key_backups SET auth_data = ''`},
+	{"backups", `UPDATE key_backups SET auth_data = '{}'`},
+	{"backups", `UPDATE accounts SET deactivated = TRUE`},
+	{"backups", `UPDATE backup_sessions SET data = ''`},
+	{"keys", `UPDATE dehydrated_devices SET device = 999999`},
+	{"keys", `UPDATE dehydrated_devices SET member = 999999`},
+	{"keys", `DELETE FROM device_keys WHERE device IN (SELECT device FROM dehydrated_devices)`},
+	{"keys", `INSERT INTO access_tokens (hash, device, member, created) SELECT {sqlite: x'00'}{postgres: '\x00'::bytea}, device, member, 1 FROM dehydrated_devices`},
 	{"messages", `UPDATE to_device SET event = ''`},
 	{"messages", `UPDATE to_device_out SET server = 999999`},
 	{"messages", `UPDATE to_device_out SET content = ''`},

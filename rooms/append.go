@@ -153,6 +153,11 @@ func (r *Rooms) group(ctx context.Context, rm *room, units []*unit) (again []*un
 		}
 		rm.head = h
 	}
+	if rm.rulesMoved.Swap(false) {
+		h := *rm.head
+		h.audience = nil
+		rm.head = &h
+	}
 	d := r.newDraft(rm.ref, rm.head)
 	var ready []*unit
 	for _, u := range units {

@@ -278,10 +278,14 @@ func (h *history) write(ctx context.Context) error {
 // those that came before their targets.
 func (h *history) effects(tx *store.Tx, m *meeting) error {
 	var relations []store.Relation
+	var words []store.EventNID
 	m.begin()
 	for _, row := range h.placed {
+		if hasWords(row.Event) {
+			words = append(words, row.NID)
+		}
 		if relType, target, ok := relation(row.Event); ok {
-			relations = append(relations, store.Relation{Target: target, RelType: relType, Event: row.NID})
+			relations = append(relations, store.Relation{Target: target, RelType: relType, Event: row.NID, EventType: row.Event.Type()})
 		}
 		if err := m.target(tx, row); err != nil {
 			return err
@@ -291,6 +295,9 @@ func (h *history) effects(tx *store.Tx, m *meeting) error {
 		}
 	}
 	if err := tx.Relate(h.ref.NID, relations); err != nil {
+		return err
+	}
+	if err := tx.QueueForSearch(words); err != nil {
 		return err
 	}
 	tx.AfterCommit(func() { h.r.cache.events.changed(h.replaced...) })

@@ -33,7 +33,11 @@ func checkLevels(content []byte) error {
 	return nil
 }
 
-// checkAliases refuses (M_BAD_ALIAS) a canonical alias that does not lead to the room, unless it stood there already.
+// maxForeignAliases bounds how many aliases of other servers are asked for because of one event.
+const maxForeignAliases = 10
+
+// checkAliases refuses a canonical alias that is none (M_INVALID_PARAM) or that does not lead to the room (M_BAD_ALIAS), unless it
+// stood there already.
 func (r *Rooms) checkAliases(ctx context.Context, req SendRequest) error {
 	had := map[string]bool{}
 	state, err := r.CurrentState(ctx, req.Room.NID)
@@ -45,11 +49,17 @@ func (r *Rooms) checkAliases(ctx context.Context, req SendRequest) error {
 		return err
 	}
 	if row != nil {
-		for _, alias := range aliasesOf(row.Event.Content()) {
+		before, _ := aliasesOf(row.Event.Content()) // what cannot be read had none
+		for _, alias := range before {
 			had[alias] = true
 		}
 	}
-	for _, name := range aliasesOf(req.Content) {
+	names, err := aliasesOf(req.Content)
+	if err != nil {
+		return err
+	}
+	foreign := 0
+	for _, name := range names {
 		if had[name] {
 			continue
 		}
@@ -57,13 +67,17 @@ func (r *Rooms) checkAliases(ctx context.Context, req SendRequest) error {
 		if err != nil {
 			return matrix.InvalidParam("%.64q is not an alias.", name).With(err)
 		}
+		resolve := r.ResolveAlias
 		if !r.own.IsOurs(alias.Server()) {
-			return matrix.Errorf(400, "M_BAD_ALIAS", "%s is not an alias of this server.", alias)
+			if foreign++; req.Resolve == nil || foreign > maxForeignAliases {
+				return matrix.Errorf(400, "M_BAD_ALIAS", "The server of %s cannot be asked for it.", alias)
+			}
+			resolve = req.Resolve
 		}
-		room, err := r.ResolveAlias(ctx, alias)
-		if err != nil || room != req.Room.ID {
+		if room, err := resolve(ctx, alias); err != nil || room != req.Room.ID {
 			return matrix.Errorf(400, "M_BAD_ALIAS", "%s does not lead to this room.", alias).With(err)
 		}
+		had[name] = true
 	}
 	return nil
 }
@@ -74,16 +88,16 @@ type canonicalAlias struct {
 	Alt   []string `json:"alt_aliases,omitempty"`
 }
 
-// aliasesOf are the aliases that the content of m.room.canonical_alias names.
-func aliasesOf(content []byte) []string {
+// aliasesOf are the aliases that the content of m.room.canonical_alias names; M_BAD_JSON if they are no texts.
+func aliasesOf(content []byte) ([]string, error) {
 	var body canonicalAlias
-	if matrix.Decode(content, &body) != nil {
-		return nil
+	if err := matrix.Decode(content, &body); err != nil {
+		return nil, err
 	}
 	if body.Alias != "" {
 		body.Alt = append(body.Alt, body.Alias)
 	}
-	return body.Alt
+	return body.Alt, nil
 }
 
 // ResolveAlias finds the room of an alias of ours (M_NOT_FOUND).

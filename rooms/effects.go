@@ -15,7 +15,7 @@ func (d *draft) relate(ctx context.Context, row *store.EventRow) error {
 	if !ok {
 		return nil
 	}
-	d.out.Relations = append(d.out.Relations, store.Relation{Target: target, RelType: relType, Event: row.NID})
+	d.out.Relations = append(d.out.Relations, store.Relation{Target: target, RelType: relType, Event: row.NID, EventType: row.Event.Type()})
 	root, err := d.known(ctx, target)
 	if err != nil || root == nil {
 		return err
@@ -71,32 +71,6 @@ func (d *draft) levels(ctx context.Context) (authrules.Levels, error) {
 	return authrules.LevelsOf(d.ref.Version, state), nil
 }
 
-// count carries the running numbers of law 6 on to the event's row.
-func (d *draft) count(ctx context.Context, row *store.EventRow) error {
-	notify, highlight := countsAs(row.Event)
-	if highlight != 0 && !row.Event.IsState() {
-		may, err := d.mayMentionRoom(ctx, row.Event.Sender())
-		if err != nil {
-			return err
-		}
-		if !may {
-			highlight = 0
-		}
-	}
-	c := &d.head.counts
-	if row.Thread == 0 {
-		c.Notify += notify
-		c.Highlight += highlight
-	}
-	row.Counts = store.Counts{Notify: c.Notify, Highlight: c.Highlight}
-	if row.Thread == 0 {
-		return nil
-	}
-	had, err := d.threadCounts(ctx, row)
-	row.Counts.ThreadNotify, row.Counts.ThreadHighlight = had.ThreadNotify+notify, had.ThreadHighlight+highlight
-	return err
-}
-
 // threadCounts are the running numbers of an event's thread before it: of the group's last event in it, else of the
 // newest in the database.
 func (d *draft) threadCounts(ctx context.Context, row *store.EventRow) (c store.Counts, err error) {
@@ -110,41 +84,4 @@ func (d *draft) threadCounts(ctx context.Context, row *store.EventRow) (c store.
 		return err
 	})
 	return c, err
-}
-
-// mayMentionRoom says whether @room by this sender highlights (push condition sender_notification_permission).
-func (d *draft) mayMentionRoom(ctx context.Context, user matrix.UserID) (bool, error) {
-	levels, err := d.levels(ctx)
-	if err != nil {
-		return false, err
-	}
-	return levels.UserLevel(user) >= levels.Notification("room"), nil
-}
-
-// countsAs says how an event counts under the default push rules for somebody who did not send it: 1 if it notifies
-// everybody, 1 if it highlights everybody (client-server API, "Predefined rules").
-func countsAs(ev *matrix.Event) (notify, highlight int64) {
-	switch ev.Type() {
-	case "m.room.tombstone":
-		if ev.StateKeyEquals("") {
-			return 1, 1
-		}
-		return 0, 0
-	case "m.room.message", "m.room.encrypted", "m.call.invite", "m.poll.start", "org.matrix.msc3381.poll.start":
-	default:
-		return 0, 0
-	}
-	if ev.IsState() {
-		return 0, 0
-	}
-	if msgtype, _ := matrix.GetString(ev.Content(), "msgtype"); msgtype == "m.notice" {
-		return 0, 0 // .m.rule.suppress_notices
-	}
-	if relType, _, ok := relation(ev); ok && relType == "m.replace" {
-		return 0, 0 // .m.rule.suppress_edits
-	}
-	if raw, ok := matrix.Get(ev.Content(), "m.mentions", "room"); ok && string(raw) == "true" {
-		return 1, 1 // .m.rule.is_room_mention, if the sender has the power: see count
-	}
-	return 1, 0
 }

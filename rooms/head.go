@@ -18,6 +18,8 @@ type head struct {
 	state       store.State // the current state, resolved over the extremities
 	counts      store.Counts
 	auth        map[authrules.StateKey]*store.EventRow // state that was looked up already; nil values: known absent
+	audience    *audience                              // nil: not known
+	joined      int                                    // how many people are in the room; 0: not known
 }
 
 // extremity is an event that nothing follows yet.

@@ -47,18 +47,33 @@ type Page struct {
 // pageRows bounds the work of one page: how many rows may be read to find the wanted ones (threats, history 5).
 const pageRows = 2000
 
+// readRows reads rows after lo and up to hi, in the order of the page.
+type readRows func(ctx context.Context, lo, hi store.Place, limit int) ([]*store.EventRow, error)
+
 // Page reads events that the viewer may see. Events that are hidden or filtered out cost rows of the budget; when it
 // is spent the page ends early, with a token to go on from.
 func (r *Rooms) Page(ctx context.Context, q PageRequest) (*Page, error) {
+	return r.page(ctx, q, func(ctx context.Context, lo, hi store.Place, limit int) (rows []*store.EventRow, err error) {
+		err = r.db.Read(ctx, func(tx *store.Tx) error {
+			rows, err = tx.Timeline(q.Ref.NID, lo, hi, q.Backward, limit)
+			return err
+		})
+		return rows, err
+	})
+}
+
+// page is Page for what read finds.
+func (r *Rooms) page(ctx context.Context, q PageRequest, read readRows) (*Page, error) {
 	sees := r.VisibleTo(q.Ref, q.Viewer)
 	page := &Page{End: q.From}
-	for read := 0; len(page.Events) < q.Limit && read < pageRows; {
+	for seen := 0; len(page.Events) < q.Limit && seen < pageRows; {
 		batch := min(max(q.Limit-len(page.Events), 20), 200)
-		rows, err := r.timeline(ctx, q, page.End, batch)
+		lo, hi := q.stretch(page.End)
+		rows, err := read(ctx, lo, hi, batch)
 		if err != nil {
 			return nil, err
 		}
-		read += len(rows)
+		seen += len(rows)
 		for _, row := range rows {
 			if len(page.Events) == q.Limit {
 				return page, nil
@@ -86,25 +101,19 @@ func (r *Rooms) Page(ctx context.Context, q PageRequest) (*Page, error) {
 	return page, nil
 }
 
-// timeline reads rows between two places, through the cache of events.
-func (r *Rooms) timeline(ctx context.Context, q PageRequest, from Place, limit int) ([]*store.EventRow, error) {
-	lo, hi := store.Place{Pos: 0}, store.Place{Pos: from.Pos, Sub: from.Sub}
+// stretch is what is left to read of a page from a place on.
+func (q *PageRequest) stretch(from Place) (lo, hi store.Place) {
+	lo, hi = store.Place{Pos: 0}, store.Place(from)
 	if !q.Backward {
 		lo, hi = hi, store.Place{Pos: Newest.Pos}
 	}
-	if q.To != nil {
-		if to := (store.Place{Pos: q.To.Pos, Sub: q.To.Sub}); q.Backward {
-			lo = to
-		} else {
-			hi = to
-		}
+	if q.To == nil {
+		return lo, hi
 	}
-	var rows []*store.EventRow
-	err := r.db.Read(ctx, func(tx *store.Tx) (err error) {
-		rows, err = tx.Timeline(q.Ref.NID, lo, hi, q.Backward, limit)
-		return err
-	})
-	return rows, err
+	if q.Backward {
+		return store.Place(*q.To), hi
+	}
+	return lo, store.Place(*q.To)
 }
 
 // Around reads what stands before and after an event, for /context. The event itself must be visible (M_NOT_FOUND).
@@ -113,14 +122,19 @@ func (r *Rooms) Around(ctx context.Context, ref Ref, viewer Viewer, id matrix.Ev
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	q := PageRequest{Ref: ref, Viewer: viewer, From: Before(row), Backward: true, Limit: limit / 2, Keep: keep}
-	before, err := r.Page(ctx, q)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	q.From, q.Backward, q.Limit = After(row), false, limit-limit/2
-	after, err := r.Page(ctx, q)
+	before, after, err := r.Surroundings(ctx, ref, viewer, row, limit/2, limit-limit/2, keep)
 	return row, before, after, err
+}
+
+// Surroundings reads what stands before and after an event that a viewer may see, at most so many events on either side.
+func (r *Rooms) Surroundings(ctx context.Context, ref Ref, viewer Viewer, row *store.EventRow, before, after int, keep func(*store.EventRow) bool) (earlier, later *Page, err error) {
+	q := PageRequest{Ref: ref, Viewer: viewer, From: Before(row), Backward: true, Limit: before, Keep: keep}
+	if earlier, err = r.Page(ctx, q); err != nil {
+		return nil, nil, err
+	}
+	q.From, q.Backward, q.Limit = After(row), false, after
+	later, err = r.Page(ctx, q)
+	return earlier, later, err
 }
 
 // Visible finds an event that the viewer may see. One that exists but is hidden is as absent as any other.

@@ -75,6 +75,9 @@ func (d *draft) prepareLocal(ctx context.Context, e *entry) error {
 			return err
 		}
 	}
+	if err := d.mayRelate(ctx, e, ev); err != nil {
+		return err
+	}
 	row, err := d.newRow(e, ev, nil)
 	if err != nil {
 		return err
@@ -162,7 +165,11 @@ func (d *draft) place(ctx context.Context, e *entry, row *store.EventRow, before
 		return err
 	}
 	if d.head.state != was {
+		had := len(d.out.Members)
 		if err := d.stateChanged(ctx, e, row, was, index); err != nil {
+			return err
+		}
+		if err := d.moved(ctx, d.out.Members[had:]); err != nil {
 			return err
 		}
 	}

@@ -63,6 +63,7 @@ type Rooms struct {
 	budgets *budgets
 	delays  *delays
 
+	book       *ruleBook
 	directory  directory
 	spaceViews *spaceViews
 
@@ -110,6 +111,7 @@ func New(ctx context.Context, o Options) (*Rooms, error) {
 		memo:       newResolutions(),
 		budgets:    newBudgets(o.Clock),
 		delays:     newDelays(),
+		book:       newRuleBook(),
 		spaceViews: newSpaceViews(),
 		filling:    roomLocks{held: map[store.RoomNID]chan struct{}{}},
 		entering:   roomLocks{held: map[store.RoomNID]chan struct{}{}},
@@ -225,6 +227,8 @@ type room struct {
 	waiting []*unit
 	active  bool  // a goroutine is taking units through the door
 	head    *head // nil until loaded; only the active goroutine replaces it
+
+	rulesMoved atomic.Bool // somebody's push rules have changed: the head's audience is to be read anew
 }
 
 // room returns the kept room of ref, letting go of idle ones when there are too many.

@@ -26,6 +26,9 @@ type SendRequest struct {
 	Txn      store.TxnKey   // zero without a transaction ID
 	TxnID    string         // as the client gave it; its device sees it again in unsigned.transaction_id
 	TS       int64          // origin_server_ts in ms, 0 for now; only application services may set it
+
+	// Resolve asks another server for the room of one of its aliases; nil where nobody is asked.
+	Resolve func(context.Context, matrix.RoomAlias) (matrix.RoomID, error)
 }
 
 // TxnKey makes the key of a client's transaction: the same transaction ID on another route is another transaction

@@ -91,7 +91,7 @@ func (v *Visibility) May(ctx context.Context, row *store.EventRow) (bool, error)
 	if err != nil || v.allows(after, row) {
 		return err == nil, err
 	}
-	if !v.turning(row.Event) {
+	if !row.Flags.Has(store.FlagState) || !v.turning(row.Event) { // a row that is no state event's may come without its text
 		return false, nil
 	}
 	before, err := v.sight(ctx, row.StateBefore())

@@ -198,16 +198,16 @@ func (a *assembly) roomsAnswer() *roomsAnswer {
 
 // joinedRoom is a room of the response that the user is in.
 type joinedRoom struct {
-	Summary     *summary   `json:"summary,omitempty"`
-	State       *eventList `json:"state,omitempty"`
-	StateAfter  *eventList `json:"state_after,omitempty"`
-	OldAfter    *eventList `json:"org.matrix.msc4222.state_after,omitempty"`
-	Timeline    timeline   `json:"timeline"`
-	Ephemeral   *eventList `json:"ephemeral,omitempty"`
-	AccountData *eventList `json:"account_data,omitempty"`
-	Unread      *unread    `json:"unread_notifications,omitempty"`
+	Summary     *summary     `json:"summary,omitempty"`
+	State       *eventList   `json:"state,omitempty"`
+	StateAfter  *eventList   `json:"state_after,omitempty"`
+	OldAfter    *eventList   `json:"org.matrix.msc4222.state_after,omitempty"`
+	Timeline    timeline     `json:"timeline"`
+	Ephemeral   *eventList   `json:"ephemeral,omitempty"`
+	AccountData *eventList   `json:"account_data,omitempty"`
+	Unread      *rooms.Tally `json:"unread_notifications,omitempty"`
 
-	UnreadThreads map[matrix.EventID]*unread `json:"unread_thread_notifications,omitempty"`
+	UnreadThreads map[matrix.EventID]*rooms.Tally `json:"unread_thread_notifications,omitempty"`
 }
 
 type timeline struct {
@@ -275,7 +275,13 @@ func (a *assembly) left(ref rooms.Ref, m store.MemberRow) error {
 
 // fill puts timeline and state of a piece into a room of the response.
 func (a *assembly) fill(ref rooms.Ref, m store.MemberRow, p *piece, fresh bool, out *joinedRoom) error {
-	events, err := a.e.Timeline(a.ctx, a.q.Viewpoint, ref, p.events)
+	var events []json.RawMessage
+	var err error
+	if p.limited { // what came before is not told, so that what relates to it cannot be summed up by the client
+		events, err = a.e.Bundled(a.ctx, a.q.Viewpoint, ref, rooms.Viewer{ID: a.q.User.ID, Member: &m}, p.events)
+	} else {
+		events, err = a.e.Timeline(a.ctx, a.q.Viewpoint, ref, p.events)
+	}
 	if err != nil {
 		return err
 	}

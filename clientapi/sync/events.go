@@ -32,6 +32,11 @@ type clientForm struct {
 
 // Timeline writes events for a reader: in the form that all share, with the reader's own transaction IDs added.
 func (e *Engine) Timeline(ctx context.Context, who Viewpoint, ref rooms.Ref, rows []*store.EventRow) ([]json.RawMessage, error) {
+	return e.timeline(ctx, who, ref, rows, nil)
+}
+
+// timeline is Timeline with what relates to some of the events.
+func (e *Engine) timeline(ctx context.Context, who Viewpoint, ref rooms.Ref, rows []*store.EventRow, relations map[store.EventNID]json.RawMessage) ([]json.RawMessage, error) {
 	if len(rows) == 0 {
 		return []json.RawMessage{}, nil
 	}
@@ -41,8 +46,9 @@ func (e *Engine) Timeline(ctx context.Context, who Viewpoint, ref rooms.Ref, row
 	}
 	out := make([]json.RawMessage, len(rows))
 	for i, row := range rows {
-		txn := txns[row.NID]
-		if form, ok := e.forms.GetIfPresent(row.NID); ok && form.row == row && txn == "" {
+		txn, related := txns[row.NID], relations[row.NID]
+		shared := txn == "" && related == nil
+		if form, ok := e.forms.GetIfPresent(row.NID); ok && form.row == row && shared {
 			out[i] = form.text
 			continue
 		}
@@ -50,16 +56,19 @@ func (e *Engine) Timeline(ctx context.Context, who Viewpoint, ref rooms.Ref, row
 		if err != nil {
 			return nil, err
 		}
-		if txn == "" {
-			out[i] = matrix.ClientEvent(row.Event, encodeUnsigned(unsigned), true)
-			e.forms.Set(row.NID, clientForm{row, out[i]})
-			continue
-		}
-		if unsigned == nil {
+		if unsigned == nil && !shared {
 			unsigned = map[string]any{}
 		}
-		unsigned["transaction_id"] = txn
+		if txn != "" {
+			unsigned["transaction_id"] = txn
+		}
+		if related != nil {
+			unsigned["m.relations"] = related
+		}
 		out[i] = matrix.ClientEvent(row.Event, encodeUnsigned(unsigned), true)
+		if shared {
+			e.forms.Set(row.NID, clientForm{row, out[i]})
+		}
 	}
 	return out, nil
 }

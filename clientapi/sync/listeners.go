@@ -32,7 +32,7 @@ type listener struct {
 	loaded bool
 	rooms  map[store.RoomNID]store.MemberRow // every room the user had to do with and did not forget
 	dirty  map[store.RoomNID]struct{}        // rooms whose row changed since it was read
-	marks  map[store.RoomNID]readMark        // how far the user has read, as far as it was asked
+	marks  map[store.RoomNID]*rooms.Unread   // how far the user has read, as far as it was asked
 	moved  int64                             // counts the user's receipts: a mark read before one is not kept
 	wake   chan struct{}                     // closed at the next change for this user
 
@@ -206,7 +206,7 @@ func (ls *listeners) dropIdle() {
 
 // expect notes what new items make of what is remembered of the users, before the tail shows these items to anybody: a
 // reader that sees that somebody left has to see it in the memberships too.
-func (ls *listeners) expect(fresh []item, people *presence.Presence) {
+func (ls *listeners) expect(fresh []item, people *presence.Presence, rulesMoved func(store.UserNID)) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	for _, it := range fresh {
@@ -216,6 +216,8 @@ func (ls *listeners) expect(fresh []item, people *presence.Presence) {
 			people.Moved(it.change.Room, it.change.User)
 		case it.change.Kind == store.ChangeProfile:
 			people.Renamed(it.change.User)
+		case it.change.Kind == store.ChangePushRules:
+			rulesMoved(it.change.User)
 		}
 		l := ls.users[it.change.User]
 		if it.event != nil || l == nil {
@@ -231,6 +233,9 @@ func (ls *listeners) expect(fresh []item, people *presence.Presence) {
 			l.forgetMark(it.change.Room)
 		case store.ChangeAccountData:
 			l.forgetIgnored()
+			if it.change.Room == 0 { // whom the user ignores counts for nothing
+				l.forgetMarks()
+			}
 		}
 	}
 }
@@ -251,6 +256,11 @@ func (ls *listeners) deliver(fresh []item) {
 				l.forgetMark(c.Room) // again: a reader may have read it as of the bound before
 			}
 			ls.inRoom(c.Room, woken)
+		case c.Kind == store.ChangeAccountData && c.Room == 0:
+			if l := ls.users[c.User]; l != nil {
+				l.forgetMarks() // again, likewise
+				woken[l] = struct{}{}
+			}
 		case c.Kind == store.ChangeDeviceList:
 			ls.everyRoomOf(c.User, woken)
 		case c.User != 0:

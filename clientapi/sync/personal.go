@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 
 	"conclave/internal/matrix"
-	"conclave/internal/matrix/pushrules"
 	"conclave/internal/store"
 )
 
@@ -124,17 +124,22 @@ func (a *assembly) movedRooms() bool {
 	return false
 }
 
+// globalData adds the user's own data that is of no room. Push rules are there for everybody, also who never changed any.
 func (a *assembly) globalData() error {
 	events, err := a.accountData(0, a.from, &a.q.Filter.AccountData)
-	if err == nil && a.q.Since == nil && a.q.Filter.AccountData.KeepsType("m.push_rules") {
-		var rules []byte
-		rules, err = json.Marshal(map[string]*pushrules.Ruleset{"global": pushrules.Complete(nil, string(a.q.User.ID))})
-		events = append(events, typedEvent("m.push_rules", string(rules)))
+	if err != nil {
+		return err
 	}
-	if err == nil && len(events) > 0 {
+	if a.q.Since == nil && a.q.Filter.AccountData.KeepsType(store.PushRulesType) {
+		own := `{"type":"` + store.PushRulesType + `"`
+		if !slices.ContainsFunc(events, func(e json.RawMessage) bool { return strings.HasPrefix(string(e), own) }) {
+			events = append(events, typedEvent(store.PushRulesType, a.pushRules("")))
+		}
+	}
+	if len(events) > 0 {
 		a.res.AccountData = &eventList{events}
 	}
-	return err
+	return nil
 }
 
 // toDevice adds waiting messages. If there are more than one response brings, the token notes how far it got with

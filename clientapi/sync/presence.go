@@ -98,22 +98,9 @@ func (l *listener) ignores(ctx context.Context, e *Engine) (map[matrix.UserID]bo
 	if ignored != nil {
 		return ignored, nil
 	}
-	var content string
-	err := e.db.Read(ctx, func(tx *store.Tx) (err error) {
-		content, err = tx.AccountData(l.user.NID, 0, "m.ignored_user_list")
-		return err
-	})
+	ignored, err := e.rooms.Ignored(ctx, l.user.NID)
 	if err != nil {
 		return nil, err
-	}
-	var list struct {
-		Users map[matrix.UserID]json.RawMessage `json:"ignored_users"`
-	}
-	ignored = map[matrix.UserID]bool{}
-	if json.Unmarshal([]byte(content), &list) == nil { // what is no list ignores nobody
-		for id := range list.Users {
-			ignored[id] = true
-		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 
 	"conclave/internal/matrix"
+	"conclave/internal/matrix/pushrules"
 	"conclave/internal/store"
 	"conclave/rooms"
 )
@@ -106,11 +107,23 @@ func (a *assembly) accountData(room store.RoomNID, since store.Pos, keep *EventF
 		events = nil
 		return tx.AccountDataSince(a.q.User.NID, room, since, a.bound, func(typ, content string) {
 			if keep.KeepsType(typ) {
+				if typ == store.PushRulesType && room == 0 {
+					content = a.pushRules(content)
+				}
 				events = append(events, typedEvent(typ, content))
 			}
 		})
 	})
 	return events, err
+}
+
+// pushRules completes the user's push rules as they are stored: predefined rules that came later belong to them too.
+func (a *assembly) pushRules(stored string) string {
+	content, err := pushrules.FromAccountData([]byte(stored), string(a.q.User.ID)).AccountData()
+	if err != nil {
+		return stored
+	}
+	return string(content)
 }
 
 // typedEvent is an event of a type and content alone.

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"context"
 	"encoding/json"
 
 	"conclave/internal/matrix"
@@ -289,7 +290,13 @@ func (v *roomView) timeline(ref rooms.Ref, m store.MemberRow, p *piece) error {
 		}
 		v.whole = true
 	}
-	events, err := v.slide.e.Timeline(v.slide.ctx, v.assembly.q.Viewpoint, ref, shown)
+	viewer, write := rooms.Viewer{ID: v.slide.q.User.ID, Member: &m}, v.slide.e.Timeline
+	if v.fresh || limited || v.out.Expanded { // what relates to these may have been before
+		write = func(ctx context.Context, who Viewpoint, ref rooms.Ref, rows []*store.EventRow) ([]json.RawMessage, error) {
+			return v.slide.e.Bundled(ctx, who, ref, viewer, rows)
+		}
+	}
+	events, err := write(v.slide.ctx, v.slide.q.Viewpoint, ref, shown)
 	if err != nil {
 		return err
 	}

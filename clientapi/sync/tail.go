@@ -114,7 +114,7 @@ func (e *Engine) follow(ctx context.Context) ([]item, error) {
 			fresh[i].event = redacted[it.event.NID]
 		}
 	}
-	e.listeners.expect(fresh, e.people)
+	e.listeners.expect(fresh, e.people, e.rooms.RulesMoved)
 	e.tail.extend(fresh, bound, redacted)
 	return fresh, nil
 }
@@ -148,6 +148,13 @@ func (e *Engine) readItems(ctx context.Context, after, upTo store.Pos) (fresh []
 		}
 		if len(fresh) == tailMax {
 			bound = fresh[len(fresh)-1].pos
+		}
+		rows := make([]*store.EventRow, len(fresh))
+		for i, it := range fresh {
+			rows[i] = it.event
+		}
+		if err := tx.FillPersonal(rows); err != nil {
+			return err
 		}
 		return tx.Changes(after, bound, func(c store.Change) { fresh = append(fresh, item{pos: c.Pos, change: c}) })
 	})

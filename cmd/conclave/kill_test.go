@@ -94,7 +94,7 @@ func (w *killWork) round(round, after int) {
 func (s *killSender) send(t *testing.T) error {
 	txn := fmt.Sprintf("txn%d", s.next)
 	room := s.rooms[s.next%2]
-	a, err := s.user.Do("PUT", testserver.Path("rooms", room, "send", "m.room.message", txn), testserver.JSON{"body": txn})
+	a, err := s.user.Do("PUT", testserver.Path("rooms", room, "send", "m.room.message", txn), testserver.JSON{"msgtype": "m.text", "body": txn})
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (w *killWork) finish() {
 		}
 		for n := max(0, s.next-5); n < s.next; n++ {
 			txn := fmt.Sprintf("txn%d", n)
-			a := s.user.Must("PUT", testserver.Path("rooms", s.rooms[n%2], "send", "m.room.message", txn), testserver.JSON{"body": txn})
+			a := s.user.Must("PUT", testserver.Path("rooms", s.rooms[n%2], "send", "m.room.message", txn), testserver.JSON{"msgtype": "m.text", "body": txn})
 			if a.Body["event_id"] != s.acked[txn] {
 				w.t.Errorf("transaction %s made %s and %v", txn, s.acked[txn], a.Body["event_id"])
 			}

@@ -21,6 +21,7 @@ import (
 	"conclave/internal/netguard"
 	"conclave/internal/observe"
 	"conclave/internal/presence"
+	"conclave/internal/push"
 	"conclave/internal/store"
 	"conclave/internal/work"
 	"conclave/keys"
@@ -47,6 +48,9 @@ type server struct {
 	media    *media.Media
 	accounts *accounts.Accounts
 	presence *presence.Presence // nil: switched off
+	rules    *push.Rules
+	pushers  *push.Pushers
+	webPush  *push.WebPush
 	sync     *sync.Engine
 	client   *clientapi.Server
 	remote   *remote // nil without federation
@@ -185,9 +189,13 @@ func (s *server) domains(ctx context.Context) (err error) {
 	}
 	s.work.Go("departures", s.rooms.RunDepartures)
 	s.work.Go("ends of rooms", s.rooms.RunMerges)
+	s.work.Go("search index", s.rooms.RunSearchIndex)
 	s.accounts = accounts.New(accounts.Options{
 		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log,
-		Closed: func(user store.UserNID) { s.presence.Closed(user) },
+		Closed: func(user store.UserNID) {
+			s.presence.Closed(user)
+			s.keys.Closed()
+		},
 	})
 	k := keys.Options{DB: s.db, IsOurs: s.identity.IsOurs, Bus: s.bus, Log: s.log}
 	m := media.Options{DB: s.db, Config: s.conf, Server: s.identity.Name(), Log: s.log}
@@ -210,6 +218,9 @@ func (s *server) domains(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+	}
+	if err := s.push(ctx); err != nil {
+		return err
 	}
 	s.sync, err = sync.New(ctx, sync.Options{DB: s.db, Rooms: s.rooms, Keys: s.keys, People: s.presence, Bus: s.bus, Log: s.log})
 	return err
@@ -262,7 +273,7 @@ func (s *server) abroad() *presence.Presence {
 func (s *server) apis(ctx context.Context) (err error) {
 	d := clientapi.Deps{
 		Config: s.conf, DB: s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Sync: s.sync, Presence: s.presence, Bus: s.bus,
-		Web: web.Handler(), Metrics: s.metrics, Log: s.log,
+		PushRules: s.rules, Pushers: s.pushers, WebPush: s.webPush, Web: web.Handler(), Metrics: s.metrics, Log: s.log,
 	}
 	if s.remote != nil {
 		s.deliver()

@@ -3,6 +3,7 @@ package accounts
 import (
 	"context"
 
+	"conclave/internal/cluster"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -42,6 +43,7 @@ func (a *Accounts) RenameDevice(ctx context.Context, user store.UserNID, id matr
 		if !found {
 			return matrix.NotFound("You have no such device.")
 		}
+		tx.AfterCommit(a.wake)
 		return tx.DeviceListChanged(user)
 	})
 }
@@ -49,13 +51,24 @@ func (a *Accounts) RenameDevice(ctx context.Context, user store.UserNID, id matr
 // DeleteDevices ends devices of a user, all of them if ids is nil: tokens, keys, waiting messages. Connections that
 // they hold open are closed.
 func (a *Accounts) DeleteDevices(ctx context.Context, user store.UserNID, ids []matrix.DeviceID) error {
+	for _, id := range ids {
+		if len(id) > maxName || !plain(string(id)) {
+			return matrix.InvalidParam("%.64q is not the ID of a device.", id)
+		}
+	}
 	return a.db.Write(ctx, func(tx *store.Tx) error { return a.deleteDevices(tx, user, ids) })
 }
+
+// wake tells readers of the stream that a user's devices changed.
+func (a *Accounts) wake() { a.bus.Publish(cluster.Stream, 0) }
 
 func (a *Accounts) deleteDevices(tx *store.Tx, user store.UserNID, ids []matrix.DeviceID) error {
 	if err := tx.DeleteDevices(user, ids); err != nil {
 		return err
 	}
-	tx.AfterCommit(func() { a.ended(user) })
+	tx.AfterCommit(func() {
+		a.ended(user)
+		a.wake()
+	})
 	return nil
 }

@@ -52,6 +52,15 @@ func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice) (*Log
 		if taken {
 			return matrix.InvalidParam("A device cannot be called like a public key.")
 		}
+		if !fresh {
+			dehydrated, err := tx.Dehydrated(user)
+			if err != nil {
+				return err
+			}
+			if dehydrated != nil && dehydrated.ID == d.ID {
+				return matrix.InvalidParam("Nobody can be logged in on a dehydrated device.")
+			}
+		}
 		device, err := tx.PutDevice(store.Device{NID: nid, User: user, ID: d.ID, Name: d.Name, Seen: now, Address: d.Address})
 		if err != nil {
 			return err

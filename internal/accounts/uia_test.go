@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"conclave/internal/testserver/proof"
 )
 
 // challenged wants an answer that asks for more, and returns its session.
@@ -19,6 +21,7 @@ func challenged(t *testing.T, err error) *Challenge {
 }
 
 func TestAConfirmationIsForOneThing(t *testing.T) {
+	proof.Of(t, "A03")
 	each(t, func(t *testing.T, w *world) {
 		alice, bob := w.session(w.register("alice")), w.session(w.register("bob"))
 		ask := Confirm{Session: alice, Operation: "deleteDevice", Body: []byte("A"), Stages: []string{"m.login.password"}}
@@ -88,6 +91,7 @@ func TestAConfirmationEnds(t *testing.T) {
 }
 
 func TestAConfirmationIsUsedOnce(t *testing.T) {
+	proof.Of(t, "A03")
 	each(t, func(t *testing.T, w *world) {
 		ask := Confirm{Session: w.session(w.register("alice")), Operation: "o", Stages: []string{"m.login.password"}}
 		c := challenged(t, w.Confirm(t.Context(), ask))

@@ -67,10 +67,13 @@ func (tx *Tx) SetAdmin(user UserNID, admin bool) error {
 	return err
 }
 
-// Deactivate closes an account for good: no password, no rights, and nothing of its presence, which may have a status
-// message. Its devices are for the caller to delete.
+// Deactivate closes an account for good: no password, no rights, no key backups, and nothing of its presence, which may
+// have a status message. Its devices are for the caller to delete.
 func (tx *Tx) Deactivate(user UserNID) error {
 	if _, err := tx.Exec(`UPDATE accounts SET deactivated = TRUE, admin = FALSE, password = '' WHERE member = $1`, user); err != nil {
+		return err
+	}
+	if err := tx.DeleteBackups(user); err != nil {
 		return err
 	}
 	_, err := tx.Exec(`DELETE FROM presence WHERE member = $1`, user)
@@ -153,7 +156,10 @@ func (tx *Tx) DeleteDevices(user UserNID, ids []matrix.DeviceID) error {
 }
 
 // deviceTables are the tables whose rows end with the device that they belong to.
-var deviceTables = []string{"access_tokens", "device_keys", "one_time_keys", "claimed_keys", "fallback_keys", "to_device", "sliding_connections"}
+var deviceTables = []string{
+	"access_tokens", "device_keys", "one_time_keys", "claimed_keys", "fallback_keys", "to_device", "dehydrated_devices", "pushers",
+	"sliding_connections",
+}
 
 // AddToken stores the hash of a new access token.
 func (tx *Tx) AddToken(hash []byte, device int64, user UserNID, created int64) error {

@@ -85,13 +85,6 @@ const (
 	PowerThen    RedactPower = 2 // sufficient where the redaction stands in history that was fetched
 )
 
-// Relation says that an event relates to another.
-type Relation struct {
-	Target  matrix.EventID
-	RelType string
-	Event   EventNID
-}
-
 // ErrHeadMoved means that another node was faster: the room's newest event is not the one that a group was prepared on.
 var ErrHeadMoved = errors.New("store: the room's head has moved")
 

@@ -52,6 +52,7 @@ func (w *appendWork) writeRest(b *Batch) {
 	w.writeRelations(b)
 	w.writeRedactions(b)
 	w.writeGaps(b)
+	w.writeCounts(b)
 }
 
 func (w *appendWork) writeRooms(b *Batch) {
@@ -173,26 +174,6 @@ func memberInsert(rows []placedMember) Insert {
 			IntCol("departed", func(int) int64 { return 0 }),
 			BoolCol("forgotten", func(int) bool { return false }),
 		}}
-}
-
-func (w *appendWork) writeRelations(b *Batch) {
-	var rooms []RoomNID
-	var rows []Relation
-	for _, a := range w.good {
-		for _, r := range a.Relations {
-			rooms, rows = append(rooms, a.Room), append(rows, r)
-		}
-	}
-	b.Insert(relationInsert(rows, func(i int) RoomNID { return rooms[i] }))
-}
-
-func relationInsert(rows []Relation, room func(i int) RoomNID) Insert {
-	return Insert{Table: "relations", Rows: len(rows), Suffix: "ON CONFLICT DO NOTHING", Cols: []Col{
-		IntCol("room", room),
-		TextCol("target", func(i int) string { return string(rows[i].Target) }),
-		TextCol("rel_type", func(i int) string { return rows[i].RelType }),
-		IntCol("event", func(i int) EventNID { return rows[i].Event }),
-	}}
 }
 
 // writeGaps queues what is missing now, and what no longer is.

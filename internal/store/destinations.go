@@ -70,13 +70,21 @@ func (tx *Tx) DestinationNamed(name matrix.ServerName) (d ListedDestination, fou
 
 // likeText makes text mean itself in a pattern of LIKE with the escape character '!', in lower case.
 func likeText(text string) string {
+	lower := []byte(likeExact(text))
+	for i, c := range lower {
+		if 'A' <= c && c <= 'Z' {
+			lower[i] += 'a' - 'A'
+		}
+	}
+	return string(lower)
+}
+
+// likeExact is likeText with letters as they are.
+func likeExact(text string) string {
 	var out []byte
 	for _, c := range []byte(text) {
-		switch {
-		case c == '%' || c == '_' || c == '!':
+		if c == '%' || c == '_' || c == '!' {
 			out = append(out, '!')
-		case 'A' <= c && c <= 'Z':
-			c += 'a' - 'A'
 		}
 		out = append(out, c)
 	}

@@ -15,7 +15,7 @@ import (
 // Macros in statements: {ids $n}, {texts $n} and {blobs $n} are a sub-select over a list parameter ([]int64, []string,
 // [][]byte) with one column, "value", to be used as IN ({ids $1}) or FROM ({blobs $1}) v, and {rows $n} is {ids $n} by another name; {now} is the database's clock in ms; {least} and {greatest} are the functions;
 // {lock} and {skip locked} end a SELECT whose rows are about to be changed; {ilike} compares without regard to the case
-// of ASCII letters. In the schema: {text}, {bytes}, {bigid} (a number that is a primary key), {norowid} (a table that is
+// of ASCII letters; {search}, {match}$n{in rooms}$m{matched} belong to Tx.Search. In the schema: {text}, {bytes}, {bigid} (a number that is a primary key), {norowid} (a table that is
 // looked up by its whole key), {postgres: …} and {sqlite: …} (only there).
 type dialect struct {
 	postgres bool
@@ -173,6 +173,11 @@ var macros = map[string][2]string{
 	"lock":        {`FOR UPDATE`, ``},
 	"skip locked": {`FOR UPDATE SKIP LOCKED`, ``},
 	"ilike":       {`ILIKE`, `LIKE`},
+
+	"search":   {`search s`, `search_words JOIN search s ON s.event = search_words.rowid`},
+	"match":    {`s.words @@ (plainto_tsquery('simple', `, `search_words MATCH (`},
+	"in rooms": {`) && CAST(`, ` || `},
+	"matched":  {` AS tsquery))`, `)`},
 }
 
 // lists are the macros over a list parameter.

@@ -46,6 +46,9 @@ func (tx *Tx) PutReceipt(r Receipt) (bool, error) {
 	n, err := tx.Exec(`INSERT INTO receipts (room, member, kind, thread, event_id, place, ts, pos) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 		ON CONFLICT (room, member, kind, thread) DO UPDATE SET event_id = excluded.event_id, place = excluded.place, ts = excluded.ts, pos = excluded.pos
 		WHERE receipts.place < excluded.place`, r.Room, r.User, r.Kind, r.Thread, string(r.Event), r.Place, r.TS, pos)
+	if err == nil && r.Thread == "" && (r.Kind == ReadReceipt || r.Kind == PrivateReceipt) {
+		_, err = tx.Exec(`DELETE FROM push_counts WHERE room = $1 AND member = $2 AND pos <= $3`, r.Room, r.User, r.Place)
+	}
 	return n > 0, err
 }
 
@@ -144,6 +147,7 @@ type ThreadMark struct {
 	Thread     EventNID
 	Root       matrix.EventID
 	Read, Head Counts // their ThreadNotify and ThreadHighlight
+	ReadUpTo   Pos    // how far it is read
 }
 
 // UnreadThreads reads the threads of a room in which something came after a position and up to another, and after what
@@ -151,7 +155,7 @@ type ThreadMark struct {
 func (tx *Tx) UnreadThreads(room RoomNID, user UserNID, after, upTo Pos, each func(ThreadMark)) error {
 	return tx.Query(`SELECT x.thread, x.root, h.t_notify, h.t_highlight,
 			coalesce((SELECT m.t_notify FROM events m WHERE m.thread = x.thread AND m.sub = 0 AND m.pos <= x.read ORDER BY m.pos DESC LIMIT 1), 0),
-			coalesce((SELECT m.t_highlight FROM events m WHERE m.thread = x.thread AND m.sub = 0 AND m.pos <= x.read ORDER BY m.pos DESC LIMIT 1), 0)
+			coalesce((SELECT m.t_highlight FROM events m WHERE m.thread = x.thread AND m.sub = 0 AND m.pos <= x.read ORDER BY m.pos DESC LIMIT 1), 0), x.read
 		FROM (SELECT t.thread, t.head, r.event_id AS root, {greatest}($3,
 				coalesce((SELECT max(c.place) FROM receipts c
 					WHERE c.room = $1 AND c.member = $2 AND c.kind IN (1, 2) AND c.thread = r.event_id), 0),
@@ -162,7 +166,8 @@ func (tx *Tx) UnreadThreads(room RoomNID, user UserNID, after, upTo Pos, each fu
 		JOIN events h ON h.thread = x.thread AND h.pos = x.head AND h.sub = 0
 		WHERE x.head > x.read`, func(r *Row) error {
 		each(ThreadMark{EventNID(r.Int64(0)), matrix.EventID(r.Text(1)),
-			Counts{ThreadNotify: r.Int64(4), ThreadHighlight: r.Int64(5)}, Counts{ThreadNotify: r.Int64(2), ThreadHighlight: r.Int64(3)}})
+			Counts{ThreadNotify: r.Int64(4), ThreadHighlight: r.Int64(5)}, Counts{ThreadNotify: r.Int64(2), ThreadHighlight: r.Int64(3)},
+			Pos(r.Int64(6))})
 		return nil
 	}, room, user, after, upTo)
 }

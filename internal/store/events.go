@@ -166,15 +166,6 @@ func (tx *Tx) Heads(rooms []RoomNID, at Pos, each func(*EventRow)) error {
 	})
 }
 
-// Related reads the events that relate to an event with a relation type, oldest first.
-func (tx *Tx) Related(room RoomNID, target matrix.EventID, relType string, limit int) ([]*EventRow, error) {
-	var rows []*EventRow
-	err := tx.events(selectEvents+`WHERE e.nid IN (SELECT event FROM relations WHERE room = $1 AND target = $2 AND rel_type = $3)
-		AND e.pos IS NOT NULL ORDER BY e.pos, e.sub LIMIT $4`,
-		func(e *EventRow) { rows = append(rows, e) }, room, string(target), relType, limit)
-	return rows, err
-}
-
 // maxList bounds the length of a list parameter of one statement.
 const maxList = 1000
 

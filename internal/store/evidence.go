@@ -105,11 +105,6 @@ func (tx *Tx) OldestSub(room RoomNID, pos Pos) (sub int64, err error) {
 	return sub, err
 }
 
-// Relate notes relations of events.
-func (tx *Tx) Relate(room RoomNID, relations []Relation) error {
-	return tx.InsertRows(relationInsert(relations, func(int) RoomNID { return room }))
-}
-
 // ClearStripped forgets what an invitation came with, once the room itself is here.
 func (tx *Tx) ClearStripped(room RoomNID, user UserNID) error {
 	_, err := tx.Exec(`DELETE FROM stripped_states WHERE room = $1 AND member = $2`, room, user)

@@ -8,6 +8,7 @@ const (
 	JobDepart JobKind = "depart" // a user ID: its account was closed, and it is to leave its rooms
 	JobJoin   JobKind = "join"   // a room ID and a user ID, with a blank between: the user joins through another server
 	JobClaim  JobKind = "claim"  // a room ID, a user ID and a token: the user has an address that was invited to the room
+	JobSearch JobKind = "search" // nothing: what can be found by words is kept up to the stream's position that is its cursor
 )
 
 // Job is work that outlives its request, leased by whoever does it.

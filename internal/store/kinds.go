@@ -10,3 +10,9 @@ const (
 	ChangeKeys                              // of a user, for itself alone: one-time keys came or went, or it signed somebody's keys
 	ChangeProfile                           // of a user
 )
+
+// Kinds of push, with numbers of their own.
+const (
+	ChangePushRules ChangeKind = 32 // of a user: events count otherwise from here on
+	ChangePushers   ChangeKind = 33 // of a user
+)

@@ -18,6 +18,8 @@ const (
 	KindEvent
 	KindDevice
 	KindStaged
+	KindPusher
+	KindReport
 	kinds
 )
 

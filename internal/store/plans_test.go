@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
 )
@@ -28,7 +29,7 @@ func TestReadsUseTheirIndexes(t *testing.T) {
 		must(t, db.Append(t.Context(), group))
 	}
 	must(t, db.Write(t.Context(), func(tx *store.Tx) error {
-		_, err := tx.Exec(`ANALYZE events, txns, memberships, changes`)
+		_, err := tx.Exec(`ANALYZE events, txns, memberships, changes, relations`)
 		return err
 	}))
 	bound, err := db.StreamBound(t.Context())
@@ -51,8 +52,36 @@ func TestReadsUseTheirIndexes(t *testing.T) {
 		"transactions of events": func(tx *store.Tx) error {
 			return tx.TxnsOf(1, []store.EventNID{row.NID}, func(store.EventNID, string) {})
 		},
-		"counts of a thread": func(tx *store.Tx) error { _, err := tx.ThreadCounts(row.NID); return err },
-		"an answer":          func(tx *store.Tx) error { _, _, err := tx.TxnAnswer(store.TxnKey{Device: 3}); return err },
+		"counts of a thread":       func(tx *store.Tx) error { _, err := tx.ThreadCounts(row.NID); return err },
+		"an answer":                func(tx *store.Tx) error { _, _, err := tx.TxnAnswer(store.TxnKey{Device: 3}); return err },
+		"versions of a key backup": func(tx *store.Tx) error { return tx.Backups(a.by.NID, func(store.Backup) {}) },
+		"a page of a key backup": func(tx *store.Tx) error {
+			return tx.BackupSessions(store.BackupScope{User: a.by.NID, Version: 5}, "!r", "s", 10, func(store.BackupSession) bool { return true })
+		},
+		"a room of a key backup": func(tx *store.Tx) error {
+			return tx.BackupSessions(store.BackupScope{User: a.by.NID, Version: 5, Room: "!r"}, "", "s", 10, func(store.BackupSession) bool { return true })
+		},
+		"backups to clear away": func(tx *store.Tx) error { _, err := tx.DoomedBackup(); return err },
+		"a dehydrated device":   func(tx *store.Tx) error { _, err := tx.Dehydrated(a.by.NID); return err },
+		"edits of events": func(tx *store.Tx) error {
+			return tx.Edits(room, []matrix.EventID{row.Event.ID()}, 5, func(store.Child) {})
+		},
+		"references to events": func(tx *store.Tx) error {
+			return tx.References(room, []matrix.EventID{row.Event.ID()}, nil, 5, func(store.Child) {})
+		},
+		"parts of threads": func(tx *store.Tx) error {
+			return tx.ThreadParts(room, []matrix.EventID{row.Event.ID()}, a.by.NID, nil, bound, func(store.ThreadPart) {})
+		},
+		"threads of a room": func(tx *store.Tx) error {
+			return tx.Threads(store.ThreadQuery{Room: room, UpTo: bound, Before: store.Place{Pos: bound}, Limit: 10}, func(store.ThreadRoot) {})
+		},
+		"what relates to an event": func(tx *store.Tx) error {
+			_, err := tx.Related(store.RelatedQuery{Room: room, Target: row.Event.ID(), Depth: 4, Hi: store.Place{Pos: bound}, Limit: 10})
+			return err
+		},
+		"annotations of an event": func(tx *store.Tx) error {
+			return tx.Annotations(room, row.Event.ID(), a.by.NID, "m.reaction", 10, func(*store.EventRow) {})
+		},
 		"rooms with something to send": func(tx *store.Tx) error {
 			return tx.OutgoingRooms(a.by.Server, bound-20, bound, func(store.RoomNID) {})
 		},
@@ -83,7 +112,8 @@ func scans(t *testing.T, db *store.DB) (text string) {
 		must(t, db.Read(t.Context(), func(tx *store.Tx) error { return tx.Query(`SELECT pg_stat_force_next_flush()`, nil) }))
 	}
 	must(t, db.Read(t.Context(), func(tx *store.Tx) error {
-		return tx.Query(`SELECT relname::text, seq_scan FROM pg_stat_user_tables WHERE relname IN ('events', 'txns', 'memberships', 'changes') ORDER BY relname`,
+		return tx.Query(`SELECT relname::text, seq_scan FROM pg_stat_user_tables WHERE relname IN ('events', 'txns', 'memberships', 'changes', 'relations',
+			'key_backups', 'backup_sessions', 'dehydrated_devices') ORDER BY relname`,
 			func(r *store.Row) error {
 				text += fmt.Sprint(r.Text(0), " ", r.Int64(1), "; ")
 				return nil

@@ -52,8 +52,10 @@ func (tx *Tx) Redactors(room RoomNID, target matrix.EventID, each func(Redactor)
 
 const insertRedaction = `INSERT INTO redactions (room, target, redaction, power) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`
 
-// Redact notes redactions and puts the redacted text in the place of their targets' own, for good.
+// Redact notes redactions and puts the redacted text in the place of their targets' own, for good. No position of the stream
+// tells of it.
 func (tx *Tx) Redact(room RoomNID, redactions []Redaction) error {
+	var gone []EventNID
 	for _, r := range redactions {
 		if _, err := tx.Exec(insertRedaction, room, string(r.Target), r.By, int64(r.Power)); err != nil {
 			return err
@@ -65,8 +67,9 @@ func (tx *Tx) Redact(room RoomNID, redactions []Redaction) error {
 			r.TargetNID, room, string(r.JSON), int64(FlagRedacted)); err != nil {
 			return err
 		}
+		gone = append(gone, r.TargetNID)
 	}
-	return nil
+	return tx.QueueForSearch(gone)
 }
 
 // HoldBack keeps redactions from clients.

@@ -59,6 +59,7 @@ const (
 	FlagSend                              // ours to send to other servers: our users', and what we accepted for others' users
 	FlagHeld                              // a redaction that clients are not shown: its target is not here, or it may not redact that
 	FlagSendBack                          // with FlagSend: also to the server of its sender, in whose name it was made here
+	FlagPersonal                          // it counts for some users otherwise than the running numbers and their modes say
 )
 
 // Has reports whether all of bits are set.
@@ -96,6 +97,9 @@ type EventRow struct {
 
 	Thread EventNID // root of its thread, 0 for the main timeline
 	Counts Counts
+
+	// Personal is what FlagPersonal stands for. It is there when the event is written, and where FillPersonal read it.
+	Personal []PersonalCount
 
 	Event *matrix.Event
 }

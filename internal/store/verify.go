@@ -65,6 +65,18 @@ var verifyRules = []verifyRule{
 		WHERE (e.flags & 8) <> 0 AND NOT EXISTS (SELECT 1 FROM redactions r WHERE r.room = e.room AND r.target = e.event_id)`, false},
 	{"relations", `SELECT 'what relates to ' || r.target || ' is not there' FROM relations r
 		LEFT JOIN events e ON e.nid = r.event AND e.room = r.room WHERE e.nid IS NULL`, false},
+	{"search", `SELECT 'event ' || CAST(s.event AS TEXT) || ' can be found by words and is not there, or by words of an event that is not' FROM search s
+		LEFT JOIN events e ON e.nid = s.event AND e.room = s.room AND e.sender = s.sender LEFT JOIN events x ON x.nid = s.source AND x.room = s.room AND x.sender = s.sender
+		WHERE e.nid IS NULL OR x.nid IS NULL OR s.kind NOT BETWEEN 1 AND 3`, false},
+	{"search", `SELECT 'event ' || e.event_id || ' was redacted and can still be found by its words' FROM search s JOIN events e ON e.nid IN (s.event, s.source)
+		WHERE (e.flags & 8) <> 0 AND NOT EXISTS (SELECT 1 FROM search_queue q WHERE q.event = e.nid) AND NOT EXISTS (
+		SELECT 1 FROM redactions d JOIN events x ON x.nid = d.redaction WHERE d.room = e.room AND d.target = e.event_id AND x.sub = 0
+		AND x.pos > (SELECT coalesce(max(CAST(j.cursor AS BIGINT)), 0) FROM jobs j WHERE j.kind = 'search'))`, false},
+	{"cursors", `SELECT 'the index for search has come further than the stream' FROM jobs j WHERE j.kind = 'search' AND CAST(j.cursor AS BIGINT) > $1`, true},
+	{"reports", `SELECT 'report ' || CAST(p.nid AS TEXT) || ' is by nobody of ours, or of nothing' FROM reports p LEFT JOIN accounts a ON a.member = p.reporter
+		WHERE a.member IS NULL OR p.kind NOT BETWEEN 1 AND 3 OR (p.room_id = '') <> (p.kind = 3) OR (p.event_id = '') <> (p.kind <> 1) OR (p.user_id = '') <> (p.kind = 2)`, false},
+	{"reports", `SELECT 'report ' || CAST(p.nid AS TEXT) || ' has a number that will be given out again' FROM reports p
+		WHERE p.nid >= (SELECT coalesce(max(b.next), 0) FROM nid_blocks b WHERE b.kind = 8)`, false},
 	{"gaps", `SELECT 'a gap before ' || g.missing || ' belongs to no event' FROM gaps g
 		LEFT JOIN events e ON e.nid = g.event AND e.room = g.room WHERE e.nid IS NULL`, false},
 	{"joins", `SELECT DISTINCT 'the answer to a join is kept as stage ' || CAST(x.stage AS TEXT) || ', which is no join''s' FROM join_events x

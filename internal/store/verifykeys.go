@@ -47,6 +47,20 @@ var verifyKeyRules = []verifyRule{
 	{"messages", `SELECT 'a message for server ' || CAST(o.server AS TEXT) || ' has no content' FROM to_device_out o WHERE o.content NOT LIKE '{%}'`, false},
 	{"messages", `SELECT 'a message came from server ' || CAST(m.origin AS TEXT) || ', which is not known' FROM to_device_seen m
 		LEFT JOIN servers s ON s.nid = m.origin WHERE s.nid IS NULL`, false},
+	{"positions", `SELECT 'key backup ' || CAST(b.version AS TEXT) || ' of user ' || CAST(b.member AS TEXT) || ' is ahead of the stream'
+		FROM key_backups b WHERE {greatest}(b.version, b.etag) > $1`, true},
+	{"backups", `SELECT 'key backup ' || CAST(b.version AS TEXT) || ' of user ' || CAST(b.member AS TEXT) || ' does not count its sessions rightly'
+		FROM key_backups b WHERE NOT b.deleted AND b.count <> (SELECT count(*) FROM backup_sessions s WHERE s.member = b.member AND s.version = b.version)`, false},
+	{"backups", `SELECT DISTINCT 'sessions of user ' || CAST(s.member AS TEXT) || ' are in key backup ' || CAST(s.version AS TEXT) || ', which is not there'
+		FROM backup_sessions s LEFT JOIN key_backups b ON b.member = s.member AND b.version = s.version AND (NOT b.deleted OR b.count > 0) WHERE b.member IS NULL`, false},
+	{"backups", `SELECT 'key backup ' || CAST(b.version AS TEXT) || ' of user ' || CAST(b.member AS TEXT) || ' is nobody''s, or has no auth_data, or keeps it after its end'
+		FROM key_backups b LEFT JOIN accounts a ON a.member = b.member AND (NOT a.deactivated OR b.deleted)
+		WHERE a.member IS NULL OR (NOT b.deleted AND b.auth_data NOT LIKE '{%}') OR (b.deleted AND b.auth_data <> '')`, false},
+	{"backups", `SELECT 'session ' || s.session_id || ' in key backup ' || CAST(s.version AS TEXT) || ' of user ' || CAST(s.member AS TEXT) || ' has no data'
+		FROM backup_sessions s WHERE s.data NOT LIKE '{%}' OR s.first_index < 0 OR s.forwarded < 0`, false},
+	{"keys", `SELECT 'the dehydrated device of user ' || CAST(h.member AS TEXT) || ' is not there, or has no keys, or somebody is logged in on it' FROM dehydrated_devices h
+		LEFT JOIN devices d ON d.nid = h.device AND d.member = h.member LEFT JOIN device_keys k ON k.device = d.nid
+		WHERE k.device IS NULL OR EXISTS (SELECT 1 FROM access_tokens t WHERE t.device = h.device)`, false},
 	{"media", `SELECT 'media ' || m.media_id || ' of ' || m.origin || ' is neither there nor waited for' FROM media m
 		WHERE (m.file = '') <> (m.expires > 0) OR m.size < 0 OR length(m.hash) <> 32`, false},
 	{"media", `SELECT 'a small image is of media ' || t.media_id || ' of ' || t.origin || ', which is not there' FROM thumbnails t

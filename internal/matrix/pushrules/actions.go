@@ -30,6 +30,22 @@ func (a Actions) Sound() (sound string) {
 	return sound
 }
 
+// List is the outcome in the form of a rule's actions.
+func (a Actions) List() []any {
+	list := []any{}
+	if a.Notify {
+		list = append(list, "notify")
+	}
+	for _, t := range a.Tweaks {
+		tweak := map[string]any{"set_tweak": t.Name}
+		if t.Value != nil {
+			tweak["value"] = t.Value
+		}
+		list = append(list, tweak)
+	}
+	return list
+}
+
 // parseActions reads a rule's actions. Historical ("dont_notify", "coalesce") and unknown ones do nothing.
 func parseActions(list []json.RawMessage) Actions {
 	var a Actions

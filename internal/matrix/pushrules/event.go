@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"strings"
+	"unicode/utf8"
 )
 
 // Event is a view of one event and its room for evaluating rules. It remembers what was looked up, so one Event serves all programs; it
@@ -44,6 +45,8 @@ func readScalar(raw []byte) (s scalar) {
 		return s
 	}
 	switch c := raw[0]; {
+	case c == '"' && len(raw) > 1 && bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw): // as nearly all are
+		s.kind, s.text = 's', string(raw[1:len(raw)-1])
 	case c == '"':
 		if json.Unmarshal(raw, &s.text) == nil {
 			s.kind = 's'
@@ -87,7 +90,7 @@ func (e *Event) lookUp(p *path) *value {
 		}
 	}
 	if e.values == nil {
-		e.values = map[string]*value{}
+		e.values = make(map[string]*value, 16)
 	}
 	e.values[p.text] = v
 	return v
@@ -137,9 +140,13 @@ func (p *path) isBody() bool {
 }
 
 // Paths that the module itself names.
-func bodyPath() *path     { return parsePath("content.body") }
-func mentionsPath() *path { return parsePath(`content.m\.mentions.user_ids`) }
-func stateKeyPath() *path { return parsePath("state_key") }
+var ownPaths = struct{ body, mentions, stateKey *path }{
+	parsePath("content.body"), parsePath(`content.m\.mentions.user_ids`), parsePath("state_key"),
+}
+
+func bodyPath() *path     { return ownPaths.body }
+func mentionsPath() *path { return ownPaths.mentions }
+func stateKeyPath() *path { return ownPaths.stateKey }
 
 // Names returns the users whom an event names in the places where a predefined rule looks for its owner: m.mentions and the state key. For everybody
 // else the rules of equal Fingerprint have an equal outcome.

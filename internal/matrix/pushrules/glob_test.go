@@ -2,6 +2,7 @@ package pushrules
 
 import (
 	"encoding/json"
+	"errors"
 	"regexp"
 	"strings"
 	"testing"
@@ -92,6 +93,7 @@ func hostile() map[string][2]string {
 }
 
 func TestHostilePatternsAreLinear(t *testing.T) {
+	proof.Of(t, "A15")
 	for name, h := range hostile() {
 		g, text := compileGlob(h[0]), foldText(h[1])
 		best := time.Hour
@@ -151,7 +153,12 @@ func FuzzRules(f *testing.F) {
 		if err != nil || !json.Valid([]byte(text)) || !strings.HasPrefix(strings.TrimSpace(text), "{") {
 			return
 		}
-		p := Compile(Complete(set, alice), alice)
+		complete := Complete(set, alice)
+		p := Compile(complete, alice)
+		ModesOf(complete, p)
+		if _, err := complete.CarryOver("!a", "!b"); err != nil && !errors.Is(err, ErrTooMany) && !errors.Is(err, ErrInvalid) {
+			t.Error(err)
+		}
 		e := event(t, text)
 		first := p.Evaluate(e, Person{alice, "Alice"})
 		_, _ = first.Sound(), e.Names()

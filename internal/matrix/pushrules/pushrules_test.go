@@ -69,6 +69,7 @@ type vector struct {
 }
 
 func TestDefaultsAreThePublishedOnes(t *testing.T) {
+	proof.Of(t, "PU-02", "PU-03", "PU-04")
 	published := vectors(t).Defaults
 	placeholder := string(published["placeholder"])
 	delete(published, "placeholder")
@@ -154,6 +155,7 @@ func TestPaths(t *testing.T) {
 
 // Each row is a condition, an event, and whether it holds for Alice, whose name is "Alice (work)" in the room.
 func TestConditions(t *testing.T) {
+	proof.Of(t, "PU-05")
 	for _, test := range []struct {
 		condition, event string
 		want             bool
@@ -214,6 +216,7 @@ func raws(list ...string) (out []json.RawMessage) {
 
 // The outcomes of the predefined rules for Alice.
 func TestDefaultOutcomes(t *testing.T) {
+	proof.Of(t, "PU-02", "PU-03")
 	for _, test := range []struct {
 		event   string
 		members int
@@ -253,6 +256,7 @@ func TestDefaultOutcomes(t *testing.T) {
 
 // Own rules come before the defaults of their kind, kinds in their order, the master rule before everything.
 func TestOrder(t *testing.T) {
+	proof.Of(t, "PU-01")
 	const text = `{"type":"m.room.message","sender":"` + bob + `","content":{"msgtype":"m.notice","body":"some tea"}}`
 	set := Complete(nil, alice)
 	expect := func(rule string) {
@@ -297,6 +301,7 @@ func TestOrder(t *testing.T) {
 }
 
 func TestActions(t *testing.T) {
+	proof.Of(t, "PU-06")
 	for _, test := range []struct {
 		list   []string
 		want   Actions

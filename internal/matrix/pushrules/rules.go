@@ -138,6 +138,23 @@ func Complete(stored *Ruleset, user string) *Ruleset {
 	return out
 }
 
+// FromAccountData reads a user's rules from the content of m.push_rules as it is stored and completes them. Rules were checked when they were
+// written; content that cannot be read, or none, is that of a user who never changed any.
+func FromAccountData(content []byte, user string) *Ruleset {
+	var stored struct {
+		Global *Ruleset `json:"global"`
+	}
+	if len(content) > 2*MaxBytes || json.Unmarshal(content, &stored) != nil {
+		stored.Global = nil
+	}
+	return Complete(stored.Global, user)
+}
+
+// AccountData is the content of m.push_rules.
+func (r *Ruleset) AccountData() ([]byte, error) {
+	return json.Marshal(map[string]*Ruleset{"global": r})
+}
+
 // Parse reads a stored Ruleset, which was checked when it was written.
 func Parse(data []byte) (*Ruleset, error) {
 	if len(data) > MaxBytes {
