@@ -327,6 +327,7 @@ func slidingRestart(t *testing.T, s *testserver.Server) {
 	alice.Say(room, "before")
 	c := slides(bob, 0, 0, 5)
 	c.next(0)
+	http.DefaultClient.CloseIdleConnections() // a server that drains gives unused ones some seconds
 	s.Stop()
 	s.Start()
 	alice.Say(room, "after")
