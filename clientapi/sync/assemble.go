@@ -234,6 +234,9 @@ func (a *assembly) joined(ref rooms.Ref, m store.MemberRow) error {
 	if err != nil {
 		return err
 	}
+	if fresh && a.from != 0 { // whoever was in the room before may have some of it already: this does not follow on that
+		piece.limited = true
+	}
 	out := &joinedRoom{}
 	if err := a.fill(ref, m, piece, fresh, out); err != nil {
 		return err
