@@ -125,6 +125,7 @@ type slide struct {
 
 	wanted  map[roomNID]*wish // the rooms that the request asks for
 	touched touched           // what happened since the client's position
+	placed  int               // how many places of lists the answer names
 	opened  int               // how many rooms the answer shows for the first time
 }
 
@@ -134,17 +135,19 @@ func (e *Engine) slide(ctx context.Context, l *listener, q SlidingRequest, had *
 	if q.Pos != nil {
 		plain.Since = &q.Pos.Token
 	}
-	a, err := e.assembly(ctx, l, plain)
-	if err != nil {
-		return nil, err
+	s := &slide{body: q.Body, pos: q.Pos, had: had, now: had, res: &SlidingResponse{Rooms: map[matrix.RoomID]*slidingRoom{}}}
+	for s.rank == nil || s.rank.upTo != s.bound { // somebody of the user's may have asked later and been quicker
+		var err error
+		if s.assembly, err = e.assembly(ctx, l, plain); err != nil {
+			return nil, err
+		}
+		if s.rank, err = l.ranking(s.assembly); err != nil {
+			return nil, err
+		}
 	}
-	s := &slide{assembly: a, body: q.Body, pos: q.Pos, had: had, now: had, res: &SlidingResponse{Rooms: map[matrix.RoomID]*slidingRoom{}}}
-	s.next.Token = a.res.next
+	s.next.Token = s.assembly.res.next
 	if q.Pos != nil {
 		s.next.Messages = q.Pos.Messages
-	}
-	if s.rank, err = l.ranking(a); err != nil {
-		return nil, err
 	}
 	for _, step := range []func() error{s.windows, s.look, s.rooms, s.others, s.extensions} {
 		if err := step(); err != nil {

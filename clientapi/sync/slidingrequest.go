@@ -124,7 +124,9 @@ const (
 	maxSubscriptions = 500
 	maxRanges        = 20
 	maxRequired      = 200 // entries of required state, of a list or subscription
+	maxSets          = 50  // different required_state of one request
 	maxChoices       = 100 // entries of each part of a filter
+	maxSpaces        = 200 // spaces of all filters
 	maxName          = 255 // bytes
 )
 
@@ -147,6 +149,9 @@ func ParseSlidingBody(text []byte, user matrix.UserID) (*SlidingBody, error) {
 		if len(list.Ranges) > maxRanges {
 			return nil, matrix.InvalidParam("A list has at most %d ranges.", maxRanges)
 		}
+		if !list.Ranges.apart() {
+			return nil, matrix.InvalidParam("The ranges of a list do not overlap.")
+		}
 		if err := list.Filters.check(); err != nil {
 			return nil, err
 		}
@@ -168,7 +173,41 @@ func ParseSlidingBody(text []byte, user matrix.UserID) (*SlidingBody, error) {
 		w.subscribed = true
 		room.wish = w
 	}
-	return b, nil
+	return b, b.checkSums()
+}
+
+// checkSums refuses a request whose parts are too many together: each room is compared with all of them.
+func (b *SlidingBody) checkSums() error {
+	sets, spaces := map[string]bool{}, 0
+	note := func(w *wish) {
+		for _, s := range w.state {
+			sets[s.key] = true
+		}
+	}
+	for _, list := range b.Lists {
+		note(&list.wish)
+		if list.Filters != nil {
+			spaces += len(list.Filters.Spaces)
+		}
+	}
+	for _, room := range b.Subscriptions {
+		note(&room.wish)
+	}
+	if len(sets) > maxSets || spaces > maxSpaces {
+		return matrix.InvalidParam("A request has at most %d different required_state, and %d spaces in its filters.", maxSets, maxSpaces)
+	}
+	return nil
+}
+
+// apart says whether no place is in two ranges.
+func (r slidingRanges) apart() bool {
+	sorted := slices.SortedFunc(slices.Values(r), func(a, b [2]int) int { return a[0] - b[0] })
+	for i := 1; i < len(sorted); i++ {
+		if sorted[i][0] <= sorted[i-1][1] {
+			return false
+		}
+	}
+	return true
 }
 
 // check refuses a filter that is too large.

@@ -89,7 +89,7 @@ func (s *slide) view(k known, since store.Pos, limit int) *assembly {
 
 // room adds a room that the user is in, if there is something to tell.
 func (s *slide) room(r *ranked, w *wish) error {
-	nid, state := r.ref.NID, w.state.text()
+	nid, state := r.ref.NID, w.state.key()
 	k, knows := s.had.rooms[nid]
 	since := s.position(k)
 	fresh := !knows || k.flags&knownOutside != 0 || r.member.Joined > since
@@ -125,7 +125,7 @@ func (s *slide) room(r *ranked, w *wish) error {
 	if fresh || v.told {
 		s.res.Rooms[r.ref.ID] = v.out
 	}
-	k = known{limit: v.limit(), state: state, flags: k.flags &^ knownDM}
+	k = known{limit: v.limit(), state: s.give(w.state), flags: k.flags &^ knownDM}
 	if direct {
 		k.flags |= knownDM
 	}
@@ -174,7 +174,7 @@ func (s *slide) formerRoom(r *ranked, w *wish) error {
 	if err := s.departed(r, k, w, !knows || k.flags&knownOutside != 0 || r.member.Joined > s.position(k)); err != nil {
 		return err
 	}
-	s.set(r.ref.NID, known{limit: w.limit, state: w.state.text()})
+	s.set(r.ref.NID, known{limit: w.limit, state: s.give(w.state)})
 	return nil
 }
 
@@ -192,7 +192,7 @@ func (s *slide) others() error {
 		}
 		switch m := r.member; {
 		case (m.Membership == store.Leave || m.Membership == store.Ban) && m.Pos > s.position(k):
-			w := &wish{limit: k.limit, state: requiredOf(k.state)}
+			w := &wish{limit: k.limit, state: s.had.required(k.state)}
 			if err := s.departed(r, k, w, k.flags&knownOutside == 0 && m.Joined > s.position(k)); err != nil {
 				return err
 			}
@@ -237,10 +237,9 @@ type roomView struct {
 	upTo  store.Pos // where the telling ends
 	out   *slidingRoom
 
-	told    bool // there is something to tell
-	whole   bool // the timeline is the newest events, not only those that are new
-	sent    map[store.EventNID]bool
-	longest int
+	told  bool // there is something to tell
+	whole bool // the timeline is the newest events, not only those that are new
+	sent  map[store.EventNID]bool
 }
 
 // limit is how many of the newest events the client has by the answer.
@@ -352,8 +351,8 @@ func (v *roomView) stateRows(ref rooms.Ref, p *piece) (rows []*store.EventRow, e
 			}
 		}
 	}
-	if text := want.text(); !v.fresh && text != v.k.state {
-		had := requiredOf(v.k.state)
+	if !v.fresh && want.key() != v.k.state {
+		had := v.had.required(v.k.state)
 		more, err := v.wantedState(ref, p.atEnd, func(row *store.EventRow) bool { return want.wants(row) && !had.wants(row) })
 		if err != nil {
 			return nil, err

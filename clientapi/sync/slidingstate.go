@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"conclave/internal/store"
 )
@@ -17,7 +18,8 @@ import (
 type slidingState struct {
 	number int64 // 0 before there is one
 	rooms  map[roomNID]known
-	data   bool // it has the user's own data that is of no room
+	sets   map[string]*requiredSet // that rooms name
+	data   bool                    // it has the user's own data that is of no room
 }
 
 // known is what a client knows of a room.
@@ -44,6 +46,29 @@ const (
 	maxKnownRooms  = 5000
 )
 
+// maxStoredSets bounds the texts of what is required in a state. What has no place there counts as not given.
+const maxStoredSets = 128 << 10
+
+// required finds what a key of required names, as far as it is known.
+func (s *slidingState) required(key string) (r required) {
+	for part := range strings.SplitSeq(key, ",") {
+		if set := s.sets[part]; set != nil {
+			r = append(r, set)
+		}
+	}
+	return r
+}
+
+// give notes which state the client is given of rooms, and returns its key.
+func (s *slide) give(r required) string {
+	for _, set := range r {
+		if s.now.sets[set.key] == nil {
+			s.change().sets[set.key] = set
+		}
+	}
+	return r.key()
+}
+
 // set notes what the client knows of a room by the answer.
 func (s *slide) set(room roomNID, k known) {
 	if had, ok := s.now.rooms[room]; ok && had == k {
@@ -62,9 +87,9 @@ func (s *slide) drop(room roomNID) {
 // change is the state by the answer, to be changed.
 func (s *slide) change() *slidingState {
 	if s.now == s.had {
-		s.now = &slidingState{rooms: maps.Clone(s.had.rooms), data: s.had.data}
+		s.now = &slidingState{rooms: maps.Clone(s.had.rooms), sets: maps.Clone(s.had.sets), data: s.had.data}
 		if s.now.rooms == nil {
-			s.now.rooms = map[roomNID]known{}
+			s.now.rooms, s.now.sets = map[roomNID]known{}, map[string]*requiredSet{}
 		}
 	}
 	return s.now
@@ -72,24 +97,26 @@ func (s *slide) change() *slidingState {
 
 // storedSliding is a state as its row has it. Rooms are number, position, timeline, index of the state, flags.
 type storedSliding struct {
-	Data   bool       `json:"data,omitempty"`
-	States []string   `json:"states"`
-	Rooms  [][5]int64 `json:"rooms"`
+	Data   bool          `json:"data,omitempty"`
+	Sets   [][][2]string `json:"sets"`
+	States []string      `json:"states"`
+	Rooms  [][5]int64    `json:"rooms"`
 }
 
-// encode writes a state for its row. Beyond maxKnownRooms those are forgotten that the client was told of longest ago:
-// they come as new rooms if they come again.
+// encode writes a state for its row, and leaves of it what is stored. Beyond maxKnownRooms those rooms are forgotten that the
+// client was told of longest ago: they come as new rooms if they come again.
 func (s *slidingState) encode() string {
 	if over := len(s.rooms) - maxKnownRooms; over > 0 {
 		oldest := slices.SortedFunc(maps.Keys(s.rooms), func(a, b roomNID) int {
-			return cmp.Or(-cmp.Compare(min(s.rooms[a].asOf, 1), min(s.rooms[b].asOf, 1)), cmp.Compare(s.rooms[a].asOf, s.rooms[b].asOf), cmp.Compare(a, b))
+			x, y := s.rooms[a].asOf, s.rooms[b].asOf
+			return cmp.Or(cmp.Compare(min(y, 1), min(x, 1)), cmp.Compare(x, y), cmp.Compare(a, b)) // 0 is the newest
 		})
 		for _, room := range oldest[:over] {
 			delete(s.rooms, room)
 		}
 	}
-	out := storedSliding{Data: s.data, States: []string{}, Rooms: make([][5]int64, 0, len(s.rooms))}
-	index := map[string]int64{}
+	out := storedSliding{Data: s.data, Sets: [][][2]string{}, States: []string{}, Rooms: make([][5]int64, 0, len(s.rooms))}
+	index, sets, size := map[string]int64{}, map[string]*requiredSet{}, 0
 	for _, room := range slices.Sorted(maps.Keys(s.rooms)) {
 		k := s.rooms[room]
 		at, ok := index[k.state]
@@ -97,9 +124,17 @@ func (s *slidingState) encode() string {
 			at = int64(len(out.States))
 			index[k.state] = at
 			out.States = append(out.States, k.state)
+			for _, set := range s.required(k.state) {
+				if sets[set.key] == nil && size+len(set.text) <= maxStoredSets {
+					size += len(set.text)
+					sets[set.key] = set
+					out.Sets = append(out.Sets, set.pairs)
+				}
+			}
 		}
 		out.Rooms = append(out.Rooms, [5]int64{int64(room), int64(k.asOf), int64(k.limit), at, int64(k.flags)})
 	}
+	s.sets = sets
 	return string(raw(out))
 }
 
@@ -108,7 +143,11 @@ func decodeSlidingState(text string, number int64) (*slidingState, error) {
 	if err := json.Unmarshal([]byte(text), &in); err != nil {
 		return nil, fmt.Errorf("sync: the state of a sliding connection cannot be read: %w", err)
 	}
-	s := &slidingState{number: number, data: in.Data, rooms: make(map[roomNID]known, len(in.Rooms))}
+	s := &slidingState{number: number, data: in.Data, rooms: make(map[roomNID]known, len(in.Rooms)), sets: map[string]*requiredSet{}}
+	for _, pairs := range in.Sets {
+		set := newRequiredSet(pairs)
+		s.sets[set.key] = set
+	}
 	for _, r := range in.Rooms {
 		if r[3] < 0 || r[3] >= int64(len(in.States)) {
 			return nil, fmt.Errorf("sync: the state of a sliding connection has no states %d", r[3])
@@ -157,7 +196,7 @@ func (e *Engine) slidingState(ctx context.Context, l *listener, q SlidingRequest
 // keepSlidingState stores a state under a new number, which it returns. follows is the number of the one before it, which
 // stays too: the answer may be lost, and is then asked for again.
 func (e *Engine) keepSlidingState(ctx context.Context, l *listener, device int64, conn string, follows int64, s *slidingState) (int64, error) {
-	s = &slidingState{rooms: s.rooms, data: s.data, number: newSlidingNumber()}
+	s = &slidingState{rooms: s.rooms, sets: s.sets, data: s.data, number: newSlidingNumber()}
 	row := store.SlidingState{Device: device, Conn: conn, Number: s.number, Text: s.encode()}
 	var kept bool
 	err := e.db.Write(ctx, func(tx *store.Tx) (err error) {

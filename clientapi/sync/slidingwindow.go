@@ -16,11 +16,15 @@ func (s *slide) windows() error {
 	s.wanted = map[roomNID]*wish{}
 	for name, list := range s.body.Lists {
 		var found []*ranked
+		spaces, err := s.spaces(list.Filters)
+		if err != nil {
+			return err
+		}
 		for _, r := range s.rank.order {
 			if !r.listed() {
 				continue
 			}
-			ok, err := s.matches(list.Filters, r)
+			ok, err := s.matches(list.Filters, spaces, r)
 			if err != nil {
 				return err
 			}
@@ -45,6 +49,9 @@ func (s *slide) windows() error {
 	return nil
 }
 
+// maxPlaced is how many places of lists one answer names. Beyond that clients go by the stamps of the rooms, as today's do.
+const maxPlaced = 2000
+
 // window takes the ranges of a list.
 func (s *slide) window(name string, list *slidingList, found []*ranked) {
 	out := &slidingCount{Count: len(found)}
@@ -62,7 +69,9 @@ func (s *slide) window(name string, list *slidingList, found []*ranked) {
 			op.Rooms = append(op.Rooms, found[i].ref.ID)
 			s.want(found[i], &list.wish)
 		}
-		out.Ops = append(out.Ops, op)
+		if s.placed += len(op.Rooms); s.placed <= maxPlaced {
+			out.Ops = append(out.Ops, op)
+		}
 	}
 }
 
@@ -76,7 +85,7 @@ func (s *slide) want(r *ranked, w *wish) {
 }
 
 // matches says whether a room passes a list's filter.
-func (s *slide) matches(f *slidingFilter, r *ranked) (bool, error) {
+func (s *slide) matches(f *slidingFilter, spaces []map[matrix.RoomID]bool, r *ranked) (bool, error) {
 	if f == nil {
 		return true, nil
 	}
@@ -96,32 +105,33 @@ func (s *slide) matches(f *slidingFilter, r *ranked) (bool, error) {
 			return false, err
 		}
 	}
-	return s.inSpaces(f.Spaces, r)
+	return f.Spaces == nil || slices.ContainsFunc(spaces, func(children map[matrix.RoomID]bool) bool { return children[r.ref.ID] }), nil
 }
 
-// inSpaces says whether one of some spaces that the user is in names a room as its child; no spaces are no condition.
-func (s *slide) inSpaces(spaces []matrix.RoomID, r *ranked) (bool, error) {
-	if spaces == nil {
-		return true, nil
+// spaces finds the rooms that each of a filter's spaces names as its children, of those spaces that the user is in.
+func (s *slide) spaces(f *slidingFilter) (children []map[matrix.RoomID]bool, err error) {
+	if f == nil {
+		return nil, nil
 	}
-	for _, id := range spaces {
+	for _, id := range f.Spaces {
 		ref, err := s.e.rooms.Lookup(s.ctx, id)
 		if errors.Is(err, matrix.NotFound("")) {
 			continue
 		}
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 		space := s.rank.rooms[ref.NID]
 		if space == nil || space.member.Membership != store.Join {
 			continue
 		}
-		children, err := s.e.childrenOf(s.ctx, space)
-		if err != nil || children[r.ref.ID] {
-			return err == nil, err
+		of, err := s.e.childrenOf(s.ctx, space)
+		if err != nil {
+			return nil, err
 		}
+		children = append(children, of)
 	}
-	return false, nil
+	return children, nil
 }
 
 // roomFacts are what filters ask of a room's state.

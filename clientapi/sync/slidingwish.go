@@ -1,7 +1,8 @@
 package sync
 
 import (
-	"encoding/json"
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -26,8 +27,10 @@ type required []*requiredSet
 
 // requiredSet is the required_state of one list or subscription.
 type requiredSet struct {
-	text  string // in a certain form, by which sets are compared
-	all   bool   // "*", "*": everything, apart from the types that are named too
+	pairs [][2]string // in a certain order
+	text  string      // of the pairs
+	key   string      // a hash of it, by which sets are compared
+	all   bool        // "*", "*": everything, apart from the types that are named too
 	types map[string]*requiredKeys
 	lazy  bool // members as they are needed
 }
@@ -67,7 +70,9 @@ func newWish(state [][]string, limit int, user matrix.UserID) (wish, error) {
 }
 
 func newRequiredSet(pairs [][2]string) *requiredSet {
-	s := &requiredSet{text: string(raw(pairs)), types: map[string]*requiredKeys{}}
+	s := &requiredSet{pairs: pairs, text: string(raw(pairs)), types: map[string]*requiredKeys{}}
+	sum := sha256.Sum256([]byte(s.text))
+	s.key = hex.EncodeToString(sum[:8])
 	for _, pair := range pairs {
 		typ, key := pair[0], pair[1]
 		if typ == "*" && key == "*" {
@@ -130,25 +135,13 @@ func (r required) reach() (keys []authrules.StateKey, rest, members bool) {
 	return keys, rest, members
 }
 
-// text is a certain form of what is wanted, by which two can be compared.
-func (r required) text() string {
-	texts := make([]string, len(r))
+// key names what is wanted: by it two can be compared, and found again (slidingState.required).
+func (r required) key() string {
+	keys := make([]string, len(r))
 	for i, s := range r {
-		texts[i] = s.text
+		keys[i] = s.key
 	}
-	return strings.Join(texts, "\n")
-}
-
-// requiredOf reads what text has written.
-func requiredOf(text string) required {
-	var r required
-	for line := range strings.SplitSeq(text, "\n") {
-		var pairs [][2]string
-		if json.Unmarshal([]byte(line), &pairs) == nil {
-			r = append(r, newRequiredSet(pairs))
-		}
-	}
-	return r
+	return strings.Join(keys, ",")
 }
 
 // join makes one wish of two: the longer timeline, and the state that either wants.
@@ -157,9 +150,9 @@ func (w *wish) join(other *wish) {
 	w.subscribed = w.subscribed || other.subscribed
 	w.limit = max(w.limit, other.limit)
 	for _, set := range other.state {
-		if !slices.ContainsFunc(w.state, func(s *requiredSet) bool { return s.text == set.text }) {
+		if !slices.ContainsFunc(w.state, func(s *requiredSet) bool { return s.key == set.key }) {
 			w.state = append(slices.Clone(w.state), set)
 		}
 	}
-	slices.SortFunc(w.state, func(a, b *requiredSet) int { return strings.Compare(a.text, b.text) })
+	slices.SortFunc(w.state, func(a, b *requiredSet) int { return strings.Compare(a.key, b.key) })
 }
