@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -349,5 +350,44 @@ func slidingRestart(t *testing.T, s *testserver.Server) {
 	bob2.Must("POST", "/logout/all", object{})
 	if a := <-answer; a.Status != http.StatusUnauthorized || time.Since(began) > 30*time.Second {
 		t.Errorf("the session ended: %d %s after %s", a.Status, a.Raw, time.Since(began))
+	}
+}
+
+// slidingManyRooms opens more rooms than one answer shows: the next shows the rest, and a message in one of them is one room.
+func slidingManyRooms(t *testing.T, s *testserver.Server) {
+	alice, bob := s.Register(testserver.Unique("alice")), s.Register(testserver.Unique("bob"))
+	shared := alice.CreateRoom(object{"preset": "public_chat"})
+	bob.Join(shared)
+	const rooms = 205
+	var made sync.WaitGroup
+	for part := range 5 {
+		made.Go(func() {
+			for range (rooms - 1 + part) / 5 {
+				if a, err := alice.Do("POST", "/createRoom", object{"preset": "private_chat"}); err != nil || a.Status != http.StatusOK {
+					t.Errorf("a room was not made: %v %v", err, a)
+				}
+			}
+		})
+	}
+	made.Wait()
+	c := slides(alice, 0, 999, 1)
+	known := map[string]bool{}
+	for i, want := range []int{200, 5, 0} {
+		body := c.next(0)
+		got, _ := body["rooms"].(object)
+		if len(got) != want || testserver.At(body, "lists", "all", "count") != float64(rooms) {
+			t.Errorf("answer %d has %d rooms, want %d, of %v", i, len(got), want, testserver.At(body, "lists", "all", "count"))
+		}
+		for id := range got {
+			if known[id] || slidRoom(body, id)["initial"] != true {
+				t.Errorf("room %s comes again", id)
+			}
+			known[id] = true
+		}
+	}
+	bob.Say(shared, "one message")
+	body := c.next(10_000)
+	if got, _ := body["rooms"].(object); len(got) != 1 || slidRoom(body, shared) == nil || slidOrder(body)[0] != shared {
+		t.Errorf("one message in one of many rooms: %v", body)
 	}
 }
