@@ -150,7 +150,7 @@ func presenceRequests(t *testing.T, s *testserver.Server) {
 
 // presenceOfPolls polls with set_presence: what a client does not say makes it online.
 func presenceOfPolls(t *testing.T, s *testserver.Server) {
-	proof.Of(t, "US-12")
+	proof.Of(t, "US-12", "SY-09")
 	alice := s.Register(testserver.Unique("alice"))
 	for _, c := range [][2]string{
 		{"unavailable", "unavailable"}, {"online", "online"}, {"offline", "offline"}, {"", "online"}, {"offline", "offline"}, {"unavailable", "unavailable"},

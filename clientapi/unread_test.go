@@ -82,7 +82,7 @@ func TestUnreadThreads(t *testing.T) {
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		alice, bob, room := together(t, s)
-		proof.Of(t, "US-07")
+		proof.Of(t, "US-07", "SY-08")
 		c := &threads{t: t, alice: alice, bob: bob, room: room, roots: map[string]string{}}
 		c.roots["a"], c.roots["b"] = alice.Say(room, "a"), alice.Say(room, "b")
 		for i, filter := range []string{separate, "{}"} {
