@@ -32,7 +32,8 @@ var strangersMay = []string{
 	"createContent", "createRoom", "getCapabilities", "getConfig", "getConfigAuthed", "getContentAuthed", "getContentOverrideNameAuthed",
 	"getDevices", "getEvents", "getJoinedRooms", "getProtocols", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
 	"getNotifications", "getPushers", "getTurnServer", "im.conclave.ws.ticket", "initialSync", "isPushRuleEnabled", "logout", "logout_all", "queryLocationByAlias",
-	"queryLocationByProtocol", "queryPublicRooms", "queryUserByID", "queryUserByProtocol", "reportRoom", "reportUser", "search", "searchUserDirectory", "sync", "uploadContent",
+	"org.matrix.simplified_msc3575.sync", "queryLocationByProtocol", "queryPublicRooms", "queryUserByID", "queryUserByProtocol", "reportRoom", "reportUser", "search",
+	"searchUserDirectory", "sync", "uploadContent",
 	// Keys: of the caller's own device, or public ones.
 	"claimKeys", "getKeysChanges", "queryKeys", "sendToDevice", "uploadCrossSigningKeys", "uploadCrossSigningSignatures", "uploadKeys",
 }

@@ -31,6 +31,8 @@ func (s *Server) getVersions(*Request) (any, error) {
 			"org.matrix.msc4222":        true, // state_after
 			"org.matrix.msc2285.stable": true, // private read receipts
 			"org.matrix.msc3814":        true, // dehydrated devices
+
+			"org.matrix.simplified_msc3575": true, // simplified sliding sync (MSC4186)
 		},
 	}, nil
 }

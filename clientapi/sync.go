@@ -13,6 +13,7 @@ import (
 
 var syncRoutes = []Route{
 	op(get, "/sync", "sync", Token, LimitRead, (*Server).sync),
+	{Method: post, Path: "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync", OperationID: "org.matrix.simplified_msc3575.sync", Auth: Token, Limit: LimitRead, Handler: (*Server).slidingSync},
 	{Method: post, Path: "/_matrix/client/unstable/im.conclave.ws/ticket", OperationID: "im.conclave.ws.ticket", Auth: Token, Limit: LimitRead, Handler: (*Server).socketTicket},
 	{Method: get, Path: "/_matrix/client/unstable/im.conclave.ws/sync", OperationID: "im.conclave.ws.sync", Auth: Ticket, Limit: LimitRead, Handler: (*Server).socket},
 }

@@ -23,16 +23,21 @@ type assembly struct {
 	inTail   bool
 	lists    bool // somebody's devices changed, or the user's view of them
 	receipts map[store.RoomNID]bool
-	fresh    map[store.RoomNID]bool // rooms that the user joined after from
+
+	ownReceipts map[store.RoomNID]bool // of the receipts, those of the user
+
+	fresh map[store.RoomNID]bool // rooms that the user joined after from
 
 	ownData, ownMessages, ownKeys bool // something of the user's own changed: account data, messages to a device, keys
 
 	res *Response
 }
 
-// assemble builds the response for a request as of the tail's present.
-func (e *Engine) assemble(ctx context.Context, l *listener, q Request) (*Response, error) {
-	a := &assembly{e: e, ctx: ctx, q: q, l: l, receipts: map[store.RoomNID]bool{}, fresh: map[store.RoomNID]bool{}}
+// assembly begins a response as of the tail's present.
+func (e *Engine) assembly(ctx context.Context, l *listener, q Request) (*assembly, error) {
+	a := &assembly{
+		e: e, ctx: ctx, q: q, l: l, receipts: map[store.RoomNID]bool{}, ownReceipts: map[store.RoomNID]bool{}, fresh: map[store.RoomNID]bool{},
+	}
 	if q.Since != nil {
 		a.from, a.typed = q.Since.Pos, q.Since.Ephemeral
 		if err := e.reach(ctx, a.from); err != nil { // a token that another node gave out may be ahead of this one
@@ -48,6 +53,15 @@ func (e *Engine) assemble(ctx context.Context, l *listener, q Request) (*Respons
 	}
 	if a.inTail {
 		a.sort(items)
+	}
+	return a, nil
+}
+
+// assemble builds the response for a request as of the tail's present.
+func (e *Engine) assemble(ctx context.Context, l *listener, q Request) (*Response, error) {
+	a, err := e.assembly(ctx, l, q)
+	if err != nil {
+		return nil, err
 	}
 	if err := a.rooms(); err != nil {
 		return nil, err
@@ -77,6 +91,9 @@ func (a *assembly) sort(items []item) {
 			}
 		case c.Kind == store.ChangeReceipt:
 			a.receipts[c.Room] = true
+			if c.User == a.q.User.NID {
+				a.ownReceipts[c.Room] = true
+			}
 		case c.Kind == store.ChangeDeviceList:
 			a.lists = true
 		case c.User == a.q.User.NID:
@@ -217,6 +234,9 @@ func (a *assembly) joined(ref rooms.Ref, m store.MemberRow) error {
 	if err != nil {
 		return err
 	}
+	if fresh && a.from != 0 { // whoever was in the room before may have some of it already: this does not follow on that
+		piece.limited = true
+	}
 	out := &joinedRoom{}
 	if err := a.fill(ref, m, piece, fresh, out); err != nil {
 		return err
@@ -302,24 +322,9 @@ func (r *joinedRoom) hasState() bool {
 
 // pending adds an invitation or a knock with the stripped state that it came with.
 func (a *assembly) pending(ref rooms.Ref, m store.MemberRow) error {
-	if m.Membership == store.Invite { // one that came although the user wants none is kept to ourselves
-		blocks, err := a.e.rooms.BlocksInvites(a.ctx, a.q.User.NID)
-		if err != nil || blocks {
-			return err
-		}
-	}
-	events, err := a.e.rooms.StrippedState(a.ctx, ref, m)
-	if err != nil {
+	events, hidden, err := a.outside(ref, m)
+	if err != nil || hidden {
 		return err
-	}
-	if m.Membership == store.Invite {
-		ignored, err := a.l.ignores(a.ctx, a.e)
-		if err != nil {
-			return err
-		}
-		if by, _ := matrix.GetString(events[len(events)-1], "sender"); ignored[matrix.UserID(by)] { // the invitation comes last
-			return nil
-		}
 	}
 	answer := a.roomsAnswer()
 	if m.Membership == store.Knock {
@@ -334,6 +339,26 @@ func (a *assembly) pending(ref rooms.Ref, m store.MemberRow) error {
 	}
 	answer.Invite[ref.ID] = &invitedRoom{eventList{events}}
 	return nil
+}
+
+// outside is what somebody who is invited or knocks may see of a room. An invitation is hidden if it came although the user
+// wants none, or from somebody whom the user ignores.
+func (a *assembly) outside(ref rooms.Ref, m store.MemberRow) (events []json.RawMessage, hidden bool, err error) {
+	if m.Membership == store.Invite {
+		blocks, err := a.e.rooms.BlocksInvites(a.ctx, a.q.User.NID)
+		if err != nil || blocks {
+			return nil, true, err
+		}
+	}
+	if events, err = a.e.rooms.StrippedState(a.ctx, ref, m); err != nil || m.Membership != store.Invite {
+		return events, false, err
+	}
+	ignored, err := a.l.ignores(a.ctx, a.e)
+	if err != nil {
+		return nil, false, err
+	}
+	by, _ := matrix.GetString(events[len(events)-1], "sender") // the invitation comes last
+	return events, ignored[matrix.UserID(by)], nil
 }
 
 type invitedRoom struct {

@@ -49,7 +49,9 @@ type Engine struct {
 	listeners  listeners
 	typing     typing
 	forms      *otter.Cache[store.EventNID, clientForm]
-	nudges     chan struct{} // somebody waits for the tail to grow
+	facts      *otter.Cache[stateKey, *roomFacts]
+	children   *otter.Cache[stateKey, map[matrix.RoomID]bool] // of spaces
+	nudges     chan struct{}                                  // somebody waits for the tail to grow
 }
 
 // pollEvery is how late a change is at most if every wake is lost (law 8).
@@ -72,6 +74,10 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	e.forms = otter.Must(&otter.Options[store.EventNID, clientForm]{
 		MaximumWeight: 16 << 20,
 		Weigher:       func(_ store.EventNID, f clientForm) uint32 { return uint32(len(f.text)) + 100 },
+	})
+	e.facts = otter.Must(&otter.Options[stateKey, *roomFacts]{MaximumSize: 50_000})
+	e.children = otter.Must(&otter.Options[stateKey, map[matrix.RoomID]bool]{
+		MaximumWeight: 100_000, Weigher: func(_ stateKey, c map[matrix.RoomID]bool) uint32 { return uint32(len(c)) + 1 },
 	})
 	e.listeners.init()
 	e.typing.init(e.now)

@@ -41,6 +41,9 @@ type listener struct {
 
 	delivered map[int64]store.Pos // by device: messages brought but not yet acknowledged, 0 if none; absent if not known
 	keys      map[int64]keyCounts // by device
+
+	ranks   rankings // taken before mu
+	sliding map[slidingKey][]*slidingState
 }
 
 // maxIdle is how many users without a waiting client are remembered.

@@ -106,6 +106,9 @@ func (a *assembly) pieceFromTail(ref rooms.Ref, m store.MemberRow, upTo store.Po
 		}
 	} else {
 		p.atStart = p.atEnd
+		if p.limited { // none was asked for: those that are not shown stand before the end
+			p.start = rooms.Place{Pos: upTo}
+		}
 	}
 	return p, nil
 }

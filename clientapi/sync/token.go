@@ -84,6 +84,10 @@ func FormatPlace(p rooms.Place) string {
 
 // ParsePlace reads a place, or a sync token, which stands for the place that it had reached in every room.
 func (e *Engine) ParsePlace(text string) (rooms.Place, error) {
+	if strings.HasPrefix(text, "p") {
+		token, err := e.ParseSlidingToken(text)
+		return rooms.Place{Pos: token.Pos}, err
+	}
 	if strings.HasPrefix(text, "s") {
 		token, err := e.ParseToken(text)
 		return rooms.Place{Pos: token.Pos}, err

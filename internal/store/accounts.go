@@ -172,6 +172,7 @@ func (tx *Tx) DeleteDevices(user UserNID, ids []matrix.DeviceID) error {
 // deviceTables are the tables whose rows end with the device that they belong to.
 var deviceTables = []string{
 	"access_tokens", "device_keys", "one_time_keys", "claimed_keys", "fallback_keys", "to_device", "dehydrated_devices", "pushers",
+	"sliding_connections",
 }
 
 // AddToken stores the hash of a new access token.
