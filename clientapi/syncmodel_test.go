@@ -25,7 +25,7 @@ func TestSyncFaces(t *testing.T) {
 	if os.Getenv("CONCLAVE_LONG") != "" {
 		checks = "250"
 	}
-	for name, value := range map[string]string{"rapid.checks": checks, "rapid.nofailfile": "true"} {
+	for name, value := range map[string]string{"rapid.checks": checks, "rapid.nofailfile": "true", "rapid.shrinktime": "5s"} {
 		was := flag.Lookup(name).Value.String()
 		if err := flag.Set(name, value); err != nil {
 			t.Fatal(err)
