@@ -69,6 +69,8 @@ func TestMediaOverHTTP(t *testing.T) {
 		t.Run("headers", func(t *testing.T) { testHeaders(t, alice) })
 		t.Run("bounds", func(t *testing.T) { testBounds(t, s, alice) })
 		t.Run("reserved", func(t *testing.T) { testReserved(t, alice, bob) })
+		t.Run("redirects", func(t *testing.T) { testRedirects(t, alice) })
+		t.Run("large bodies", func(t *testing.T) { testLargeBodies(t, alice) })
 		t.Run("hostile paths", func(t *testing.T) { testPaths(t, alice) })
 		t.Run("thumbnails", func(t *testing.T) { testThumbnails(t, alice) })
 		t.Run("no previews", func(t *testing.T) { testNoPreviews(t, alice) })
@@ -107,14 +109,57 @@ func testContent(t *testing.T, alice, bob *testserver.User) {
 		nobody.Refused(404, "M_NOT_FOUND", "GET", "/_matrix/media/v3/"+path, nil)
 		nobody.Refused(404, "M_NOT_FOUND", "GET", "/_matrix/media/r0/"+path, nil)
 	}
-	if a = bob.Must("GET", "/_matrix/media/v3/download/"+place, nil); !bytes.Equal(a.Raw, content) {
-		t.Errorf("the old operation, with a token: %d bytes", len(a.Raw))
+	for _, path := range []string{place, place + "/by-name.bin"} {
+		nobody.Refused(404, "M_NOT_FOUND", "GET", "/_matrix/media/v3/download/"+path, nil)
+		if a = bob.Must("GET", "/_matrix/media/v3/download/"+path, nil); !bytes.Equal(a.Raw, content) {
+			t.Errorf("the old operation, with a token: %d bytes", len(a.Raw))
+		}
+	}
+	if how := a.Header.Get("Content-Disposition"); how != "attachment; filename=by-name.bin" {
+		t.Errorf("by another name: %q", how)
 	}
 	nobody.Refused(401, "M_MISSING_TOKEN", "POST", "/_matrix/media/v3/upload", []byte("x"))
 }
 
+// testRedirects asks with every word about redirects: the content itself is what comes. A server may redirect who allows it,
+// and this one never does: where its files are is nobody's to know.
+func testRedirects(t *testing.T, alice *testserver.User) {
+	proof.Of(t, "ME-08")
+	place := upload(t, alice, "text/plain", "x.txt", []byte("here"))
+	for _, query := range []string{"", "?allow_redirect=false", "?allow_redirect=true"} {
+		for _, path := range []string{download, "/_matrix/media/v3/download/"} {
+			if a := request(t, alice, "GET", path+place+query, nil); a.Status != 200 || string(a.Raw) != "here" || a.Header.Get("Location") != "" {
+				t.Errorf("%s%s: %d %q", path, query, a.Status, a.Raw)
+			}
+		}
+	}
+}
+
+// testLargeBodies sends what is larger than a request may be, in the content type of a form, to operations that read JSON.
+func testLargeBodies(t *testing.T, alice *testserver.User) {
+	proof.Of(t, "M08")
+	for _, path := range []string{"/_matrix/client/v3/createRoom", "/_matrix/client/v3/login", "/_matrix/client/v3/keys/upload", uploads} {
+		body := struct{ io.Reader }{io.LimitReader(endless{}, 64<<20)}
+		req, err := http.NewRequestWithContext(t.Context(), "POST", alice.Server.URL+path, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+alice.Token)
+		req.Header.Set("Content-Type", "multipart/form-data; boundary=x")
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			continue // the server has closed the connection while the client still sent
+		}
+		_ = res.Body.Close()                                // only the status counts
+		if res.StatusCode != 413 && res.StatusCode != 412 { // 412: the version of tus is missing, and the body is not read
+			t.Errorf("%s: %d", path, res.StatusCode)
+		}
+	}
+	alice.Must("GET", "/_matrix/client/v3/account/whoami", nil)
+}
+
 func testHeaders(t *testing.T, alice *testserver.User) {
-	proof.Of(t, "ME-04")
+	proof.Of(t, "ME-04", "M02")
 	for _, c := range []struct{ sent, kind, how string }{
 		{"text/html", "text/html", "attachment"},
 		{"image/svg+xml", "image/svg+xml", "attachment"},
@@ -244,7 +289,13 @@ func testReserved(t *testing.T, alice, bob *testserver.User) {
 }
 
 func testPaths(t *testing.T, alice *testserver.User) {
-	proof.Of(t, "ME-01")
+	proof.Of(t, "ME-01", "M01")
+	before := tree(t, alice.Server)
+	defer func() {
+		if after := tree(t, alice.Server); after != before {
+			t.Errorf("the store changed from\n%s to\n%s", before, after)
+		}
+	}()
 	for _, id := range []string{"..%2f..%2fsigning.key", "%2e%2e", "a%00b", "..%5c..", "․․", "%ff", strings.Repeat("a", 300), "a%252fb", "x.y"} {
 		for _, server := range []string{string(alice.Server.Name), "..%2f..", "%00", "them.test:x", "[::1"} {
 			for _, path := range []string{download, "/_matrix/client/v1/media/thumbnail/", "/_matrix/media/v3/download/"} {
@@ -267,6 +318,10 @@ func testThumbnails(t *testing.T, alice *testserver.User) {
 	img, format, err := image.Decode(bytes.NewReader(a.Raw))
 	if err != nil || format != "jpeg" || img.Bounds().Dx() != 96 || img.Bounds().Dy() != 96 || a.Header.Get("Content-Type") != "image/jpeg" {
 		t.Errorf("%d, %s, %v", a.Status, format, err)
+	}
+	bare := strings.TrimPrefix(request(t, alice, "GET", "/_matrix/media/v3/thumbnail/"+place+"?width=90&height=90&method=crop", nil).Header.Get("Content-Type"), "image/")
+	if bare != "jpeg" {
+		t.Errorf("the old operation, with a token: %q", bare)
 	}
 	if how, _, _ := mime.ParseMediaType(a.Header.Get("Content-Disposition")); how != "inline" {
 		t.Errorf("disposition %q", a.Header.Get("Content-Disposition"))

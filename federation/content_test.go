@@ -120,7 +120,7 @@ func TestContentOfServersWithoutTheNewOperations(t *testing.T) {
 
 // TestServersThatLieAboutContent asks a hostile server for content, and looks at what that leaves (threats M05).
 func TestServersThatLieAboutContent(t *testing.T) {
-	proof.Of(t, "FD-20", "ME-06")
+	proof.Of(t, "FD-20", "ME-06", "M05")
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		ca := peer.NewCA(t)
 		s := testserver.Start(t, testserver.Options{Engine: engine, CA: ca, Env: []string{"CONCLAVE_MEDIA_MAX_UPLOAD_BYTES=100000"}})

@@ -220,7 +220,7 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestHostileNamesReachNoFile(t *testing.T) {
-	proof.Of(t, "ME-01")
+	proof.Of(t, "ME-01", "M01")
 	each(t, func(t *testing.T, w *world) {
 		w.upload([]byte("here"))
 		before := w.tree()

@@ -77,7 +77,7 @@ func TestContentsOfOtherServersAreFetchedOnce(t *testing.T) {
 }
 
 func TestOtherServersLie(t *testing.T) {
-	proof.Of(t, "ME-06")
+	proof.Of(t, "ME-06", "M05")
 	each(t, func(t *testing.T, w *world) {
 		for i, c := range []struct {
 			answer func(string) (*Fetched, error)
@@ -121,6 +121,7 @@ func TestOtherServersLie(t *testing.T) {
 }
 
 func TestCopiesStayWithinTheirBound(t *testing.T) {
+	proof.Of(t, "M04")
 	each(t, func(t *testing.T, w *world) {
 		own := w.upload(random(1 << 20))
 		w.copies = 5 << 19 // two and a half contents
@@ -156,6 +157,7 @@ func TestCopiesStayWithinTheirBound(t *testing.T) {
 }
 
 func TestOneUserCannotFetchEverything(t *testing.T) {
+	proof.Of(t, "M04")
 	each(t, func(t *testing.T, w *world) {
 		w.remote.gives(content("text/plain", "", strings.NewReader("x")))
 		w.allowance.charge(1, allowanceBytes+100<<20)
