@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 
+	"conclave/internal/cluster"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -205,6 +206,7 @@ func (r *Rooms) Forget(ctx context.Context, room store.RoomNID, user store.UserN
 		if row.Membership != store.Leave && row.Membership != store.Ban {
 			return matrix.Errorf(400, "M_UNKNOWN", "Leave the room before you forget it.")
 		}
+		tx.AfterCommit(func() { r.bus.Publish(cluster.Stream, 0) })
 		return tx.Forget(room, user)
 	})
 }
