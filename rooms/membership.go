@@ -206,11 +206,7 @@ func (r *Rooms) Forget(ctx context.Context, room store.RoomNID, user store.UserN
 		if row.Membership != store.Leave && row.Membership != store.Ban {
 			return matrix.Errorf(400, "M_UNKNOWN", "Leave the room before you forget it.")
 		}
-		pos, err := tx.AddChange(store.ChangeMembership, room, user) // readers that have the room in memory let go of it
-		if err != nil {
-			return err
-		}
-		tx.AfterCommit(func() { r.bus.Publish(cluster.Stream, int64(pos)) })
+		tx.AfterCommit(func() { r.bus.Publish(cluster.Stream, 0) })
 		return tx.Forget(room, user)
 	})
 }

@@ -122,9 +122,13 @@ func (tx *Tx) CountMutualRooms(user UserNID, other matrix.UserID) (n int, err er
 	return n, err
 }
 
-// Forget hides a room from its former member.
+// Forget hides a room from its former member. It is a change of the stream: what is kept of a user's rooms in memory
+// learns of it so.
 func (tx *Tx) Forget(room RoomNID, user UserNID) error {
-	_, err := tx.Exec(`UPDATE memberships SET forgotten = TRUE WHERE room = $1 AND member = $2`, room, user)
+	if _, err := tx.Exec(`UPDATE memberships SET forgotten = TRUE WHERE room = $1 AND member = $2`, room, user); err != nil {
+		return err
+	}
+	_, err := tx.AddChange(ChangeMembership, room, user)
 	return err
 }
 
