@@ -1,6 +1,7 @@
 package clientapi
 
 import (
+	"cmp"
 	"context"
 
 	"conclave/internal/matrix"
@@ -101,6 +102,15 @@ func (s *Server) getLocalAliases(r *Request) (any, error) {
 	v, err := s.mayRead(r)
 	if err != nil {
 		return nil, err
+	}
+	if v.until != nil { // aliases are of the present: whoever has left is a stranger
+		state, err := s.Rooms.CurrentState(r.Ctx(), v.ref.NID)
+		if err != nil {
+			return nil, err
+		}
+		if open, err := s.Rooms.WorldReadable(r.Ctx(), v.ref.NID, state); err != nil || !open {
+			return nil, cmp.Or(err, error(matrix.Forbidden("You are not in this room.")))
+		}
 	}
 	aliases, err := s.Rooms.Aliases(r.Ctx(), v.ref.NID)
 	if aliases == nil {

@@ -13,13 +13,19 @@ import (
 // Why a wait ends before its time.
 var (
 	errDraining     = errors.New("the server is going down")
-	errSessionEnded = errors.New("the session has ended")
+	errSessionEnded = errors.New("the session has ended, or may not be used for now")
 )
+
+// ended is an errSessionEnded with what the client is to be told: M_UNKNOWN_TOKEN or M_USER_LOCKED.
+type ended struct{ error }
+
+// Unwrap implements errors.Is and errors.As.
+func (e ended) Unwrap() []error { return []error{errSessionEnded, e.error} }
 
 // hub knows every connection that lives longer than its request: long polls and sockets. It ends those whose session
 // has ended (threats A06), and all of them when the server drains.
 type hub struct {
-	check func(context.Context, *accounts.Session) bool // whether a session still stands
+	check func(context.Context, *accounts.Session) (*accounts.Session, error) // what a session is by now
 
 	mu       sync.Mutex
 	draining bool
@@ -32,7 +38,7 @@ type wait struct {
 	cancel  context.CancelCauseFunc
 }
 
-func newHub(check func(context.Context, *accounts.Session) bool) *hub {
+func newHub(check func(context.Context, *accounts.Session) (*accounts.Session, error)) *hub {
 	return &hub{check: check, waits: map[store.UserNID]map[*wait]struct{}{}}
 }
 
@@ -91,8 +97,8 @@ func (h *hub) review(ctx context.Context, user store.UserNID) {
 	}
 	h.mu.Unlock()
 	for _, w := range waits {
-		if !h.check(ctx, w.session) {
-			w.cancel(errSessionEnded)
+		if _, err := h.check(ctx, w.session); err != nil {
+			w.cancel(ended{err})
 		}
 	}
 }

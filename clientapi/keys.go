@@ -2,6 +2,8 @@ package clientapi
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"conclave/internal/accounts"
@@ -158,6 +160,9 @@ func (s *Server) sendToDevice(r *Request) (any, error) {
 	}
 	if body.Messages == nil {
 		return nil, matrix.MissingParam("messages says what is sent to whom.")
+	}
+	if err := r.maySendToDevices(slices.Collect(maps.Keys(body.Messages))); err != nil {
+		return nil, err
 	}
 	txn := rooms.TxnKey(r.Session.Device, "sendToDevice", "", typ, txnID)
 	return nil, s.Keys.SendToDevice(r.Ctx(), r.Session.UserID, txn, typ, body.Messages)

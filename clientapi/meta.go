@@ -1,8 +1,10 @@
 package clientapi
 
 import (
+	"slices"
 	"strings"
 
+	"conclave/internal/accounts"
 	"conclave/internal/matrix"
 	"conclave/internal/push"
 )
@@ -16,7 +18,8 @@ var serverRoutes = []Route{
 
 // versions are the spec's versions whose endpoints of this API are served as far as they are built.
 var versions = []string{
-	"r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12",
+	"r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12", "v1.13", "v1.14",
+	"v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 }
 
 // getVersions is GET /_matrix/client/versions.
@@ -33,22 +36,34 @@ func (s *Server) getVersions(*Request) (any, error) {
 }
 
 // getCapabilities is GET /capabilities.
-func (s *Server) getCapabilities(*Request) (any, error) {
+func (s *Server) getCapabilities(r *Request) (any, error) {
 	available := map[string]string{}
 	for _, v := range matrix.RoomVersions() {
 		available[v.String()] = "stable"
 	}
 	yes := map[string]bool{"enabled": true}
-	return map[string]any{"capabilities": map[string]any{
+	fields := map[string]any{"enabled": true}
+	fixed := s.Config.Profiles.Fixed
+	if len(fixed) > 0 {
+		fields["disallowed"] = fixed
+	}
+	capabilities := map[string]any{
 		"m.change_password": yes,
 		"m.room_versions":   map[string]any{"default": matrix.DefaultRoomVersion.String(), "available": available},
-		"m.set_displayname": yes,
-		"m.set_avatar_url":  yes,
-		"m.profile_fields":  yes,
+		"m.profile_fields":  fields,
+		// The two of before v1.16 say of their fields what m.profile_fields says.
+		"m.set_displayname": map[string]bool{"enabled": !slices.Contains(fixed, accounts.DisplayName)},
+		"m.set_avatar_url":  map[string]bool{"enabled": !slices.Contains(fixed, accounts.AvatarURL)},
 		"m.3pid_changes":    map[string]bool{"enabled": false},
 		"m.get_login_token": map[string]bool{"enabled": false},
 		push.KindWebPush:    map[string]any{"enabled": true, "vapid_public_key": s.WebPush.PublicKey()},
-	}}, nil
+		// Leaving keeps the room's history for the user, until the user forgets it.
+		"m.forget_forced_upon_leave": map[string]bool{"enabled": false},
+	}
+	if r.Session.Admin {
+		capabilities["m.account_moderation"] = map[string]bool{"suspend": true, "lock": true}
+	}
+	return map[string]any{"capabilities": capabilities}, nil
 }
 
 // getWellknown is GET /.well-known/matrix/client.

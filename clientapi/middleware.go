@@ -10,26 +10,57 @@ import (
 	"conclave/internal/matrix"
 )
 
-// authenticate finds whom a request speaks for, as far as its route asks. Tokens come in the Authorization header
-// alone: one in a URL would stand in every proxy's log (threats A05).
+// authenticate finds whom a request speaks for, as far as its route asks.
 func (s *Server) authenticate(r *Request) error {
 	if r.route.Auth == NoAuth || r.route.Auth == Ticket {
 		return nil
 	}
-	token, err := bearer(r.Request().Header)
+	token, err := credential(r.Request())
 	if err != nil {
-		if r.route.Auth == OptionalToken && token == "" && len(r.Request().Header.Values("Authorization")) == 0 {
+		if r.route.Auth == OptionalToken && !hasCredential(r.Request()) {
 			return nil
 		}
 		return err
 	}
-	if r.Session, err = s.Accounts.Authenticate(r.Ctx(), token, s.address(r.Request())); err != nil {
+	return s.admit(r, token)
+}
+
+// admit is the gate that every request with a token passes, once: whom the token speaks for, and whether an account in
+// its state may use the route (threats A06). A locked account may only log out; what a suspended one may do stands in
+// suspended.go.
+func (s *Server) admit(r *Request, token string) (err error) {
+	authenticate := s.Accounts.Authenticate
+	if slices.Contains(lockedMay, r.route.OperationID) {
+		authenticate = s.Accounts.AuthenticateLocked
+	}
+	if r.Session, err = authenticate(r.Ctx(), token, s.address(r.Request())); err != nil {
 		return err
 	}
 	if r.route.Auth == Admin && !r.Session.Admin {
 		return matrix.Forbidden("This is for administrators of the server.")
 	}
+	if r.Session.Suspended && !suspendedMay(r.route.OperationID, r.route.Method) {
+		return matrix.UserSuspended()
+	}
 	return nil
+}
+
+// hasCredential reports whether a request means to say who makes it.
+func hasCredential(req *http.Request) bool {
+	return len(req.Header.Values("Authorization")) > 0 || req.URL.Query().Has("access_token")
+}
+
+// credential reads the access token of a request: from its header, or, if it has none, from its query. The query is the
+// older form, deprecated because addresses end up in logs; servers still have to take it (client-server API, "Using
+// access tokens"). This server logs no queries.
+func credential(req *http.Request) (string, error) {
+	if len(req.Header.Values("Authorization")) > 0 {
+		return bearer(req.Header)
+	}
+	if values := req.URL.Query()["access_token"]; len(values) == 1 && values[0] != "" {
+		return values[0], nil
+	}
+	return "", matrix.MissingToken()
 }
 
 // bearer reads the access token of a request: exactly one header, of the form "Bearer …".

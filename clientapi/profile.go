@@ -3,6 +3,8 @@ package clientapi
 import (
 	"encoding/json"
 	"errors"
+	"slices"
+	"strings"
 
 	"conclave/internal/accounts"
 	"conclave/internal/matrix"
@@ -75,6 +77,9 @@ func (s *Server) getProfileField(r *Request) (any, error) {
 
 // setProfileField is PUT /profile/{userId}/{keyName}.
 func (s *Server) setProfileField(r *Request) (any, error) {
+	if err := r.ownPath(); err != nil {
+		return nil, err
+	}
 	body, err := r.Object()
 	if err != nil {
 		return nil, err
@@ -88,6 +93,9 @@ func (s *Server) setProfileField(r *Request) (any, error) {
 		var text *string
 		if json.Unmarshal(value, &text) != nil || text != nil && len(*text) > 1024 {
 			return nil, matrix.InvalidParam("%s is text of at most 1024 bytes.", name)
+		}
+		if name == accounts.AvatarURL && text != nil && *text != "" && !strings.HasPrefix(*text, "mxc://") {
+			return nil, matrix.InvalidParam("avatar_url is an mxc:// URI.")
 		}
 		if text == nil {
 			value = nil
@@ -105,6 +113,9 @@ func (s *Server) deleteProfileField(r *Request) (any, error) {
 func (s *Server) changeProfile(r *Request, field string, value json.RawMessage) error {
 	if err := r.ownPath(); err != nil {
 		return err
+	}
+	if slices.Contains(s.Config.Profiles.Fixed, field) {
+		return matrix.Forbidden("This server does not let its users change %s.", field)
 	}
 	changed, err := s.Accounts.SetProfile(r.Ctx(), r.Session.User, field, value)
 	if err != nil || !changed || field != accounts.DisplayName && field != accounts.AvatarURL {

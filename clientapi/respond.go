@@ -7,10 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
-	"strings"
+	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -72,25 +70,46 @@ func (s *Server) call(r *Request) (any, error) {
 	if err := s.limits.allow(r); err != nil {
 		return nil, err
 	}
-	if !storable(r.Request().URL) {
-		return nil, matrix.InvalidParam("An address is UTF-8 without NUL.")
-	}
-	answer, err := r.route.Handler(s, r)
+	answer, err := s.run(r)
 	if err == nil {
 		s.active(r, r.route.Limit)
 	}
 	return answer, err
 }
 
-// storable says whether all that an address holds is text that identifiers and a database can have.
-func storable(u *url.URL) bool {
-	query, err := url.QueryUnescape(u.RawQuery) // as a whole: what is malformed in it the routes that read it say
-	for _, text := range []string{u.Path, query} {
-		if !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {
-			return false
-		}
+// run calls the handler. An upload can last for hours: it ends with its session (threats A06).
+func (s *Server) run(r *Request) (any, error) {
+	if r.Session == nil || r.route.Limit != LimitMedia || r.Request().Method == http.MethodGet {
+		return r.route.Handler(s, r)
 	}
-	return err == nil || !strings.Contains(u.RawQuery, "%00")
+	ctx, leave := s.hub.enter(r.Ctx(), r.Session)
+	defer leave()
+	r.Request().Body = sessionBody{r.Request().Body, ctx}
+	stop := context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), errSessionEnded) {
+			_ = http.NewResponseController(r.Response()).SetReadDeadline(time.Now()) // ends a read that waits
+		}
+	})
+	defer stop()
+	answer, err := r.route.Handler(s, r)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errSessionEnded) {
+		return nil, cause
+	}
+	return answer, err
+}
+
+// sessionBody is a request's body that can be read as long as the session stands.
+type sessionBody struct {
+	io.ReadCloser
+	session context.Context
+}
+
+// Read implements io.Reader.
+func (b sessionBody) Read(p []byte) (int, error) {
+	if cause := context.Cause(b.session); errors.Is(cause, errSessionEnded) {
+		return 0, cause
+	}
+	return b.ReadCloser.Read(p)
 }
 
 // respond writes an answer or an error. It is the only place that does (apart from media and sockets).
@@ -138,6 +157,9 @@ func (s *Server) fail(c echo.Context, operation string, err error) {
 		return
 	}
 	known := s.known(c, operation, err)
+	if ms, ok := known.Fields["retry_after_ms"].(int64); ok {
+		c.Response().Header().Set("Retry-After", strconv.FormatInt((ms+999)/1000, 10)) // in whole seconds
+	}
 	raw, err := json.Marshal(known)
 	if err != nil {
 		raw = []byte(`{"errcode":"M_UNKNOWN","error":"Something went wrong on the server."}`)
@@ -215,22 +237,12 @@ func (r *Request) Object() ([]byte, error) {
 // checkParams refuses parameters that no database keeps: what is not UTF-8, or has a NUL (law 13).
 func (r *Request) checkParams() error {
 	for _, name := range r.ParamNames() {
-		if !isText(r.Param(name)) {
+		if !matrix.IsText(r.Param(name)) {
 			return matrix.InvalidParam("%s in the path is not text.", name)
 		}
 	}
-	if !strings.ContainsFunc(r.Request().URL.RawQuery, func(c rune) bool { return c == '%' || c >= utf8.RuneSelf }) {
-		return nil // nothing in it stands for another byte
-	}
-	for name, values := range r.QueryParams() {
-		if !isText(name) || slices.ContainsFunc(values, func(value string) bool { return !isText(value) }) {
-			return matrix.InvalidParam("The parameter %.64q is not text.", name)
-		}
-	}
-	return nil
+	return matrix.CheckQuery(r.Request().URL)
 }
-
-func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // Param is a path parameter, decoded: once, also where the path came without anything that has to stay escaped, so that
 // the router decoded it.

@@ -70,8 +70,8 @@ func (r Route) check(seen map[string]bool) error {
 func Routes() []Route {
 	return slices.Concat(
 		serverRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
-		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, backupRoutes, dehydratedRoutes, mediaRoutes, adminRoutes,
-		destinationRoutes, pushRuleRoutes, notificationRoutes,
+		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, backupRoutes, dehydratedRoutes, mediaRoutes, adminRoutes, moderationRoutes, tagRoutes,
+		outsideRoutes, destinationRoutes, pushRuleRoutes, notificationRoutes,
 		relationRoutes, searchRoutes, reportRoutes, legacyRoutes,
 	)
 }

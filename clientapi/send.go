@@ -42,6 +42,9 @@ func (s *Server) Send(r *Request, ref rooms.Ref, typ, txnID string, content []by
 		Room: ref, Sender: r.User(), Type: typ, Content: content,
 		Txn: rooms.TxnKey(r.Session.Device, "send", ref.ID, typ, txnID), TxnID: txnID,
 	}
+	if r.Session.Suspended && typ != "m.room.redaction" {
+		return "", matrix.UserSuspended()
+	}
 	switch typ {
 	case "m.room.message":
 		if err := checkMessage(content); err != nil {
@@ -49,6 +52,9 @@ func (s *Server) Send(r *Request, ref rooms.Ref, typ, txnID string, content []by
 		}
 	case "m.room.redaction":
 		if err := moveRedacts(&q); err != nil {
+			return "", err
+		}
+		if err := s.mayRedact(r, ref, q.Redacts); err != nil {
 			return "", err
 		}
 	}
@@ -124,6 +130,9 @@ func (s *Server) redactEvent(r *Request) (any, error) {
 	target, err := matrix.ParseEventID(r.Param("eventId"))
 	if err != nil {
 		return nil, matrix.InvalidParam("%q is not an event ID.", r.Param("eventId"))
+	}
+	if err := s.mayRedact(r, ref, target); err != nil {
+		return nil, err
 	}
 	content := map[string]string{}
 	if body.Reason != "" {

@@ -48,7 +48,7 @@ func (s *Server) socket(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Session, err = s.Accounts.Authenticate(r.Ctx(), token, s.address(r.Request())); err != nil {
+	if err := s.admit(r, token); err != nil {
 		return nil, err
 	}
 	q, err := s.syncRequest(r)
@@ -78,7 +78,7 @@ func (s *Server) socket(r *Request) (any, error) {
 func (s *Server) socketToken(r *Request) (string, error) {
 	text := r.QueryParam("ticket")
 	if text == "" {
-		return bearer(r.Request().Header)
+		return credential(r.Request())
 	}
 	token, ok := s.tickets.take(text)
 	if !ok {
@@ -249,10 +249,13 @@ func validID(id json.RawMessage) bool {
 
 // answer runs a call. Its error ends the socket; what only the call did wrong is in the answer.
 func (c *socketConn) answer(ctx context.Context, in call) ([]byte, error) {
-	if !c.s.Accounts.Stands(ctx, c.r.Session) {
-		return nil, errSessionEnded
+	session, err := c.s.Accounts.Again(ctx, c.r.Session)
+	if err != nil {
+		return nil, ended{err}
 	}
-	result, err := c.s.socketCall(c.r, in)
+	r := *c.r // what the session may do can have changed since the socket was opened
+	r.Session = session
+	result, err := c.s.socketCall(&r, in)
 	out := struct {
 		ID     json.RawMessage `json:"id"`
 		Result any             `json:"result,omitempty"`
@@ -272,6 +275,9 @@ func (s *Server) socketCall(r *Request, in call) (any, error) {
 	method, ok := socketMethods[in.Method]
 	if !ok {
 		return nil, matrix.Unrecognized("There is no method %.32q.", in.Method)
+	}
+	if r.Session.Suspended && !suspendedMay(method.operation, put) {
+		return nil, matrix.UserSuspended()
 	}
 	if err := s.limits.spend(method.limit, string(r.Session.UserID)); err != nil {
 		return nil, err

@@ -9,15 +9,16 @@ import (
 
 // socketMethods are the calls of the socket. Each does what its endpoint does, and shares its transaction IDs.
 var socketMethods = map[string]struct {
-	limit Limit
-	run   func(*Server, *Request, json.RawMessage) (any, error)
+	operation string // of the endpoint
+	limit     Limit
+	run       func(*Server, *Request, json.RawMessage) (any, error)
 }{
-	"ping":         {LimitRead, func(*Server, *Request, json.RawMessage) (any, error) { return nil, nil }},
-	"send":         {LimitSend, (*Server).socketSend},
-	"receipt":      {LimitSend, (*Server).socketReceipt},
-	"read_markers": {LimitSend, (*Server).socketReadMarkers},
-	"typing":       {LimitSend, (*Server).socketTyping},
-	"presence":     {LimitChange, (*Server).socketPresence},
+	"ping":         {"im.conclave.ws.sync", LimitRead, func(*Server, *Request, json.RawMessage) (any, error) { return nil, nil }},
+	"send":         {"sendMessage", LimitSend, (*Server).socketSend},
+	"receipt":      {"postReceipt", LimitSend, (*Server).socketReceipt},
+	"read_markers": {"setReadMarker", LimitSend, (*Server).socketReadMarkers},
+	"typing":       {"setTyping", LimitSend, (*Server).socketTyping},
+	"presence":     {"setPresence", LimitChange, (*Server).socketPresence},
 }
 
 // inRoom is what the parameters of a call about a room have in common.

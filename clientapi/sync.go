@@ -41,7 +41,7 @@ func (s *Server) sync(r *Request) (any, error) {
 		// The client is told that nothing happened and comes back, to this node's successor.
 		return map[string]string{"next_batch": r.QueryParam("since")}, nil
 	case errors.Is(cause, errSessionEnded):
-		return nil, matrix.UnknownToken(false)
+		return nil, cause
 	}
 	return nil, err
 }

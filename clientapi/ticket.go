@@ -64,7 +64,7 @@ func (t *tickets) take(text string) (string, bool) {
 
 // socketTicket is POST …/im.conclave.ws/ticket.
 func (s *Server) socketTicket(r *Request) (any, error) {
-	token, err := bearer(r.Request().Header)
+	token, err := credential(r.Request())
 	if err != nil {
 		return nil, err
 	}

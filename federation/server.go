@@ -235,6 +235,12 @@ func (s *Server) answer(route Route) echo.HandlerFunc {
 		if len(r.RequestURI) > maxURIBytes || !strings.HasPrefix(r.RequestURI, "/") {
 			return matrix.InvalidParam("The request target is too long or not a path.")
 		}
+		if !matrix.IsText(r.URL.Path) {
+			return matrix.InvalidParam("The path is not text.")
+		}
+		if err := matrix.CheckQuery(r.URL); err != nil {
+			return err
+		}
 		if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
 			// Whoever stands in front of us may have counted the body by another header than net/http does (threats F25):
 			// what follows it on this connection is not read as a request.

@@ -187,3 +187,39 @@ func (r *Rooms) Viewer(ctx context.Context, room store.RoomNID, user Sender) (Vi
 	}
 	return Viewer{ID: user.ID, Member: row}, err
 }
+
+// AllSeeReplaced reports whether everybody who may see a state event may also see the one that it replaced: where history
+// was shared both times, since whoever sees the event was in the room after it, and where the earlier one is open to the
+// world.
+func (r *Rooms) AllSeeReplaced(ctx context.Context, ref Ref, row, replaced *store.EventRow) (bool, error) {
+	if replaced.After == nil || replaced.Flags&(store.FlagRejected|store.FlagOutlier) != 0 {
+		return false, nil
+	}
+	v := &Visibility{r: r, ref: ref, known: map[viewKey]sight{}} // of nobody: only what the states say of history
+	then, err := v.sight(ctx, replaced.StateAfter())
+	if err != nil || then.visibility == matrix.WorldReadable {
+		return err == nil, err
+	}
+	for _, state := range []store.State{row.StateBefore(), row.StateAfter()} {
+		now, err := v.sight(ctx, state)
+		if err != nil || now.visibility != matrix.Shared {
+			return false, err
+		}
+	}
+	return then.visibility == matrix.Shared, nil
+}
+
+// MaySeeReplaced reports whether a reader of a state event may see the one that it replaced: as an event, or because the
+// reader was in the room while it was in force.
+func (r *Rooms) MaySeeReplaced(ctx context.Context, ref Ref, user Sender, row, replaced *store.EventRow) (bool, error) {
+	viewer, err := r.Viewer(ctx, ref.NID, user)
+	if err != nil {
+		return false, err
+	}
+	v := r.VisibleTo(ref, viewer)
+	then, err := v.sight(ctx, row.StateBefore())
+	if err != nil || then.was[0] == store.Join {
+		return err == nil, err
+	}
+	return v.May(ctx, replaced)
+}

@@ -1,8 +1,11 @@
 package sync
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"strconv"
+	"time"
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
@@ -28,9 +31,13 @@ func ClientEvents(rows []*store.EventRow) []json.RawMessage {
 type clientForm struct {
 	row  *store.EventRow
 	text json.RawMessage
+
+	had   *store.EventRow // what a state event replaced, if some of its readers may not see that; nil if all may
+	guard json.RawMessage // for those who may not: the text without prev_content
 }
 
-// Timeline writes events for a reader: in the form that all share, with the reader's own transaction IDs added.
+// Timeline writes events for a reader: in the form that all share, with the reader's own transaction IDs and the age
+// added, and without what the reader may not see.
 func (e *Engine) Timeline(ctx context.Context, who Viewpoint, ref rooms.Ref, rows []*store.EventRow) ([]json.RawMessage, error) {
 	return e.timeline(ctx, who, ref, rows, nil)
 }
@@ -45,32 +52,68 @@ func (e *Engine) timeline(ctx context.Context, who Viewpoint, ref rooms.Ref, row
 		return nil, err
 	}
 	out := make([]json.RawMessage, len(rows))
+	now := time.Now().UnixMilli()
 	for i, row := range rows {
-		txn, related := txns[row.NID], relations[row.NID]
-		shared := txn == "" && related == nil
-		if form, ok := e.forms.GetIfPresent(row.NID); ok && form.row == row && shared {
-			out[i] = form.text
-			continue
-		}
-		unsigned, err := e.unsigned(ctx, ref, row)
+		form, err := e.form(ctx, ref, row)
 		if err != nil {
 			return nil, err
 		}
-		if unsigned == nil && !shared {
-			unsigned = map[string]any{}
+		text := form.text
+		if form.had != nil {
+			ok, err := e.rooms.MaySeeReplaced(ctx, ref, who.User, row, form.had)
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				text = form.guard
+			}
 		}
-		if txn != "" {
-			unsigned["transaction_id"] = txn
+		if txn := txns[row.NID]; txn != "" {
+			text = withUnsigned(text, matrix.AppendString([]byte(`"transaction_id":`), txn))
 		}
-		if related != nil {
-			unsigned["m.relations"] = related
+		if related := relations[row.NID]; related != nil {
+			text = withUnsigned(text, append([]byte(`"m.relations":`), related...))
 		}
-		out[i] = matrix.ClientEvent(row.Event, encodeUnsigned(unsigned), true)
-		if shared {
-			e.forms.Set(row.NID, clientForm{row, out[i]})
-		}
+		out[i] = withUnsigned(text, strconv.AppendInt([]byte(`"age":`), now-row.Event.OriginServerTS(), 10))
 	}
 	return out, nil
+}
+
+// form is an event's client form, from memory or built.
+func (e *Engine) form(ctx context.Context, ref rooms.Ref, row *store.EventRow) (clientForm, error) {
+	if form, ok := e.forms.GetIfPresent(row.NID); ok && form.row == row {
+		return form, nil
+	}
+	unsigned, had, err := e.unsigned(ctx, ref, row)
+	if err != nil {
+		return clientForm{}, err
+	}
+	form := clientForm{row: row, text: matrix.ClientEvent(row.Event, encodeUnsigned(unsigned), true)}
+	if had != nil {
+		all, err := e.rooms.AllSeeReplaced(ctx, ref, row, had)
+		if err != nil {
+			return form, err
+		}
+		if !all {
+			delete(unsigned, "prev_content")
+			delete(unsigned, "prev_sender")
+			form.had, form.guard = had, matrix.ClientEvent(row.Event, encodeUnsigned(unsigned), true)
+		}
+	}
+	e.forms.Set(row.NID, form)
+	return form, nil
+}
+
+// withUnsigned adds a member to the unsigned of a client event, which is its last member if it has one. A type, which
+// would be the last otherwise, is no object.
+func withUnsigned(event json.RawMessage, member []byte) json.RawMessage {
+	out := make(json.RawMessage, 0, len(event)+len(member)+16)
+	if bytes.HasSuffix(event, []byte("}}")) {
+		out = append(append(out, event[:len(event)-2]...), ',')
+		return append(append(out, member...), "}}"...)
+	}
+	out = append(append(out, event[:len(event)-1]...), `,"unsigned":{`...)
+	return append(append(out, member...), "}}"...)
 }
 
 func encodeUnsigned(unsigned map[string]any) []byte {
@@ -102,13 +145,13 @@ func (e *Engine) ownTxns(ctx context.Context, who Viewpoint, rows []*store.Event
 	return txns, err
 }
 
-// unsigned is what a server says of an event beside its text: what a state event replaced, what redacted it.
-func (e *Engine) unsigned(ctx context.Context, ref rooms.Ref, row *store.EventRow) (map[string]any, error) {
-	var out map[string]any
+// unsigned is what a server says of an event beside its text: what a state event replaced, which is had, and what
+// redacted it.
+func (e *Engine) unsigned(ctx context.Context, ref rooms.Ref, row *store.EventRow) (out map[string]any, had *store.EventRow, err error) {
 	if key, ok := row.Event.StateKey(); ok && row.Before != nil {
-		had, err := e.rooms.StateEvent(ctx, ref.NID, *row.Before, row.Event.Type(), key)
+		had, err = e.rooms.StateEvent(ctx, ref.NID, *row.Before, row.Event.Type(), key)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if had != nil {
 			out = map[string]any{
@@ -117,21 +160,21 @@ func (e *Engine) unsigned(ctx context.Context, ref rooms.Ref, row *store.EventRo
 		}
 	}
 	if !row.Flags.Has(store.FlagRedacted) {
-		return out, nil
+		return out, had, nil
 	}
 	var because *store.EventRow
-	err := e.db.Read(ctx, func(tx *store.Tx) (err error) {
+	err = e.db.Read(ctx, func(tx *store.Tx) (err error) {
 		because, err = tx.RedactionOf(ref.NID, row.Event.ID())
 		return err
 	})
 	if err != nil || because == nil {
-		return out, err
+		return out, had, err
 	}
 	if out == nil {
 		out = map[string]any{}
 	}
 	out["redacted_because"] = ClientEvent(because)
-	return out, nil
+	return out, had, nil
 }
 
 // maxReceipts bounds the receipts of one room in one response, newest first.

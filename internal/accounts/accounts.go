@@ -76,12 +76,14 @@ func New(o Options) *Accounts {
 
 // Session is whom a request speaks for: a user on one of its devices.
 type Session struct {
-	User     store.UserNID
-	UserID   matrix.UserID
-	Device   int64
-	DeviceID matrix.DeviceID
-	Admin    bool
-	Since    time.Time // when the account was made
+	User      store.UserNID
+	UserID    matrix.UserID
+	Device    int64
+	DeviceID  matrix.DeviceID
+	Admin     bool
+	Locked    bool      // it may only log out
+	Suspended bool      // it may read and leave
+	Since     time.Time // when the account was made
 
 	hash [32]byte // of its token
 }
@@ -98,18 +100,34 @@ const (
 	seenEvery    = 5 * time.Minute // how exact "last seen" is
 )
 
-// Authenticate finds whom a token speaks for. An unknown one is M_UNKNOWN_TOKEN.
+// Authenticate finds whom a token speaks for. An unknown one is M_UNKNOWN_TOKEN, that of a locked account M_USER_LOCKED.
 func (a *Accounts) Authenticate(ctx context.Context, token, address string) (*Session, error) {
+	return unlocked(a.AuthenticateLocked(ctx, token, address))
+}
+
+// AuthenticateLocked is Authenticate for what may be done with a locked account too: logging out.
+func (a *Accounts) AuthenticateLocked(ctx context.Context, token, address string) (*Session, error) {
 	return a.session(ctx, sha256.Sum256([]byte(token)), address)
 }
 
-// Stands finds out whether a session has not ended since it was found. If the database cannot be asked it is taken to
-// stand: the next request will ask again.
-func (a *Accounts) Stands(ctx context.Context, s *Session) bool {
+func unlocked(s *Session, err error) (*Session, error) {
+	if err == nil && s.Locked {
+		return nil, matrix.UserLocked()
+	}
+	return s, err
+}
+
+// Again looks at a session anew that was found a while ago: it may have ended (M_UNKNOWN_TOKEN), its account may be
+// locked (M_USER_LOCKED) or suspended by now. If the database cannot be asked it is taken to be as it was: the next
+// request will ask again.
+func (a *Accounts) Again(ctx context.Context, s *Session) (*Session, error) {
 	a.forget(s.hash) // another node may have ended it
-	_, err := a.session(ctx, s.hash, "")
+	now, err := unlocked(a.session(ctx, s.hash, ""))
 	var known *matrix.Error
-	return !errors.As(err, &known)
+	if err != nil && !errors.As(err, &known) {
+		return s, nil
+	}
+	return now, err
 }
 
 // session finds the session of a token by its hash.
@@ -136,7 +154,7 @@ func (a *Accounts) session(ctx context.Context, hash [32]byte, address string) (
 	}
 	s := &Session{
 		User: owner.User, UserID: owner.ID, Device: owner.Device.NID, DeviceID: owner.Device.ID,
-		Admin: owner.Admin, Since: time.UnixMilli(owner.Created), hash: hash,
+		Admin: owner.Admin, Locked: owner.Locked, Suspended: owner.Suspended, Since: time.UnixMilli(owner.Created), hash: hash,
 	}
 	a.remember(hash, cached{s, now.Add(sessionTime)}, endings)
 	if address != "" && now.Sub(time.UnixMilli(owner.Device.Seen)) > seenEvery {

@@ -220,7 +220,7 @@ func TestASessionThatEndsIsNotRemembered(t *testing.T) {
 		w.remember(s.hash, cached{s, w.now().Add(time.Minute)}, before)
 		_, err := w.Authenticate(t.Context(), l.Token, "")
 		wantCode(t, err, 401, "M_UNKNOWN_TOKEN")
-		if w.Stands(t.Context(), s) {
+		if _, err := w.Again(t.Context(), s); err == nil {
 			t.Error("an ended session stands")
 		}
 	})

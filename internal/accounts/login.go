@@ -96,6 +96,9 @@ func (a *Accounts) LoginPassword(ctx context.Context, name, password string, d N
 		if now == nil || now.Deactivated || now.Password != account.Password {
 			return errWrongPassword()
 		}
+		if now.Locked { // told only to whoever knows the password
+			return matrix.UserLocked()
+		}
 		return write(tx)
 	})
 	if err != nil {

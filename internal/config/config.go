@@ -38,6 +38,9 @@ type Config struct {
 	Media          Media          `key:"media" doc:"Uploaded files."`
 	Presence       Presence       `key:"presence" doc:"Whether people are online."`
 	URLPreviews    URLPreviews    `key:"url_previews" doc:"Previews of links, fetched by the server."`
+	Profiles       Profiles       `key:"profiles" doc:"What people say of themselves."`
+	TURN           TURN           `key:"turn" doc:"A relay for calls, such as coturn with use-auth-secret, between people who cannot reach one another directly."`
+	Support        Support        `key:"support" doc:"Whom people turn to for help: shown to everybody, at /.well-known/matrix/support."`
 	AppServices    []string       `key:"app_services" built:"default" doc:"Registration files of application services (bridges, bots)."`
 	Log            Log            `key:"log" doc:"What is logged, on standard error."`
 
@@ -154,6 +157,25 @@ type URLPreviews struct {
 	Enabled      bool           `key:"enabled" default:"false" doc:"On: the server fetches pages that people link to, and learns which. Their servers learn its address, not that of the people."`
 	AllowPrivate []netip.Prefix `key:"allow_private" doc:"CIDRs of private addresses whose pages may be fetched: everybody with an account can read them. network.allow_private does not count here."`
 	Ports        []string       `key:"ports" doc:"Ports that pages may be fetched from, beside 80 and 443."`
+}
+
+// Profiles says what people may change of their profiles.
+type Profiles struct {
+	Fixed []string `key:"fixed" doc:"Fields that nobody can change by a client, e.g. displayname and avatar_url."`
+}
+
+// TURN names a relay for calls.
+type TURN struct {
+	URIs         []string       `key:"uris" doc:"Its addresses, e.g. turn:turn.example.org?transport=udp. Empty: there is none."`
+	SharedSecret observe.Secret `key:"shared_secret" doc:"What the relay calls static-auth-secret. Users get passwords made of it that end by themselves."`
+	TTL          int            `key:"ttl" default:"86400" doc:"How long such a password is good, in seconds."`
+}
+
+// Support names the people who run the server.
+type Support struct {
+	Page     string   `key:"page" doc:"A web page with help, https://…."`
+	Admin    []string `key:"admin" doc:"User IDs and e-mail addresses for any question."`
+	Security []string `key:"security" doc:"User IDs and e-mail addresses for what must stay between you and whoever reports it."`
 }
 
 // Log says how much is logged and in what form.

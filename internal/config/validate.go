@@ -42,7 +42,7 @@ func (c *Config) errorf(path, format string, args ...any) error {
 }
 
 func (c *Config) validate() error {
-	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkAuth, c.checkMedia, c.checkFederation, c.checkPreviews}
+	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkAuth, c.checkMedia, c.checkFederation, c.checkPreviews, c.checkTURN, c.checkSupport}
 	for _, check := range checks {
 		if err := check(); err != nil {
 			return err
@@ -197,6 +197,50 @@ func (c *Config) checkFederation() error {
 		for _, name := range list {
 			if name == "" || len(name) > 255 || strings.ContainsAny(name, "/ @") || key == "federation.notaries" && strings.ContainsAny(name, "*?") {
 				return c.errorf(key, "%q is not a server name", name)
+			}
+		}
+	}
+	return nil
+}
+
+// maxTURN bounds how long a password for the relay is good: a month, in seconds.
+const maxTURN = 31 * 24 * 60 * 60
+
+func (c *Config) checkTURN() error {
+	for _, uri := range c.TURN.URIs {
+		rest, found := strings.CutPrefix(uri, "turn:")
+		if !found {
+			rest, found = strings.CutPrefix(uri, "turns:")
+		}
+		if !found || rest == "" || strings.ContainsAny(rest, " /@") {
+			return c.errorf("turn.uris", "%q must be turn:host:port or turns:host:port, perhaps with ?transport=udp", uri)
+		}
+	}
+	switch {
+	case len(c.TURN.URIs) > 0 && c.TURN.SharedSecret.Reveal() == "":
+		return c.errorf("turn.shared_secret", "it is missing; write what the relay has as static-auth-secret")
+	case c.TURN.TTL < 60 || c.TURN.TTL > maxTURN:
+		return c.errorf("turn.ttl", "it must be from 60 to %d seconds", maxTURN)
+	}
+	return nil
+}
+
+func (c *Config) checkSupport() error {
+	if page := c.Support.Page; page != "" {
+		u, err := url.Parse(page)
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+			return c.errorf("support.page", "%q must be https://…", page)
+		}
+	}
+	for key, list := range map[string][]string{"support.admin": c.Support.Admin, "support.security": c.Support.Security} {
+		for _, address := range list {
+			user, isUser := strings.CutPrefix(address, "@")
+			local, host, ok := strings.Cut(address, "@")
+			if isUser {
+				local, host, ok = strings.Cut(user, ":")
+			}
+			if !ok || local == "" || host == "" || strings.ContainsAny(address, " \t\r\n") {
+				return c.errorf(key, "%q is neither a user ID, @name:server, nor an e-mail address", address)
 			}
 		}
 	}

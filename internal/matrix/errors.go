@@ -134,3 +134,16 @@ func LimitExceeded(retryAfterMS int64) *Error {
 	return Errorf(http.StatusTooManyRequests, "M_LIMIT_EXCEEDED", "Too many requests. Try again in %d ms.", retryAfterMS).
 		WithField("retry_after_ms", retryAfterMS)
 }
+
+// UserLocked is M_USER_LOCKED: the account cannot be used for now, and its sessions stay (client-server API, "Account
+// locking").
+func UserLocked() *Error {
+	return Errorf(http.StatusUnauthorized, "M_USER_LOCKED", "This account has been locked by an administrator of the server.").
+		WithField("soft_logout", true)
+}
+
+// UserSuspended is M_USER_SUSPENDED: the account may read and leave, and little else (client-server API, "Account
+// suspension").
+func UserSuspended() *Error {
+	return Errorf(http.StatusForbidden, "M_USER_SUSPENDED", "You cannot do this while your account is suspended.")
+}

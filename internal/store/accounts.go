@@ -13,14 +13,16 @@ type Account struct {
 	Password    string // argon2id in PHC form, "" if it cannot log in by password
 	Admin       bool
 	Deactivated bool
+	Locked      bool  // can do nothing but log out
+	Suspended   bool  // can read and leave, and little else
 	Created     int64 // ms
 }
 
-const selectAccounts = `SELECT a.member, u.user_id, a.password, a.admin, a.deactivated, a.created FROM accounts a JOIN users u ON u.nid = a.member `
+const selectAccounts = `SELECT a.member, u.user_id, a.password, a.admin, a.deactivated, a.locked, a.suspended, a.created FROM accounts a JOIN users u ON u.nid = a.member `
 
 func (tx *Tx) accounts(sql string, each func(Account), args ...any) error {
 	return tx.Query(sql, func(r *Row) error {
-		each(Account{UserNID(r.Int64(0)), matrix.UserID(r.Text(1)), r.Text(2), r.Bool(3), r.Bool(4), r.Int64(5)})
+		each(Account{UserNID(r.Int64(0)), matrix.UserID(r.Text(1)), r.Text(2), r.Bool(3), r.Bool(4), r.Bool(5), r.Bool(6), r.Int64(7)})
 		return nil
 	}, args...)
 }
@@ -64,6 +66,18 @@ func (tx *Tx) SetPassword(user UserNID, hash string) (bool, error) {
 // SetAdmin gives or takes an administrator's rights.
 func (tx *Tx) SetAdmin(user UserNID, admin bool) error {
 	_, err := tx.Exec(`UPDATE accounts SET admin = $2 WHERE member = $1`, user, admin)
+	return err
+}
+
+// SetLocked locks an account or lifts the lock.
+func (tx *Tx) SetLocked(user UserNID, locked bool) error {
+	_, err := tx.Exec(`UPDATE accounts SET locked = $2 WHERE member = $1`, user, locked)
+	return err
+}
+
+// SetSuspended suspends an account or ends that.
+func (tx *Tx) SetSuspended(user UserNID, suspended bool) error {
+	_, err := tx.Exec(`UPDATE accounts SET suspended = $2 WHERE member = $1`, user, suspended)
 	return err
 }
 
@@ -180,13 +194,16 @@ type TokenOwner struct {
 
 // TokenOwner finds the owner of a token by the token's hash, nil if there is none.
 func (tx *Tx) TokenOwner(hash []byte) (found *TokenOwner, err error) {
-	err = tx.Query(`SELECT a.member, u.user_id, a.admin, a.deactivated, d.nid, d.device_id, d.seen, d.name, a.created
+	err = tx.Query(`SELECT a.member, u.user_id, a.admin, a.deactivated, d.nid, d.device_id, d.seen, d.name, a.created, a.locked, a.suspended
 		FROM access_tokens t JOIN accounts a ON a.member = t.member JOIN users u ON u.nid = a.member JOIN devices d ON d.nid = t.device
 		WHERE t.hash = $1`, func(r *Row) error {
 		user := UserNID(r.Int64(0))
 		found = &TokenOwner{
-			Account: Account{User: user, ID: matrix.UserID(r.Text(1)), Admin: r.Bool(2), Deactivated: r.Bool(3), Created: r.Int64(8)},
-			Device:  Device{NID: r.Int64(4), User: user, ID: matrix.DeviceID(r.Text(5)), Seen: r.Int64(6), Name: r.Text(7)},
+			Account: Account{
+				User: user, ID: matrix.UserID(r.Text(1)), Admin: r.Bool(2), Deactivated: r.Bool(3), Created: r.Int64(8),
+				Locked: r.Bool(9), Suspended: r.Bool(10),
+			},
+			Device: Device{NID: r.Int64(4), User: user, ID: matrix.DeviceID(r.Text(5)), Seen: r.Int64(6), Name: r.Text(7)},
 		}
 		return nil
 	}, hash)

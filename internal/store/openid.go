@@ -12,10 +12,10 @@ func (tx *Tx) AddOpenIDToken(hash []byte, user UserNID, expires, now int64) erro
 	return err
 }
 
-// OpenIDUser finds whose OpenID token it is, "" if it is nobody's, has expired by now (ms) or its account is closed.
+// OpenIDUser finds whose OpenID token it is, "" if it is nobody's, has expired by now (ms) or its account is closed or locked.
 func (tx *Tx) OpenIDUser(hash []byte, now int64) (user matrix.UserID, err error) {
 	err = tx.Query(`SELECT u.user_id FROM openid_tokens t JOIN accounts a ON a.member = t.member JOIN users u ON u.nid = t.member
-		WHERE t.hash = $1 AND t.expires > $2 AND NOT a.deactivated`, func(r *Row) error {
+		WHERE t.hash = $1 AND t.expires > $2 AND NOT a.deactivated AND NOT a.locked`, func(r *Row) error {
 		user = matrix.UserID(r.Text(0))
 		return nil
 	}, hash, now)
