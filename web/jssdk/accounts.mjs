@@ -12,7 +12,12 @@ export async function people(world) {
     assert.equal(await visitor(a).isUsernameAvailable("alice"), true);
     world.alice = await register(a, "alice");
     world.bob = await register(b, "bob");
-    assert.equal(await visitor(a).isUsernameAvailable("alice").catch((error) => error.errcode), false);
+    assert.equal(
+      await visitor(a)
+        .isUsernameAvailable("alice")
+        .catch((error) => error.errcode),
+      false,
+    );
     await Promise.all([world.alice.start(), world.bob.start()]);
     assert.equal((await world.alice.client.whoami()).user_id, world.alice.id);
   });
@@ -41,15 +46,18 @@ export async function sessions(world) {
     const carol = await register(a, "carol");
     const changed = `${password} changed`;
     const identifier = { type: "m.id.user", user: carol.id };
-    const session = await uiaSession(() => carol.client.setPassword(null, changed));
+    const session = await uiaSession(() => carol.client.setPassword(null, changed, false));
     await carol.client.setPassword({ type: "m.login.password", identifier, password, session }, changed, false);
     await refused("M_FORBIDDEN", () => login(a, "carol", "with the old password"));
     const again = await visitor(a).loginRequest({ type: "m.login.password", identifier, password: changed });
     const other = await Device.open(a, again, "carol's other");
     await other.client.logout(true);
     await refused("M_UNKNOWN_TOKEN", () => other.client.whoami());
-    const end = await uiaSession(() => carol.client.deactivateAccount());
-    await carol.client.deactivateAccount({ type: "m.login.password", identifier, password: changed, session: end }, true);
+    const end = await uiaSession(() => carol.client.deactivateAccount(undefined, true));
+    await carol.client.deactivateAccount(
+      { type: "m.login.password", identifier, password: changed, session: end },
+      true,
+    );
     await refused("M_UNKNOWN_TOKEN", () => carol.client.whoami());
     carol.stop();
   });
@@ -60,10 +68,16 @@ export async function ownData(world) {
   const { alice, elsewhere, room } = world;
   await step("account data and tags", async () => {
     await alice.client.setAccountData("org.example.note", { text: "kept" });
-    await until("account data on the other device", () => elsewhere.client.getAccountData("org.example.note")?.getContent().text === "kept");
+    await until(
+      "account data on the other device",
+      () => elsewhere.client.getAccountData("org.example.note")?.getContent().text === "kept",
+    );
     assert.deepEqual(await elsewhere.client.getAccountDataFromServer("org.example.note"), { text: "kept" });
     await alice.client.setRoomAccountData(room, "org.example.room", { colour: "red" });
-    await until("the room's account data", () => elsewhere.client.getRoom(room).getAccountData("org.example.room")?.getContent().colour === "red");
+    await until(
+      "the room's account data",
+      () => elsewhere.client.getRoom(room).getAccountData("org.example.room")?.getContent().colour === "red",
+    );
     await alice.client.setRoomTag(room, "m.favourite", { order: 0.5 });
     await until("the tag", () => elsewhere.client.getRoom(room).tags["m.favourite"]?.order === 0.5);
     await alice.client.deleteRoomTag(room, "m.favourite");
@@ -71,7 +85,10 @@ export async function ownData(world) {
   });
   await step("push rules and pushers", async () => {
     const { client } = alice;
-    await client.addPushRule("global", "content", "words", { pattern: "lunch", actions: ["notify", { set_tweak: "highlight" }] });
+    await client.addPushRule("global", "content", "words", {
+      pattern: "lunch",
+      actions: ["notify", { set_tweak: "highlight" }],
+    });
     const rules = () => elsewhere.client.pushRules?.global.content ?? [];
     await until("the rule on the other device", () => rules().some((rule) => rule.rule_id === "words" && rule.enabled));
     await client.setPushRuleEnabled("global", "content", "words", false);
@@ -82,7 +99,14 @@ export async function ownData(world) {
     await client.setRoomMutePushRule("global", room, true);
     await until("the room muted", () => elsewhere.client.getRoomPushRule("global", room) !== undefined);
     await client.setRoomMutePushRule("global", room, false);
-    const pusher = { app_id: "org.example.app", pushkey: "key", kind: "http", app_display_name: "App", device_display_name: "Phone", lang: "en" };
+    const pusher = {
+      app_id: "org.example.app",
+      pushkey: "key",
+      kind: "http",
+      app_display_name: "App",
+      device_display_name: "Phone",
+      lang: "en",
+    };
     await client.setPusher({ ...pusher, data: { url: "https://push.example.org/_matrix/push/v1/notify" } });
     assert.equal((await client.getPushers()).pushers.length, 1);
     await client.removePusher("key", "org.example.app");

@@ -60,7 +60,8 @@ export class Device {
       timelineSupport: true,
       verificationMethods: ["m.sas.v1"],
       cryptoCallbacks: {
-        getSecretStorageKey: ({ keys }) => Promise.resolve(device.secret ? [Object.keys(keys)[0], device.secret] : null),
+        getSecretStorageKey: ({ keys }) =>
+          Promise.resolve(device.secret ? [Object.keys(keys)[0], device.secret] : null),
         cacheSecretStorageKey: () => undefined,
       },
     });
@@ -125,7 +126,8 @@ export class Device {
   event(roomId, eventId) {
     return until(`${this.id} reads ${eventId}`, () => {
       const event = this.client.getRoom(roomId)?.findEventById(eventId);
-      const readable = event && !event.isBeingDecrypted() && !event.isDecryptionFailure() && event.getType() !== "m.room.encrypted";
+      const readable =
+        event && !event.isBeingDecrypted() && !event.isDecryptionFailure() && event.getType() !== "m.room.encrypted";
       return readable && event;
     });
   }
@@ -149,7 +151,10 @@ export class Device {
     await this.client.joinRoom(roomId);
     await this.room(roomId);
     for (const other of others) {
-      await until(`${other.id} sees ${this.id} join`, () => other.client.getRoom(roomId)?.getMember(this.id)?.membership === "join");
+      await until(
+        `${other.id} sees ${this.id} join`,
+        () => other.client.getRoom(roomId)?.getMember(this.id)?.membership === "join",
+      );
     }
   }
 }

@@ -6,9 +6,9 @@
 import assert from "node:assert/strict";
 import { faults, step } from "./harness.mjs";
 import { ownData, people, sessions } from "./accounts.mjs";
-import { relations, media, signals, threads } from "./conversation.mjs";
+import { counts, media, relations, signals, threads } from "./conversation.mjs";
 import { identities, messages, newDevices, verification } from "./encryption.mjs";
-import { changing, ending, finding } from "./rooms.mjs";
+import { changing, directory, ending, finding } from "./rooms.mjs";
 import { sliding } from "./sliding.mjs";
 
 const [a, b] = process.argv.slice(2);
@@ -23,6 +23,8 @@ await threads(world);
 await signals(world);
 await media(world);
 await finding(world);
+await counts(world);
+await directory(world);
 await changing(world);
 await newDevices(world);
 await ownData(world);

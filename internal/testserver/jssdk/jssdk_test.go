@@ -31,44 +31,46 @@ var steps = []struct {
 	name string
 	rows []string
 }{
-	{name: "register"},
-	{name: "profile"},
-	{name: "cross-signing", rows: []string{"E2-06"}},
-	{name: "secret storage and key backup"},
-	{name: "direct room, encrypted"},
-	{name: "verification by emoji between two servers", rows: []string{"E2-13"}},
-	{name: "encrypted room between two servers", rows: []string{"E2-03"}},
-	{name: "edit"},
-	{name: "reaction"},
+	{name: "register", rows: []string{"AN-04", "AN-12"}},
+	{name: "profile", rows: []string{"US-03"}},
+	{name: "cross-signing", rows: []string{"E2-01", "E2-06"}},
+	{name: "secret storage and key backup", rows: []string{"E2-10", "E2-13"}},
+	{name: "direct room, encrypted", rows: []string{"E2-02", "RM-04"}},
+	{name: "verification by emoji between two servers", rows: []string{"E2-03", "E2-07", "E2-13"}},
+	{name: "encrypted room between two servers", rows: []string{"E2-02", "E2-11"}},
+	{name: "edit", rows: []string{"EV-02"}},
+	{name: "reaction", rows: []string{"EV-04"}},
 	{name: "reply"},
 	{name: "redaction"},
 	{name: "thread"},
-	{name: "thread's unread count and receipts"},
-	{name: "list of threads"},
-	{name: "typing"},
-	{name: "read receipts and unread counts"},
-	{name: "presence"},
-	{name: "encrypted attachment between two servers"},
-	{name: "avatar and thumbnail"},
-	{name: "public room, directory and alias"},
-	{name: "search"},
-	{name: "user directory"},
+	{name: "receipt in a thread", rows: []string{"US-07"}},
+	{name: "list of threads", rows: []string{"EV-06"}},
+	{name: "typing", rows: []string{"US-11"}},
+	{name: "read receipts and unread counts", rows: []string{"US-08", "US-09", "PU-09"}},
+	{name: "presence", rows: []string{"US-12"}},
+	{name: "encrypted attachment between two servers", rows: []string{"ME-02"}},
+	{name: "avatar and thumbnail", rows: []string{"US-02"}},
+	{name: "public room, directory and alias", rows: []string{"RM-07", "RM-11", "RM-12", "RM-14"}},
+	{name: "search", rows: []string{"EV-14"}},
 	{name: "history: pages, context, time"},
-	{name: "space"},
+	{name: "unread counts by thread", rows: []string{"SY-08", "PU-09"}},
+	{name: "user directory", rows: []string{"US-04"}},
+	{name: "space", rows: []string{"RM-13"}},
 	{name: "kick, ban, power"},
-	{name: "knock"},
-	{name: "ignored people"},
-	{name: "report, OpenID, turn servers"},
-	{name: "key backup"},
+	{name: "knock", rows: []string{"RM-08"}},
+	{name: "ignored people", rows: []string{"SY-13"}},
+	{name: "report, OpenID, turn servers", rows: []string{"RM-18"}},
+	{name: "key backup", rows: []string{"E2-10"}},
 	{name: "new device reads its history from the backup"},
-	{name: "own device verified by secret storage"},
-	{name: "own device verified by emoji, secrets handed over"},
-	{name: "account data and tags"},
-	{name: "push rules and pushers"},
-	{name: "room upgrade"},
-	{name: "leave and forget"},
-	{name: "devices"},
-	{name: "password, logout and deactivation"},
+	{name: "own device verified by secret storage", rows: []string{"E2-08"}},
+	{name: "own device verified by emoji, secrets handed over", rows: []string{"E2-11", "E2-13"}},
+	{name: "account data and tags", rows: []string{"US-05", "US-06"}},
+	{name: "push rules and pushers", rows: []string{"PU-07", "PU-08", "PU-10"}},
+	{name: "sliding sync"},
+	{name: "room upgrade", rows: []string{"RM-05"}},
+	{name: "leave and forget", rows: []string{"RM-09"}},
+	{name: "devices", rows: []string{"AN-06", "E2-12"}},
+	{name: "password, logout and deactivation", rows: []string{"AN-06", "AN-15", "AN-16"}},
 	{name: "no request was unknown to a server or broke it"},
 }
 
@@ -78,6 +80,8 @@ type line struct {
 	OK    bool   `json:"ok"`
 	Ms    int    `json:"ms"`
 	Error string `json:"error"`
+
+	Missing string `json:"missing"` // what the server lacks that the step is about
 
 	Request string `json:"request"` // the method
 	Path    string `json:"path"`
@@ -99,6 +103,8 @@ func TestSDK(t *testing.T) {
 				t.Error("the script did not come to this step")
 			case !l.OK:
 				t.Error(l.Error)
+			case l.Missing != "":
+				t.Logf("nothing to try yet: %s", l.Missing)
 			default:
 				t.Logf("%d ms", l.Ms)
 				proof.Of(t, s.rows...)
@@ -159,7 +165,12 @@ func read(t *testing.T, out io.Reader) map[string]line {
 	return done
 }
 
-// maxLog bounds what a failure shows of the script's log.
+// maxLog bounds what a failure shows of the script's log; with JSSDK_DEBUG set, the SDK says far more than that.
 const maxLog = 32 << 10
 
-func tail(log string) string { return log[max(0, len(log)-maxLog):] }
+func tail(log string) string {
+	if os.Getenv("JSSDK_DEBUG") != "" {
+		return log
+	}
+	return log[max(0, len(log)-maxLog):]
+}
