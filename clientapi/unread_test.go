@@ -124,6 +124,8 @@ func TestUnreadThreads(t *testing.T) {
 		c.expect("an answer in a thread that was read", "1/0 a 1/1 b 1/0", "3/1")
 		bob.Say(room, "main")
 		c.expect("an own message in the main timeline", "0/0 a 1/1 b 1/0", "2/1")
+		bob.Must("PUT", testserver.Path("user", bob.ID, "rooms", room, "account_data", "org.example.note"), object{"n": 1})
+		c.expect("nothing but own data of the room", "0/0 a 1/1 b 1/0", "2/1")
 		c.receipt(reply(alice, room, c.roots["a"], "a3", nil), "")
 		c.expect("a receipt for everything", "0/0", "0/0")
 		reply(alice, room, c.roots["a"], "a4", nil)

@@ -93,4 +93,10 @@ export default ts.config(
     files: ["**/*.{js,mjs}"],
     languageOptions: { globals: { process: "readonly", console: "readonly", URL: "readonly", Buffer: "readonly" } },
   },
+  {
+    files: ["jssdk/*.mjs"],
+    languageOptions: {
+      globals: { AbortController: "readonly", fetch: "readonly", Blob: "readonly", TextEncoder: "readonly" },
+    },
+  },
 );

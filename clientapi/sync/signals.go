@@ -32,7 +32,8 @@ func (a *assembly) signals(ref rooms.Ref, m store.MemberRow, p *piece, fresh boo
 			return err
 		}
 	}
-	if !p.changed && !fresh && out.Ephemeral == nil {
+	// A room that is in the response at all says its counts: clients take threads that are not named for read.
+	if !p.changed && !fresh && out.Ephemeral == nil && out.AccountData == nil {
 		return nil
 	}
 	return a.unread(ref, m, out)
