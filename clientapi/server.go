@@ -77,6 +77,7 @@ type Server struct {
 	Deps
 	echo    *echo.Echo
 	limits  *limits
+	turns   turns
 	hub     *hub
 	tickets *tickets
 	uploads uploads
