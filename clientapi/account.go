@@ -55,8 +55,8 @@ func (s *Server) register(r *Request) (any, error) {
 	if r.QueryParam("kind") == "guest" {
 		return nil, matrix.Errorf(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "This server has no guest accounts.")
 	}
-	if s.Config.Registration.Mode != "open" {
-		return nil, matrix.Forbidden("Registration is closed on this server. Ask its administrator for an account.")
+	if err := s.mayRegister(); err != nil {
+		return nil, err
 	}
 	if err := r.Decode(&body); err != nil {
 		return nil, err
@@ -86,8 +86,20 @@ func (s *Server) register(r *Request) (any, error) {
 	return s.loggedIn(s.Accounts.Register(r.Ctx(), q))
 }
 
-// checkUsernameAvailability is GET /register/available.
+// mayRegister refuses (M_FORBIDDEN) where nobody can make an account by themselves.
+func (s *Server) mayRegister() error {
+	if s.Config.Registration.Mode != "open" {
+		return matrix.Forbidden("Registration is closed on this server. Ask its administrator for an account.")
+	}
+	return nil
+}
+
+// checkUsernameAvailability is GET /register/available. Where nobody can register it tells nothing of who is here
+// (threats A08).
 func (s *Server) checkUsernameAvailability(r *Request) (any, error) {
+	if err := s.mayRegister(); err != nil {
+		return nil, err
+	}
 	if err := s.Accounts.CheckUsername(r.Ctx(), r.QueryParam("username")); err != nil {
 		return nil, err
 	}

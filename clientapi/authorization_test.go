@@ -16,13 +16,13 @@ import (
 // openRoutes are the operations that answer without a session. A route that is to be one of them has to be added here
 // too: nothing becomes open by accident (threats A01).
 var openRoutes = []string{
-	"checkUsernameAvailability", "getLoginFlows", "getRoomIdByAlias", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown", "getWellknownSupport",
+	"checkUsernameAvailability", "getLoginFlows", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown", "getWellknownSupport",
 	"im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister", "login", "register",
 }
 
 // optionalRoutes are the operations that answer with and without a session.
 var optionalRoutes = []string{
-	"getContent", "getContentOverrideName", "getContentThumbnail", "getProfileField", "getRoomSummary", "getUserProfile", "getVersions",
+	"getContent", "getContentOverrideName", "getContentThumbnail", "getRoomIdByAlias", "getRoomSummary", "getVersions",
 }
 
 // strangersMay are the operations that may succeed for somebody who is logged in and shares nothing with the room, the
@@ -31,7 +31,8 @@ var optionalRoutes = []string{
 var strangersMay = []string{
 	"createContent", "createRoom", "getCapabilities", "getConfig", "getConfigAuthed", "getContentAuthed", "getContentOverrideNameAuthed",
 	"getDevices", "getEvents", "getJoinedRooms", "getProtocols", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
-	"getNotifications", "getPushers", "getTurnServer", "im.conclave.ws.ticket", "initialSync", "isPushRuleEnabled", "logout", "logout_all", "queryLocationByAlias",
+	"getNotifications", "getPushers", "getProfileField", "getTurnServer", "getUserProfile", "im.conclave.ws.ticket", "initialSync", "isPushRuleEnabled", "logout", "logout_all",
+	"queryLocationByAlias",
 	"org.matrix.simplified_msc3575.sync", "queryLocationByProtocol", "queryPublicRooms", "queryUserByID", "queryUserByProtocol", "reportRoom", "reportUser", "search",
 	"searchUserDirectory", "sync", "uploadContent",
 	// Keys: of the caller's own device, or public ones.

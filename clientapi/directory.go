@@ -8,14 +8,14 @@ import (
 )
 
 var directoryRoutes = []Route{
-	op(get, "/directory/room/:roomAlias", "getRoomIdByAlias", NoAuth, LimitRead, (*Server).getRoomIDByAlias),
+	op(get, "/directory/room/:roomAlias", "getRoomIdByAlias", OptionalToken, LimitRead, (*Server).getRoomIDByAlias),
 	op(put, "/directory/room/:roomAlias", "setRoomAlias", Token, LimitChange, (*Server).setRoomAlias),
 	op(del, "/directory/room/:roomAlias", "deleteRoomAlias", Token, LimitChange, (*Server).deleteRoomAlias),
 	op(get, "/rooms/:roomId/aliases", "getLocalAliases", Token, LimitRead, (*Server).getLocalAliases),
 	op(get, "/directory/list/room/:roomId", "getRoomVisibilityOnDirectory", NoAuth, LimitRead, (*Server).getRoomVisibilityOnDirectory),
 	op(put, "/directory/list/room/:roomId", "setRoomVisibilityOnDirectory", Token, LimitChange, (*Server).setRoomVisibilityOnDirectory),
-	op(get, "/profile/:userId", "getUserProfile", OptionalToken, LimitRead, (*Server).getUserProfile),
-	op(get, "/profile/:userId/:keyName", "getProfileField", OptionalToken, LimitRead, (*Server).getProfileField),
+	op(get, "/profile/:userId", "getUserProfile", Token, LimitRead, (*Server).getUserProfile),
+	op(get, "/profile/:userId/:keyName", "getProfileField", Token, LimitRead, (*Server).getProfileField),
 	op(put, "/profile/:userId/:keyName", "setProfileField", Token, LimitChange, (*Server).setProfileField),
 	op(del, "/profile/:userId/:keyName", "deleteProfileField", Token, LimitChange, (*Server).deleteProfileField),
 }
@@ -49,11 +49,15 @@ func (s *Server) resolveAlias(ctx context.Context, alias matrix.RoomAlias) (matr
 	return id, servers, err
 }
 
-// getRoomIDByAlias is GET /directory/room/{roomAlias}.
+// getRoomIDByAlias is GET /directory/room/{roomAlias}. Who is not logged in learns of this server's aliases: no other
+// server is asked for strangers.
 func (s *Server) getRoomIDByAlias(r *Request) (any, error) {
 	alias, err := r.aliasOf()
 	if err != nil {
 		return nil, err
+	}
+	if r.Session == nil && !s.Rooms.Identity().IsOurs(alias.Server()) {
+		return nil, matrix.NotFound("There is no alias %s here.", alias)
 	}
 	id, servers, err := s.resolveAlias(r.Ctx(), alias)
 	if servers == nil {

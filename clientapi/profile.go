@@ -36,7 +36,7 @@ func (s *Server) profile(r *Request, field string) (map[string]any, error) {
 		return nil, err
 	}
 	if !s.Rooms.Identity().IsOurs(id.Server()) {
-		if r.Session == nil || s.Federation == nil {
+		if s.Federation == nil {
 			return nil, matrix.NotFound("There is no profile of %s here.", id)
 		}
 		return s.Federation.QueryProfile(r.Ctx(), id, field)
@@ -58,7 +58,8 @@ func (s *Server) profile(r *Request, field string) (map[string]any, error) {
 	return out, nil
 }
 
-// getUserProfile is GET /profile/{userId}.
+// getUserProfile is GET /profile/{userId}. The specification lets everybody ask and a server refuse; here it is for people
+// who are logged in (threats A20).
 func (s *Server) getUserProfile(r *Request) (any, error) { return s.profile(r, "") }
 
 // getProfileField is GET /profile/{userId}/{keyName}.

@@ -70,6 +70,13 @@ func (s *Server) call(r *Request) (any, error) {
 	if err := s.limits.allow(r); err != nil {
 		return nil, err
 	}
+	if r.Session != nil && r.route.takesTurn() {
+		leave, err := s.turns.take(r.Ctx(), r.Session.User)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+	}
 	answer, err := s.run(r)
 	if err == nil {
 		s.active(r, r.route.Limit)

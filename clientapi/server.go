@@ -78,6 +78,7 @@ type Server struct {
 	Deps
 	echo    *echo.Echo
 	limits  *limits
+	turns   turns
 	hub     *hub
 	tickets *tickets
 	uploads uploads
@@ -114,6 +115,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", "*")
+	// No answer of the API is a page: what an error repeats of a request must not become one (threats A14).
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", apiPolicy)
 	if req.Method == http.MethodOptions {
 		h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS, PATCH, HEAD")
 		h.Set("Access-Control-Allow-Headers", "X-Requested-With, Content-Type, Authorization, Date, If-None-Match, Range")
@@ -126,6 +130,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	s.echo.ServeHTTP(w, req)
 }
+
+// apiPolicy is the Content-Security-Policy of answers that are no pages. Media has one of its own.
+const apiPolicy = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 func isAPI(path string) bool {
 	return strings.HasPrefix(path, "/_matrix/") || strings.HasPrefix(path, "/.well-known/") || strings.HasPrefix(path, "/_synapse/")

@@ -282,6 +282,11 @@ func (s *Server) socketCall(r *Request, in call) (any, error) {
 	if err := s.limits.spend(method.limit, string(r.Session.UserID)); err != nil {
 		return nil, err
 	}
+	leave, err := s.turns.take(r.Ctx(), r.Session.User)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	if len(in.Params) == 0 {
 		in.Params = json.RawMessage(empty)
 	}
