@@ -82,6 +82,7 @@ type Session struct {
 	DeviceID matrix.DeviceID
 	Admin    bool
 	Since    time.Time // when the account was made
+	Service  string    // ID of the application service that acts as the user; "" for the user itself
 
 	hash [32]byte // of its token
 }
@@ -106,6 +107,9 @@ func (a *Accounts) Authenticate(ctx context.Context, token, address string) (*Se
 // Stands finds out whether a session has not ended since it was found. If the database cannot be asked it is taken to
 // stand: the next request will ask again.
 func (a *Accounts) Stands(ctx context.Context, s *Session) bool {
+	if s.Service != "" {
+		return a.actingStands(ctx, s)
+	}
 	a.forget(s.hash) // another node may have ended it
 	_, err := a.session(ctx, s.hash, "")
 	var known *matrix.Error

@@ -38,7 +38,7 @@ type Config struct {
 	Media          Media          `key:"media" doc:"Uploaded files."`
 	Presence       Presence       `key:"presence" doc:"Whether people are online."`
 	URLPreviews    URLPreviews    `key:"url_previews" doc:"Previews of links, fetched by the server."`
-	AppServices    []string       `key:"app_services" built:"default" doc:"Registration files of application services (bridges, bots)."`
+	AppServices    []string       `key:"app_services" doc:"Registration files of application services (bridges, bots). A relative path is below this file's folder."`
 	Log            Log            `key:"log" doc:"What is logged, on standard error."`
 
 	origins  map[string]string // key path → where its value came from, for errors

@@ -126,7 +126,6 @@ func TestErrors(t *testing.T) {
 		{"server_name: a\nemail: {smtp_url: \"smtp://x\"}\n", "", "email.smtp_url: this is not available in this version"},
 		{"server_name: a\nurl_previews: {ports: [\"080\"]}\n", "", "config.yaml:2: url_previews.ports: \"080\" must be a port"},
 		{"server_name: a\n", "CONCLAVE_URL_PREVIEWS_PORTS=8080,65536", "CONCLAVE_URL_PREVIEWS_PORTS: url_previews.ports: \"65536\" must be a port"},
-		{"server_name: a\napp_services: [x.yaml]\n", "", "app_services: this is not available in this version"},
 		{"server_name: a\nmedia: {store: s3}\n", "", `media.store: "s3" is not available in this version`},
 		{"server_name: a\nmedia: {s3: {bucket: x}}\n", "", "config.yaml:2: media.s3.bucket: this is not available"},
 		{"server_name: a\n", "CONCLAVE_REDIS_URL=redis://x", "CONCLAVE_REDIS_URL: redis.url: this is not available"},
