@@ -13,6 +13,9 @@ import (
 // authenticate finds whom a request speaks for, as far as its route asks. Tokens come in the Authorization header
 // alone: one in a URL would stand in every proxy's log (threats A05).
 func (s *Server) authenticate(r *Request) error {
+	if done, err := s.asService(r); done || err != nil {
+		return err
+	}
 	if r.route.Auth == NoAuth || r.route.Auth == Ticket {
 		return nil
 	}

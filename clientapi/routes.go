@@ -72,7 +72,7 @@ func Routes() []Route {
 		serverRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
 		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, backupRoutes, dehydratedRoutes, mediaRoutes, adminRoutes,
 		destinationRoutes, pushRuleRoutes, notificationRoutes,
-		relationRoutes, searchRoutes, reportRoutes, legacyRoutes,
+		relationRoutes, searchRoutes, reportRoutes, legacyRoutes, serviceRoutes,
 	)
 }
 

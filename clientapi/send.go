@@ -42,6 +42,10 @@ func (s *Server) Send(r *Request, ref rooms.Ref, typ, txnID string, content []by
 		Room: ref, Sender: r.User(), Type: typ, Content: content,
 		Txn: rooms.TxnKey(r.Session.Device, "send", ref.ID, typ, txnID), TxnID: txnID,
 	}
+	var err error
+	if q.TS, err = r.massaged(); err != nil {
+		return "", err
+	}
 	switch typ {
 	case "m.room.message":
 		if err := checkMessage(content); err != nil {
@@ -99,8 +103,12 @@ func (s *Server) setRoomStateWithKey(r *Request) (any, error) {
 	if err := checkName(typ, "event type"); err != nil {
 		return nil, err
 	}
+	ts, err := r.massaged()
+	if err != nil {
+		return nil, err
+	}
 	id, err := s.Rooms.Send(r.Ctx(), rooms.SendRequest{
-		Room: ref, Sender: r.User(), Type: typ, StateKey: &key, Content: content,
+		Room: ref, Sender: r.User(), Type: typ, StateKey: &key, Content: content, TS: ts,
 		Resolve: func(ctx context.Context, alias matrix.RoomAlias) (matrix.RoomID, error) {
 			id, _, err := s.resolveAlias(ctx, alias)
 			return id, err
