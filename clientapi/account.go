@@ -46,6 +46,7 @@ func (s *Server) loggedIn(l *accounts.Login, err error) (any, error) {
 func (s *Server) register(r *Request) (any, error) {
 	var body struct {
 		Auth         *accounts.AuthData `json:"auth"`
+		Type         string             `json:"type"`
 		Username     string             `json:"username"`
 		Password     string             `json:"password"`
 		DeviceID     string             `json:"device_id"`
@@ -55,13 +56,23 @@ func (s *Server) register(r *Request) (any, error) {
 	if r.QueryParam("kind") == "guest" {
 		return nil, matrix.Errorf(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "This server has no guest accounts.")
 	}
-	if err := s.mayRegister(); err != nil {
-		return nil, err
-	}
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
+	device := &accounts.NewDevice{ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request())}
+	if body.InhibitLogin {
+		device = nil
+	}
+	if body.Type == serviceLogin {
+		return s.registerByService(r, body.Username, device)
+	}
+	if err := s.mayRegister(); err != nil {
+		return nil, err
+	}
 	if body.Username != "" {
+		if err := s.reservedName(body.Username, nil); err != nil {
+			return nil, err
+		}
 		if err := s.Accounts.CheckUsername(r.Ctx(), body.Username); err != nil {
 			return nil, err
 		}
@@ -79,11 +90,7 @@ func (s *Server) register(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := accounts.Registration{Username: body.Username, Password: body.Password}
-	if !body.InhibitLogin {
-		q.Device = &accounts.NewDevice{ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request())}
-	}
-	return s.loggedIn(s.Accounts.Register(r.Ctx(), q))
+	return s.loggedIn(s.Accounts.Register(r.Ctx(), accounts.Registration{Username: body.Username, Password: body.Password, Device: device}))
 }
 
 // mayRegister refuses (M_FORBIDDEN) where nobody can make an account by themselves.
@@ -100,6 +107,9 @@ func (s *Server) checkUsernameAvailability(r *Request) (any, error) {
 	if err := s.mayRegister(); err != nil {
 		return nil, err
 	}
+	if err := s.reservedName(r.QueryParam("username"), nil); err != nil {
+		return nil, err
+	}
 	if err := s.Accounts.CheckUsername(r.Ctx(), r.QueryParam("username")); err != nil {
 		return nil, err
 	}
@@ -108,6 +118,9 @@ func (s *Server) checkUsernameAvailability(r *Request) (any, error) {
 
 // getLoginFlows is GET /login.
 func (s *Server) getLoginFlows(*Request) (any, error) {
+	if len(s.Services.All()) > 0 {
+		return Raw(`{"flows":[{"type":"m.login.password"},{"type":"m.login.application_service"}]}`), nil
+	}
 	return Raw(`{"flows":[{"type":"m.login.password"}]}`), nil
 }
 
@@ -127,7 +140,7 @@ func (s *Server) login(r *Request) (any, error) {
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
-	if body.Type != "m.login.password" {
+	if body.Type != "m.login.password" && body.Type != serviceLogin {
 		return nil, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "This server does not know the login type %q.", body.Type)
 	}
 	name := body.User
@@ -137,12 +150,14 @@ func (s *Server) login(r *Request) (any, error) {
 		}
 		name = body.Identifier.User
 	}
+	device := accounts.NewDevice{ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request())}
+	if body.Type == serviceLogin {
+		return s.loginByService(r, name, device)
+	}
 	if name == "" || body.Password == "" {
 		return nil, matrix.MissingParam("A name and a password are needed.")
 	}
-	return s.loggedIn(s.Accounts.LoginPassword(r.Ctx(), name, body.Password, accounts.NewDevice{
-		ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request()),
-	}))
+	return s.loggedIn(s.Accounts.LoginPassword(r.Ctx(), name, body.Password, device))
 }
 
 // logout is POST /logout.
@@ -157,11 +172,18 @@ func (s *Server) logoutAll(r *Request) (any, error) {
 
 // getTokenOwner is GET /account/whoami.
 func (s *Server) getTokenOwner(r *Request) (any, error) {
-	return map[string]any{"user_id": r.Session.UserID, "device_id": r.Session.DeviceID, "is_guest": false}, nil
+	answer := map[string]any{"user_id": r.Session.UserID, "is_guest": false}
+	if r.Session.DeviceID != "" {
+		answer["device_id"] = r.Session.DeviceID
+	}
+	return answer, nil
 }
 
 // confirmed asks for the user's password for a request whose body has an "auth" member.
 func (s *Server) confirmed(r *Request, auth *accounts.AuthData) error {
+	if r.confirmsItself() {
+		return nil
+	}
 	raw, err := r.Object()
 	if err != nil {
 		return err
@@ -241,6 +263,9 @@ func (s *Server) updateDevice(r *Request) (any, error) {
 		return nil, err
 	}
 	id := matrix.DeviceID(r.Param("deviceId"))
+	if r.Service != nil {
+		return s.putDevice(r, id, body.Name)
+	}
 	if body.Name == nil {
 		_, err := s.Accounts.Device(r.Ctx(), r.Session.User, id)
 		return nil, err

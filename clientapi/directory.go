@@ -81,6 +81,9 @@ func (s *Server) setRoomAlias(r *Request) (any, error) {
 	if !s.Rooms.Identity().IsOurs(alias.Server()) {
 		return nil, matrix.InvalidParam("Aliases of this server end with :%s.", s.Config.ServerName)
 	}
+	if err := s.reservedAlias(r, alias); err != nil {
+		return nil, err
+	}
 	id, err := matrix.ParseRoomID(body.Room)
 	if err != nil {
 		return nil, matrix.InvalidParam("%.64q is not a room ID.", body.Room).With(err)
@@ -98,7 +101,10 @@ func (s *Server) deleteRoomAlias(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.Rooms.RemoveAlias(r.Ctx(), alias, r.User(), r.Session.Admin)
+	if err := s.reservedAlias(r, alias); err != nil {
+		return nil, err
+	}
+	return nil, s.Rooms.RemoveAlias(r.Ctx(), alias, r.User(), r.Session.Admin || r.Service != nil)
 }
 
 // getLocalAliases is GET /rooms/{roomId}/aliases.

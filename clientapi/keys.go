@@ -31,6 +31,9 @@ func (s *Server) uploadKeys(r *Request) (any, error) {
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
+	if err := r.requireDevice(); err != nil {
+		return nil, err
+	}
 	counts, err := s.Keys.UploadKeys(r.Ctx(), keys.Device{User: r.owner(), NID: r.Session.Device, DeviceID: r.Session.DeviceID}, body)
 	if err != nil {
 		return nil, err

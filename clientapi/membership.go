@@ -66,6 +66,9 @@ func (s *Server) createRoom(r *Request) (any, error) {
 		if err != nil {
 			return nil, matrix.InvalidParam("%q cannot be the name of an alias.", body.AliasName).With(err)
 		}
+		if err := s.reservedAlias(r, alias); err != nil {
+			return nil, err
+		}
 		q.Alias = alias
 	}
 	if len(body.Invite) > maxInvites {

@@ -12,6 +12,9 @@ import (
 
 // authenticate finds whom a request speaks for, as far as its route asks.
 func (s *Server) authenticate(r *Request) error {
+	if done, err := s.asService(r); done || err != nil {
+		return err
+	}
 	if r.route.Auth == NoAuth || r.route.Auth == Ticket {
 		return nil
 	}
@@ -36,6 +39,11 @@ func (s *Server) admit(r *Request, token string) (err error) {
 	if r.Session, err = authenticate(r.Ctx(), token, s.address(r.Request())); err != nil {
 		return err
 	}
+	return r.gate()
+}
+
+// gate says whether the session's account, which is not locked, may use the route.
+func (r *Request) gate() error {
 	if r.route.Auth == Admin && !r.Session.Admin {
 		return matrix.Forbidden("This is for administrators of the server.")
 	}

@@ -11,16 +11,10 @@ import (
 	"conclave/internal/matrix"
 )
 
-// What the server tells of others beside itself: the relay for calls, the people who run it, and third-party networks.
+// What the server tells of others beside itself: the relay for calls, and the people who run it.
 var outsideRoutes = []Route{
 	op(get, "/voip/turnServer", "getTurnServer", Token, LimitRead, (*Server).getTurnServer),
 	{Method: get, Path: "/.well-known/matrix/support", OperationID: "getWellknownSupport", Auth: NoAuth, Limit: Unlimited, Handler: (*Server).getWellknownSupport},
-	op(get, "/thirdparty/protocols", "getProtocols", Token, LimitRead, (*Server).getProtocols),
-	op(get, "/thirdparty/protocol/:protocol", "getProtocolMetadata", Token, LimitRead, (*Server).getProtocolMetadata),
-	op(get, "/thirdparty/location", "queryLocationByAlias", Token, LimitRead, (*Server).noThirdParties),
-	op(get, "/thirdparty/location/:protocol", "queryLocationByProtocol", Token, LimitRead, (*Server).noThirdParties),
-	op(get, "/thirdparty/user", "queryUserByID", Token, LimitRead, (*Server).noThirdParties),
-	op(get, "/thirdparty/user/:protocol", "queryUserByProtocol", Token, LimitRead, (*Server).noThirdParties),
 }
 
 // turnAnswer is what a client needs for a relay (client-server API, "Voice over IP").
@@ -80,14 +74,3 @@ func (s *Server) getWellknownSupport(*Request) (any, error) {
 	}
 	return answer, nil
 }
-
-// getProtocols is GET /thirdparty/protocols. Only application services know third-party networks, and there are none.
-func (s *Server) getProtocols(*Request) (any, error) { return empty, nil }
-
-// getProtocolMetadata is GET /thirdparty/protocol/{protocol}.
-func (s *Server) getProtocolMetadata(r *Request) (any, error) {
-	return nil, matrix.NotFound("No network called %.64q is bridged here.", r.Param("protocol"))
-}
-
-// noThirdParties answers the questions for locations and users of third-party networks.
-func (s *Server) noThirdParties(*Request) (any, error) { return Raw(`[]`), nil }

@@ -35,6 +35,9 @@ func (s *Server) queryPublicRooms(r *Request) (any, error) {
 		return nil, err
 	}
 	q := body.Query()
+	if q.AllNetworks && q.Network != "" {
+		return nil, matrix.InvalidParam("third_party_instance_id names one network, include_all_networks has all: ask for one of both.")
+	}
 	return s.publicRooms(r, r.Request().URL.Query().Get("server"), q)
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"conclave/internal/accounts"
+	"conclave/internal/appservice"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/rooms"
@@ -21,7 +22,8 @@ import (
 // Request is one call of an operation, after authentication.
 type Request struct {
 	echo.Context
-	Session *accounts.Session // nil where the route asks for none and none was given
+	Session *accounts.Session   // nil where the route asks for none and none was given
+	Service *appservice.Service // whose token the request has, nil for all others
 	server  *Server
 	route   *Route
 	body    []byte

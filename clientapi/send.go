@@ -45,6 +45,10 @@ func (s *Server) Send(r *Request, ref rooms.Ref, typ, txnID string, content []by
 	if r.Session.Suspended && typ != "m.room.redaction" {
 		return "", matrix.UserSuspended()
 	}
+	var err error
+	if q.TS, err = r.massaged(); err != nil {
+		return "", err
+	}
 	switch typ {
 	case "m.room.message":
 		if err := checkMessage(content); err != nil {
@@ -112,8 +116,12 @@ func (s *Server) setRoomStateWithKey(r *Request) (any, error) {
 			}
 		}
 	}
+	ts, err := r.massaged()
+	if err != nil {
+		return nil, err
+	}
 	id, err := s.Rooms.Send(r.Ctx(), rooms.SendRequest{
-		Room: ref, Sender: r.User(), Type: typ, StateKey: &key, Content: content,
+		Room: ref, Sender: r.User(), Type: typ, StateKey: &key, Content: content, TS: ts,
 		Resolve: func(ctx context.Context, alias matrix.RoomAlias) (matrix.RoomID, error) {
 			id, _, err := s.resolveAlias(ctx, alias)
 			return id, err

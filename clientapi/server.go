@@ -17,6 +17,7 @@ import (
 
 	"conclave/clientapi/sync"
 	"conclave/internal/accounts"
+	"conclave/internal/appservice"
 	"conclave/internal/cluster"
 	"conclave/internal/config"
 	"conclave/internal/matrix"
@@ -43,6 +44,8 @@ type Deps struct {
 	PushRules  *push.Rules
 	Pushers    *push.Pushers
 	WebPush    *push.WebPush
+	Services   *appservice.Services
+	Bridges    *appservice.Client
 	Federation Remote
 	Signals    Signals // nil without federation
 	// Reconnect tries a server again at once that counts as failing; nil without federation.

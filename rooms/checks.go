@@ -107,6 +107,9 @@ func (r *Rooms) ResolveAlias(ctx context.Context, alias matrix.RoomAlias) (matri
 		nid, _, err = tx.Alias(alias)
 		return err
 	})
+	if err == nil && nid == 0 {
+		nid, err = r.provideAlias(ctx, alias)
+	}
 	if err != nil {
 		return "", err
 	}

@@ -22,8 +22,10 @@ type DirectoryQuery struct {
 	Search string   // part of a name, topic or alias
 	Types  []string // wanted room types, "" for rooms without one; nil wants all
 
-	// Network is third_party_instance_id: rooms of one bridged network. No room of this server is of one.
-	Network string
+	// Network is third_party_instance_id: rooms of one bridged network alone. AllNetworks beside it has those of all, and
+	// the server's own.
+	Network     string
+	AllNetworks bool
 
 	// Federation leaves out rooms that are closed to other servers.
 	Federation bool
@@ -101,7 +103,7 @@ func (r *Rooms) Published(ctx context.Context, q DirectoryQuery) (*DirectoryPage
 	return page, nil
 }
 
-// published is the whole directory as it is now, or was a moment ago.
+// published is the whole directory as it is now, or was a moment ago, with the rooms of networks.
 func (r *Rooms) published(ctx context.Context) ([]*Summary, error) {
 	d := &r.directory
 	d.mu.Lock() // whoever asks meanwhile waits for the same answer
@@ -109,38 +111,66 @@ func (r *Rooms) published(ctx context.Context) ([]*Summary, error) {
 	if r.now().Before(d.until) {
 		return d.list, nil
 	}
+	listings, err := r.listings(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var list []*Summary
-	for last := store.RoomNID(0); len(list) < maxDirectory; {
-		var page []Ref
-		err := r.db.Read(ctx, func(tx *store.Tx) error {
-			page = page[:0]
-			return tx.PublicRooms(last, 500, func(i store.RoomInfo) { page = append(page, Ref{NID: i.NID, ID: i.ID, Version: i.Version}) })
-		})
-		if err != nil {
-			return nil, err
+	add := func(ref Ref, public bool) error {
+		resident, err := r.resident(ctx, ref.NID)
+		if err != nil || !resident { // or nobody is left who could let anybody in
+			return err
 		}
-		if len(page) == 0 {
+		s, err := r.Summarise(ctx, ref)
+		if err != nil {
+			return fmt.Errorf("summarising room %s: %w", ref.ID, err)
+		}
+		s.public, s.networks = public, listings[ref.NID]
+		list = append(list, s)
+		return nil
+	}
+	if err := r.eachPublic(ctx, func(ref Ref) (bool, error) {
+		err := add(ref, true)
+		delete(listings, ref.NID)
+		return len(list) < maxDirectory, err
+	}); err != nil {
+		return nil, err
+	}
+	for nid := range listings { // those that only networks list
+		if len(list) >= maxDirectory {
 			break
 		}
-		last = page[len(page)-1].NID
-		for _, ref := range page {
-			resident, err := r.resident(ctx, ref.NID)
-			if err != nil {
-				return nil, err
-			}
-			if !resident {
-				continue // nobody is left who could let anybody in
-			}
-			s, err := r.Summarise(ctx, ref)
-			if err != nil {
-				return nil, fmt.Errorf("summarising room %s: %w", ref.ID, err)
-			}
-			list = append(list, s)
+		ref, err := r.LookupNID(ctx, nid)
+		if err == nil {
+			err = add(ref, false)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	slices.SortFunc(list, bySize)
 	d.list, d.until = list, r.now().Add(directoryLife)
 	return list, nil
+}
+
+// eachPublic calls do for the rooms of the server's own directory until it wants no more.
+func (r *Rooms) eachPublic(ctx context.Context, do func(Ref) (more bool, err error)) error {
+	for last := store.RoomNID(0); ; {
+		var page []Ref
+		err := r.db.Read(ctx, func(tx *store.Tx) error {
+			page = page[:0]
+			return tx.PublicRooms(last, 500, func(i store.RoomInfo) { page = append(page, Ref{NID: i.NID, ID: i.ID, Version: i.Version}) })
+		})
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		last = page[len(page)-1].NID
+		for _, ref := range page {
+			if more, err := do(ref); err != nil || !more {
+				return err
+			}
+		}
+	}
 }
 
 // bySize orders the directory.
@@ -150,7 +180,7 @@ func bySize(a, b *Summary) int {
 
 // wants says whether a room is what a query looks for.
 func (q DirectoryQuery) wants(s *Summary) bool {
-	if q.Network != "" || q.Federation && !s.federates {
+	if !q.inNetwork(s) || q.Federation && !s.federates {
 		return false
 	}
 	if q.Types != nil && !slices.Contains(q.Types, s.RoomType) {
@@ -202,12 +232,13 @@ type DirectoryBody struct {
 	Limit   int             `json:"limit"`
 	Since   string          `json:"since"`
 	Network string          `json:"third_party_instance_id"`
+	All     bool            `json:"include_all_networks"`
 	Filter  DirectoryFilter `json:"filter"`
 }
 
 // Query is what the body asks for.
 func (b DirectoryBody) Query() DirectoryQuery {
-	q := DirectoryQuery{Limit: max(0, b.Limit), Since: b.Since, Network: b.Network}
+	q := DirectoryQuery{Limit: max(0, b.Limit), Since: b.Since, Network: b.Network, AllNetworks: b.All}
 	b.Filter.Apply(&q)
 	return q
 }

@@ -103,6 +103,9 @@ func (r *Rooms) readInvitation(in Invitation) (*matrix.Event, error) {
 // invitee refuses invitations of users that do not exist (any more).
 func (r *Rooms) invitee(ctx context.Context, ev *matrix.Event) (string, error) {
 	key, _ := ev.StateKey()
+	if err := r.provideUser(ctx, matrix.UserID(key)); err != nil {
+		return "", err
+	}
 	var account *store.Account
 	err := r.db.Read(ctx, func(tx *store.Tx) (err error) {
 		account, err = tx.Account(matrix.UserID(key).Localpart())

@@ -25,6 +25,9 @@ func (r *Rooms) BlocksInvites(ctx context.Context, user store.UserNID) (bool, er
 
 // requireInvitable refuses (M_INVITE_BLOCKED) an invitation of a user of ours who wants none.
 func (r *Rooms) requireInvitable(ctx context.Context, id matrix.UserID) error {
+	if err := r.provideUser(ctx, id); err != nil {
+		return err
+	}
 	user, err := r.User(ctx, id)
 	if err != nil {
 		return err

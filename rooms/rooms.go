@@ -74,6 +74,7 @@ type Rooms struct {
 	joining *roomSet // rooms that a join is under way to: what comes for them waits
 
 	identities IdentityServices // nil: nobody is invited by address
+	bridges    Bridges          // nil: there are none
 	claimed    chan struct{}    // an invitation to an address can be taken up
 
 	flights  work.Flights[string, struct{}] // joins through other servers, by room and user

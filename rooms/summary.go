@@ -25,7 +25,9 @@ type Summary struct {
 	RoomVersion   string           `json:"room_version,omitempty"`
 	AllowedRooms  []matrix.RoomID  `json:"allowed_room_ids,omitempty"`
 
-	federates bool // members of other servers may join
+	federates bool      // members of other servers may join
+	public    bool      // it is in the server's own directory
+	networks  []Network // in whose directories it is
 }
 
 // summaryKeys are the state that a summary tells of.

@@ -5,7 +5,9 @@ import (
 	"flag"
 	"fmt"
 
+	"conclave/internal/appservice"
 	"conclave/internal/config"
+	"conclave/internal/matrix"
 )
 
 func configCommand() command {
@@ -41,6 +43,9 @@ func checkConfig(c console, args []string) error {
 	}
 	cfg, err := config.Load(*path, c.environ)
 	if err != nil {
+		return err
+	}
+	if _, err := appservice.Load(cfg.AppServices, matrix.ServerName(cfg.ServerName)); err != nil {
 		return err
 	}
 	for _, warning := range cfg.Warnings() {

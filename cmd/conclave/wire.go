@@ -15,6 +15,7 @@ import (
 	"conclave/clientapi/sync"
 	"conclave/federation"
 	"conclave/internal/accounts"
+	"conclave/internal/appservice"
 	"conclave/internal/cluster"
 	"conclave/internal/config"
 	"conclave/internal/matrix"
@@ -51,6 +52,8 @@ type server struct {
 	rules    *push.Rules
 	pushers  *push.Pushers
 	webPush  *push.WebPush
+	services *appservice.Services
+	bridges  *appservice.Client
 	sync     *sync.Engine
 	client   *clientapi.Server
 	remote   *remote // nil without federation
@@ -93,6 +96,9 @@ func construct(ctx context.Context, conf *config.Config, log *slog.Logger) (s *s
 		}
 	}()
 	if err = s.identify(); err != nil {
+		return nil, err
+	}
+	if err = s.register(); err != nil {
 		return nil, err
 	}
 	if conf.Federation.Enabled {
@@ -192,7 +198,7 @@ func (s *server) domains(ctx context.Context) (err error) {
 	s.work.Go("search index", s.rooms.RunSearchIndex)
 	s.work.Go("directory of people", s.rooms.RunPeople)
 	s.accounts = accounts.New(accounts.Options{
-		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log,
+		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log, Provide: s.bridges.HasUser,
 		Closed: func(user store.UserNID) {
 			s.presence.Closed(user)
 			s.keys.Closed()
@@ -225,7 +231,10 @@ func (s *server) domains(ctx context.Context) (err error) {
 		return err
 	}
 	s.sync, err = sync.New(ctx, sync.Options{DB: s.db, Rooms: s.rooms, Keys: s.keys, People: s.presence, Bus: s.bus, Log: s.log})
-	return err
+	if err != nil {
+		return err
+	}
+	return s.bridge(ctx)
 }
 
 // pages is the client that fetches what previews of links are made of. Its dialer is one of its own: what others may reach
@@ -275,7 +284,7 @@ func (s *server) abroad() *presence.Presence {
 func (s *server) apis(ctx context.Context) (err error) {
 	d := clientapi.Deps{
 		Config: s.conf, DB: s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Sync: s.sync, Presence: s.presence, Bus: s.bus,
-		PushRules: s.rules, Pushers: s.pushers, WebPush: s.webPush, Web: web.Handler(), Metrics: s.metrics, Log: s.log,
+		PushRules: s.rules, Pushers: s.pushers, WebPush: s.webPush, Services: s.services, Bridges: s.bridges, Web: web.Handler(), Metrics: s.metrics, Log: s.log,
 	}
 	if s.remote != nil {
 		s.deliver()

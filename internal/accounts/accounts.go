@@ -33,6 +33,7 @@ type Accounts struct {
 	log     *slog.Logger
 	now     func() time.Time
 	closed  func(store.UserNID)
+	provide func(context.Context, matrix.UserID) (bool, error)
 	hashes  chan struct{} // one place for each password hash under way
 	tidy    *time.Timer   // gives back the memory of hashes
 	waiting atomic.Int64  // for a place
@@ -55,6 +56,9 @@ type Options struct {
 
 	// Closed is told of accounts that were closed, once that is durable; nil if nobody needs to know.
 	Closed func(store.UserNID)
+
+	// Provide asks whether somebody makes a user that does not exist, and waits; nil if nobody does.
+	Provide func(context.Context, matrix.UserID) (bool, error)
 }
 
 // New prepares the domain over a database.
@@ -65,8 +69,11 @@ func New(o Options) *Accounts {
 	if o.Closed == nil {
 		o.Closed = func(store.UserNID) {}
 	}
+	if o.Provide == nil {
+		o.Provide = func(context.Context, matrix.UserID) (bool, error) { return false, nil }
+	}
 	return &Accounts{
-		db: o.DB, server: o.Server, config: o.Config, bus: o.Bus, log: o.Log, now: o.Clock, closed: o.Closed,
+		db: o.DB, server: o.Server, config: o.Config, bus: o.Bus, log: o.Log, now: o.Clock, closed: o.Closed, provide: o.Provide,
 		hashes:   make(chan struct{}, min(hashPlaces, runtime.GOMAXPROCS(0))),
 		tidy:     time.AfterFunc(tidyAfter, debug.FreeOSMemory),
 		sessions: map[[32]byte]cached{},
@@ -84,6 +91,7 @@ type Session struct {
 	Locked    bool      // it may only log out
 	Suspended bool      // it may read and leave
 	Since     time.Time // when the account was made
+	Service   string    // ID of the application service that acts as the user; "" for the user itself
 
 	hash [32]byte // of its token
 }
@@ -121,6 +129,9 @@ func unlocked(s *Session, err error) (*Session, error) {
 // locked (M_USER_LOCKED) or suspended by now. If the database cannot be asked it is taken to be as it was: the next
 // request will ask again.
 func (a *Accounts) Again(ctx context.Context, s *Session) (*Session, error) {
+	if s.Service != "" {
+		return a.actingAgain(ctx, s)
+	}
 	a.forget(s.hash) // another node may have ended it
 	now, err := unlocked(a.session(ctx, s.hash, ""))
 	var known *matrix.Error

@@ -32,9 +32,15 @@ func (p Profile) Text(field string) string {
 	return text
 }
 
-// Find finds the account of a user of ours (M_NOT_FOUND).
+// Find finds the account of a user of ours (M_NOT_FOUND), which an application service may make now.
 func (a *Accounts) Find(ctx context.Context, id matrix.UserID) (*store.Account, error) {
 	account, err := a.find(ctx, string(id))
+	if err == nil && account == nil {
+		var made bool
+		if made, err = a.provide(ctx, id); made {
+			account, err = a.find(ctx, string(id))
+		}
+	}
 	if err == nil && (account == nil || account.Deactivated) {
 		err = matrix.NotFound("There is no user %s.", id)
 	}

@@ -19,6 +19,7 @@ import (
 type Registration struct {
 	Username string // "" for a random one
 	Password string
+	NoLogin  bool // there is no password: an application service acts as the user
 	Admin    bool
 	Device   *NewDevice // nil: no session yet (inhibit_login)
 }
@@ -46,7 +47,7 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 	if err := a.CheckUsername(ctx, name); err != nil {
 		return nil, err
 	}
-	phc, err := a.newHash(ctx, q.Password)
+	phc, err := a.firstHash(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +79,14 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 		return nil, err
 	}
 	return login, nil
+}
+
+// firstHash is the hash of a new account's password, "" if it has none.
+func (a *Accounts) firstHash(ctx context.Context, q Registration) (string, error) {
+	if q.NoLogin {
+		return "", nil
+	}
+	return a.newHash(ctx, q.Password)
 }
 
 // firstProfile gives a new user its name as display name: clients would show the whole user ID otherwise.

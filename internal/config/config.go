@@ -42,7 +42,7 @@ type Config struct {
 	Profiles       Profiles       `key:"profiles" doc:"What people say of themselves."`
 	TURN           TURN           `key:"turn" doc:"A relay for calls, such as coturn with use-auth-secret, between people who cannot reach one another directly."`
 	Support        Support        `key:"support" doc:"Whom people turn to for help: shown to everybody, at /.well-known/matrix/support."`
-	AppServices    []string       `key:"app_services" built:"default" doc:"Registration files of application services (bridges, bots)."`
+	AppServices    []string       `key:"app_services" doc:"Registration files of application services (bridges, bots). A relative path is below this file's folder."`
 	Log            Log            `key:"log" doc:"What is logged, on standard error."`
 
 	origins  map[string]string // key path → where its value came from, for errors

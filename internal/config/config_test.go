@@ -132,7 +132,6 @@ func TestErrors(t *testing.T) {
 		{"server_name: a\nsupport: {admin: [\"@a:b\", \"help\"]}\n", "", "config.yaml:2: support.admin: \"help\" is neither"},
 		{"server_name: a\nurl_previews: {ports: [\"080\"]}\n", "", "config.yaml:2: url_previews.ports: \"080\" must be a port"},
 		{"server_name: a\n", "CONCLAVE_URL_PREVIEWS_PORTS=8080,65536", "CONCLAVE_URL_PREVIEWS_PORTS: url_previews.ports: \"65536\" must be a port"},
-		{"server_name: a\napp_services: [x.yaml]\n", "", "app_services: this is not available in this version"},
 		{"server_name: a\nmedia: {max_bytes_per_user: -1}\n", "", "media.max_bytes_per_user: it must be at least 0"},
 		{"server_name: a\nmedia: {store: s3}\n", "", "media.s3.endpoint: it is missing"},
 		{"server_name: a\nmedia: {store: s3, s3: {endpoint: 'ftp://x', bucket: b, access_key: a, secret_key: s}}\n", "", "media.s3.endpoint: \"ftp://x\" must be https://host"},
