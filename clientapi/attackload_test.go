@@ -1,7 +1,9 @@
 package clientapi_test
 
 import (
+	"bufio"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -152,4 +154,53 @@ func TestSpacesThatContainThemselves(t *testing.T) {
 			t.Errorf("the walk finds %q", ids)
 		}
 	})
+}
+
+// TestOneUserHasSoManyRequestsUnderWay has a user begin two hundred requests that do not end: sixteen are worked on, the
+// queue takes its part, and the rest is refused at once. Meanwhile others are served, and the user's own long polls.
+func TestOneUserHasSoManyRequestsUnderWay(t *testing.T) {
+	proof.Of(t, "A16")
+	s := testserver.Start(t, testserver.Options{})
+	mallory, bob := s.Register("mallory"), s.Register("bob")
+	room, quiet := mallory.CreateRoom(object{}), bob.CreateRoom(object{})
+	const all, kept = 200, 16 + 128
+	answers := make(chan *http.Response, all)
+	var bodies []net.Conn
+	for i := range all {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()                                    //nolint:errcheck // the answer was read
+		_ = conn.SetReadDeadline(time.Now().Add(time.Minute)) // a request without an answer fails the test
+		if _, err := fmt.Fprintf(conn, "PUT /_matrix/client/v3%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer %s\r\nContent-Length: 2\r\n\r\n{",
+			testserver.Path("rooms", room, "state", "test.slow", strconv.Itoa(i)), mallory.Token); err != nil {
+			t.Fatal(err)
+		}
+		bodies = append(bodies, conn)
+		go func() {
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Errorf("request %d: %v", i, err)
+			}
+			answers <- res
+		}()
+	}
+	count := func(n, status int) {
+		t.Helper()
+		for range n {
+			if res := <-answers; res != nil && (res.StatusCode != status || status == 429 && res.Header.Get("Retry-After") != "1") {
+				t.Errorf("answered %d %v, want %d", res.StatusCode, res.Header, status)
+			}
+		}
+	}
+	count(all-kept, http.StatusTooManyRequests)
+	bob.Say(quiet, "as ever")
+	mallory.Sync("", 0)
+	mallory.Refused(429, "M_LIMIT_EXCEEDED", "GET", "/account/whoami", nil)
+	for _, conn := range bodies {
+		_, _ = conn.Write([]byte("}")) // those that were refused are closed
+	}
+	count(kept, http.StatusOK)
+	mallory.Must("GET", "/account/whoami", nil)
 }
