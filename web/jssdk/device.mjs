@@ -132,6 +132,14 @@ export class Device {
     });
   }
 
+  /** Waits until this device knows another one's keys: it writes to no device before, and heeds none. */
+  knows(other) {
+    const device = other.client.getDeviceId();
+    return until(`${this.id} knows ${device}`, async () =>
+      (await this.crypto.getUserDeviceInfo([other.id])).get(other.id)?.has(device),
+    );
+  }
+
   /** Makes an encrypted room and invites people to it. */
   async encryptedRoom(name, invite, more = {}) {
     const { room_id: roomId } = await this.client.createRoom({

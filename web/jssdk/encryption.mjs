@@ -149,6 +149,7 @@ export async function newDevices(world) {
   });
   await step("own device verified by emoji, secrets handed over", async () => {
     const third = await (await login(world.a, "alice", "alice's third")).start();
+    await Promise.all([alice.knows(third), third.knows(alice)]);
     const asking = await third.crypto.requestOwnUserVerification();
     const asked = await until("the first device is asked", () =>
       alice.requests.find((request) => request.isSelfVerification && request.transactionId === asking.transactionId),

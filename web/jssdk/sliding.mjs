@@ -27,6 +27,7 @@ export async function sliding(world) {
     await client.startClient({ slidingSync, threadSupport: true });
     await until("the room in the list", () => client.getRoom(world.room)?.getMyMembership() === "join");
     assert.ok(slidingSync.getListData("all").joinedCount > 1);
+    await alice.knows(device);
     const id = await alice.say(world.room, "to the sliding device");
     assert.equal((await device.event(world.room, id)).getContent().body, "to the sliding device");
     const back = await device.say(world.room, "from the sliding device");
