@@ -107,7 +107,11 @@ func TestServiceIsTold(t *testing.T) {
 			b.answers(nil)
 			b.waits("events", "what came meanwhile", says(text+" and more"))
 		}
-		repeated("killed", b.hangs, func() { b.server.Kill(); b.server.Start() })
+		repeated("killed", b.hangs, func() {
+			b.server.Kill()
+			b.answers(nil)
+			b.server.Start()
+		})
 		repeated("failing", answering(500, "{}"), func() {})
 		repeated("refused", answering(403, `{"errcode":"M_FORBIDDEN"}`), func() {})
 		repeated("endless", func(w http.ResponseWriter, r *http.Request) {
@@ -117,6 +121,7 @@ func TestServiceIsTold(t *testing.T) {
 				}
 			}
 		}, func() {})
+		b.server.Stop()
 		if out, ok := b.server.Run("verify"); !ok {
 			t.Errorf("verify: %s", out)
 		}

@@ -26,6 +26,7 @@ func (s *Server) getPublicRooms(r *Request) (any, error) {
 	}
 	return s.options.Rooms.Published(r.Context(), rooms.DirectoryQuery{
 		Limit: limit, Since: query.Get("since"), Network: query.Get("third_party_instance_id"), Federation: true,
+		AllNetworks: query.Get("include_all_networks") == "true",
 	})
 }
 
@@ -54,7 +55,7 @@ func (s *Server) queryPublicRooms(r *Request) (any, error) {
 
 // PublicRooms asks another server for a page of its directory.
 func (r Remote) PublicRooms(ctx context.Context, server matrix.ServerName, q rooms.DirectoryQuery) (*rooms.DirectoryPage, error) {
-	ask := PublicRoomsQuery{Limit: q.Limit, Since: q.Since, ThirdPartyInstanceID: q.Network}
+	ask := PublicRoomsQuery{Limit: q.Limit, Since: q.Since, ThirdPartyInstanceID: q.Network, IncludeAllNetworks: q.AllNetworks}
 	if f := q.Filter(); f != nil {
 		raw, err := json.Marshal(f)
 		if err != nil {

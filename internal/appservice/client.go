@@ -24,7 +24,7 @@ const (
 	callTime     = 20 * time.Second // of one call
 	tries        = 3                // of a question that blocks somebody
 	tryPause     = 500 * time.Millisecond
-	pingTime     = 10 * time.Second
+	pingTime     = 5 * time.Second
 	legacyTime   = time.Hour // how long a service that knows only the old paths is spared the new ones
 	maxAnswer    = 1 << 20
 	maxErrorBody = 4096 // of an answer that is shown to the service's owner
