@@ -56,7 +56,7 @@ func TestServerNotices(t *testing.T) {
 		if _, tagged := tags["m.server_notice"]; len(texts) != 3 || !tagged {
 			t.Errorf("alice reads %v in a room with the tags %v", texts, tags)
 		}
-		alice.Refused(403, "M_FORBIDDEN", "PUT", testserver.Path("rooms", room, "send", "m.room.message", "1"), object{"body": "answer"})
+		alice.Refused(403, "M_FORBIDDEN", "PUT", testserver.Path("rooms", room, "send", "m.room.message", "1"), object{"msgtype": "m.text", "body": "x"})
 		alice.Refused(403, "M_FORBIDDEN", "POST", testserver.Path("rooms", room, "invite"), object{"user_id": admin.ID})
 		// Whoever has joined may leave, and is invited again with the next notice.
 		alice.Must("POST", testserver.Path("rooms", room, "leave"), object{})
