@@ -1,10 +1,13 @@
 /** Steps that report themselves as lines of JSON, a record of every request, and waiting for conditions. */
 import { writeSync } from "node:fs";
 import { setTimeout as pause } from "node:timers/promises";
-import loglevel from "loglevel";
 
-// Where the SDK does not use the logger that it is given.
-loglevel.getLogger("matrix").setLevel("silent");
+const wordy = process.env["JSSDK_DEBUG"] !== undefined;
+
+// Where the SDK does not use the logger that it is given it writes to the console, but the output is for the Go test.
+for (const method of ["trace", "debug", "log", "info", "warn", "error"]) {
+  console[method] = (...words) => wordy && process.stderr.write(`${words.map(String).join(" ")}\n`);
+}
 
 // What the SDK expects of JavaScript and Node 20 lacks; a newer Node brings it itself.
 Promise.withResolvers ??= function withResolvers() {
@@ -116,7 +119,6 @@ export async function recordedFetch(input, init) {
 
 /** What the SDK says goes into the log only when JSSDK_DEBUG is set: it is a thousand lines. */
 export function logger(name) {
-  const wordy = process.env["JSSDK_DEBUG"] !== undefined;
   const write =
     (level) =>
     (...words) =>
