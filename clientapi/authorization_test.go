@@ -29,7 +29,7 @@ var optionalRoutes = []string{
 // may read who knows its ID. A new operation that succeeds for a stranger has to be judged, and added here.
 var strangersMay = []string{
 	"createContent", "createRoom", "getCapabilities", "getConfig", "getConfigAuthed", "getContentAuthed", "getContentOverrideNameAuthed",
-	"getDevices", "getEvents", "getJoinedRooms", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
+	"getDevices", "getEvents", "getJoinedRooms", "getProtocols", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
 	"getNotifications", "getPushers", "im.conclave.ws.ticket", "initialSync", "isPushRuleEnabled", "logout", "logout_all", "queryPublicRooms", "reportRoom",
 	"reportUser", "search", "sync", "uploadContent",
 	// Keys: of the caller's own device, or public ones.
@@ -74,6 +74,7 @@ func newTarget(t *testing.T, s *testserver.Server, owner *testserver.User) targe
 			"serverName": server, "mediaId": media, "fileName": "x", "filterId": filter, "type": "secret", "eventType": "m.room.topic", "stateKey": "",
 			"receiptType": "m.read", "kind": "override", "ruleId": ".m.rule.master", "keyName": "displayname", "txnId": testserver.Unique("txn"),
 			"destination": "elsewhere.test", "version": backup, "sessionId": "session", "relType": "m.thread", "reportId": "1",
+			"appserviceId": "irc", "networkId": "libera", "protocol": "irc",
 		},
 		body: []byte(`{"user_id":"` + owner.ID + `","topic":"mine","typing":true,"timeout":1000,"m.read":"` + event + `","m.fully_read":"` + event +
 			`","room_id":"` + room + `","reason":"mine","displayname":"mine","display_name":"mine","visibility":"public","devices":["` + owner.Device + `"]}`),
