@@ -21,7 +21,6 @@ const (
 // batch is what a service is to be told of a range of the stream.
 type batch struct {
 	upTo      store.Pos
-	rows      []*store.EventRow
 	outside   map[*store.EventRow]string // invitations from rooms that we are not in: what they show of the room
 	events    []json.RawMessage
 	ephemeral []json.RawMessage
