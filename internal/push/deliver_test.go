@@ -337,7 +337,6 @@ func TestARejectedKeyEndsItsPusherAlone(t *testing.T) {
 
 // TestNodesShareAPusher: several nodes tell of each event once; one that dies in the middle repeats rather than loses.
 func TestNodesShareAPusher(t *testing.T) {
-	proof.Of(t, "N03")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, db)
 		var want []string
