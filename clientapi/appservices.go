@@ -68,7 +68,7 @@ func (r *Request) unlimited() bool {
 // maxTimestamp is the latest origin_server_ts that an event can have: what canonical JSON has a number for.
 const maxTimestamp = 1<<53 - 1
 
-// massaged is the time (ms) that an application service gives an event, 0 for now ("Timestamp massaging"). For everybody
+// massaged is the time (ms) that an application service gives an event, 0 for the present ("Timestamp massaging"). For everybody
 // else ts means nothing.
 func (r *Request) massaged() (int64, error) {
 	if r.Service == nil || !r.QueryParams().Has("ts") {

@@ -13,7 +13,7 @@ import (
 // Why a wait ends before its time.
 var (
 	errDraining     = errors.New("the server is going down")
-	errSessionEnded = errors.New("the session has ended, or may not be used for now")
+	errSessionEnded = errors.New("the session has ended, or its account is locked")
 )
 
 // ended is an errSessionEnded with what the client is to be told: M_UNKNOWN_TOKEN or M_USER_LOCKED.

@@ -6,7 +6,6 @@ import (
 
 	"conclave/clientapi/sync"
 	"conclave/internal/appservice"
-	"conclave/internal/cluster"
 	"conclave/internal/matrix"
 	"conclave/internal/netguard"
 	"conclave/internal/presence"
@@ -39,18 +38,7 @@ func (s *server) bridge(ctx context.Context) error {
 		DB: s.db, Client: s.bridges, Source: bridgeSource{s.rooms, s.sync, s.presence}, Log: s.log, Alone: s.conf.Redis.URL.Reveal() == "",
 	})
 	s.work.Go("application services", deliverer.Run)
-	s.work.Go("application service wakes", func(ctx context.Context) error {
-		wakes, cancel := s.bus.Subscribe(cluster.Stream)
-		defer cancel()
-		for {
-			select {
-			case <-wakes:
-				deliverer.Wake()
-			case <-ctx.Done():
-				return nil
-			}
-		}
-	})
+	s.onChanges("application service wakes", deliverer.Wake)
 	return nil
 }
 

@@ -33,18 +33,7 @@ func (s *server) push(ctx context.Context) error {
 		Client: push.NewClient(netguard.NewDialer(s.conf.Network.AllowPrivate, nil)),
 	})
 	s.work.Go("push", deliverer.Run)
-	s.work.Go("push wakes", func(ctx context.Context) error {
-		wakes, cancel := s.bus.Subscribe(cluster.Stream)
-		defer cancel()
-		for {
-			select {
-			case <-wakes:
-				deliverer.Wake()
-			case <-ctx.Done():
-				return nil
-			}
-		}
-	})
+	s.onChanges("push wakes", deliverer.Wake)
 	return nil
 }
 
@@ -75,4 +64,21 @@ func (s pushSource) Notices(ctx context.Context, user store.UserNID, id matrix.U
 func (s pushSource) Unread(ctx context.Context, user store.UserNID) (int64, error) {
 	total, err := s.rooms.UnreadEverywhere(ctx, user)
 	return total.Notify, err
+}
+
+// onChanges calls wake whenever something came into the stream, until the server ends. A wake that is lost is made up for
+// by whoever is woken (law 8).
+func (s *server) onChanges(name string, wake func()) {
+	s.work.Go(name, func(ctx context.Context) error {
+		wakes, cancel := s.bus.Subscribe(cluster.Stream)
+		defer cancel()
+		for {
+			select {
+			case <-wakes:
+				wake()
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
 }

@@ -135,7 +135,7 @@ func LimitExceeded(retryAfterMS int64) *Error {
 		WithField("retry_after_ms", retryAfterMS)
 }
 
-// UserLocked is M_USER_LOCKED: the account cannot be used for now, and its sessions stay (client-server API, "Account
+// UserLocked is M_USER_LOCKED: an administrator has locked the account, whose sessions stay (client-server API, "Account
 // locking").
 func UserLocked() *Error {
 	return Errorf(http.StatusUnauthorized, "M_USER_LOCKED", "This account has been locked by an administrator of the server.").
