@@ -16,13 +16,15 @@ type Account struct {
 	Locked      bool  // can do nothing but log out
 	Suspended   bool  // can read and leave, and little else
 	Created     int64 // ms
+
+	SecondFactor int64 // ms since when it has a second factor, 0: it has none
 }
 
-const selectAccounts = `SELECT a.member, u.user_id, a.password, a.admin, a.deactivated, a.locked, a.suspended, a.created FROM accounts a JOIN users u ON u.nid = a.member `
+const selectAccounts = `SELECT a.member, u.user_id, a.password, a.admin, a.deactivated, a.locked, a.suspended, a.created, a.second_factor FROM accounts a JOIN users u ON u.nid = a.member `
 
 func (tx *Tx) accounts(sql string, each func(Account), args ...any) error {
 	return tx.Query(sql, func(r *Row) error {
-		each(Account{UserNID(r.Int64(0)), matrix.UserID(r.Text(1)), r.Text(2), r.Bool(3), r.Bool(4), r.Bool(5), r.Bool(6), r.Int64(7)})
+		each(Account{UserNID(r.Int64(0)), matrix.UserID(r.Text(1)), r.Text(2), r.Bool(3), r.Bool(4), r.Bool(5), r.Bool(6), r.Int64(7), r.Int64(8)})
 		return nil
 	}, args...)
 }
@@ -81,10 +83,13 @@ func (tx *Tx) SetSuspended(user UserNID, suspended bool) error {
 	return err
 }
 
-// Deactivate closes an account for good: no password, no rights, no key backups, and nothing of its presence, which may
-// have a status message. Its devices are for the caller to delete.
+// Deactivate closes an account for good: no password, no second factors, no rights, no key backups, and nothing of its
+// presence, which may have a status message. Its devices are for the caller to delete.
 func (tx *Tx) Deactivate(user UserNID) error {
 	if _, err := tx.Exec(`UPDATE accounts SET deactivated = TRUE, admin = FALSE, password = '' WHERE member = $1`, user); err != nil {
+		return err
+	}
+	if err := tx.DeleteFactors(user); err != nil {
 		return err
 	}
 	if err := tx.DeleteBackups(user); err != nil {
@@ -195,14 +200,14 @@ type TokenOwner struct {
 
 // TokenOwner finds the owner of a token by the token's hash, nil if there is none.
 func (tx *Tx) TokenOwner(hash []byte) (found *TokenOwner, err error) {
-	err = tx.Query(`SELECT a.member, u.user_id, a.admin, a.deactivated, d.nid, d.device_id, d.seen, d.name, a.created, a.locked, a.suspended
+	err = tx.Query(`SELECT a.member, u.user_id, a.admin, a.deactivated, d.nid, d.device_id, d.seen, d.name, a.created, a.locked, a.suspended, a.second_factor
 		FROM access_tokens t JOIN accounts a ON a.member = t.member JOIN users u ON u.nid = a.member JOIN devices d ON d.nid = t.device
 		WHERE t.hash = $1`, func(r *Row) error {
 		user := UserNID(r.Int64(0))
 		found = &TokenOwner{
 			Account: Account{
 				User: user, ID: matrix.UserID(r.Text(1)), Admin: r.Bool(2), Deactivated: r.Bool(3), Created: r.Int64(8),
-				Locked: r.Bool(9), Suspended: r.Bool(10),
+				Locked: r.Bool(9), Suspended: r.Bool(10), SecondFactor: r.Int64(11),
 			},
 			Device: Device{NID: r.Int64(4), User: user, ID: matrix.DeviceID(r.Text(5)), Seen: r.Int64(6), Name: r.Text(7)},
 		}
