@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-webauthn/webauthn/webauthn"
+
 	"conclave/internal/cluster"
 	"conclave/internal/config"
 	"conclave/internal/matrix"
@@ -38,6 +40,8 @@ type Accounts struct {
 	waiting atomic.Int64  // for a place
 	nonces  nonces
 	guesses attempts
+	secrets *config.Secrets    // nil: no authenticator apps
+	relying *webauthn.WebAuthn // nil: no passkeys
 
 	mu       sync.Mutex
 	sessions map[[32]byte]cached // what Authenticate found lately
@@ -52,6 +56,9 @@ type Options struct {
 	Bus    cluster.Bus
 	Log    *slog.Logger
 	Clock  func() time.Time // time.Now if nil
+
+	// Secrets encrypt what the database must not give away; with nil nobody can set up an authenticator app.
+	Secrets *config.Secrets
 
 	// Closed is told of accounts that were closed, once that is durable; nil if nobody needs to know.
 	Closed func(store.UserNID)
@@ -77,6 +84,8 @@ func New(o Options) *Accounts {
 		tidy:     time.AfterFunc(tidyAfter, debug.FreeOSMemory),
 		sessions: map[[32]byte]cached{},
 		guesses:  attempts{on: o.Config.RateLimits.Enabled, now: o.Clock},
+		secrets:  o.Secrets,
+		relying:  relyingParty(o.Config),
 	}
 }
 
