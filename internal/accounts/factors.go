@@ -157,7 +157,7 @@ func (a *Accounts) changeFactors(ctx context.Context, s *Session, event string, 
 		switch any := Factors(f).Any(); {
 		case any && f.Recovery == 0 && account.SecondFactor == 0:
 			codes, err = newRecoveryCodes(tx, account)
-		case !any && a.demandsFactor(account):
+		case !any && a.wantsFactor(account.Admin):
 			return matrix.Forbidden("This server demands a second factor: set up another one before you remove the last.")
 		case !any:
 			err = tx.ReplaceRecoveryCodes(s.User, nil)
@@ -178,17 +178,6 @@ func (a *Accounts) ownAccount(tx *store.Tx, s *Session) (*store.Account, error) 
 		err = matrix.UnknownToken(false)
 	}
 	return account, err
-}
-
-// demandsFactor reports whether an account has to have a second factor here (auth.require_2fa).
-func (a *Accounts) demandsFactor(account *store.Account) bool {
-	switch a.config.Auth.Require2FA {
-	case "all":
-		return true
-	case "admins":
-		return account.Admin
-	}
-	return false
 }
 
 // ResetFactors removes every second factor of an account, for an administrator whose user has lost them. Sessions and the

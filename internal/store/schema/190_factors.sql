@@ -1,7 +1,4 @@
--- Second factors of accounts, and passkeys.
-
--- Since when the account has a second factor (an authenticator app or a passkey), in ms; 0: it has none.
-ALTER TABLE accounts ADD COLUMN second_factor BIGINT NOT NULL DEFAULT 0;
+-- Second factors of accounts, and passkeys. That an account has any is also in accounts.second_factor.
 
 -- Authenticator apps (TOTP), at most one of an account.
 CREATE TABLE totp_seeds (
