@@ -1,4 +1,4 @@
--- Second factors of accounts, and passkeys. That an account has any is also in accounts.second_factor.
+-- Second factors of accounts, and passkeys. That an account has one, accounts.second_factor says.
 
 -- Authenticator apps (TOTP), at most one of an account.
 CREATE TABLE totp_seeds (
