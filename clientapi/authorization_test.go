@@ -18,7 +18,8 @@ import (
 var openRoutes = []string{
 	"checkUsernameAvailability", "getLoginFlows", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown", "getWellknownSupport",
 	"im.conclave.passkeySignIn", "im.conclave.passkeySignInChallenge", "im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister",
-	"im.conclave.signIn", "im.conclave.signInChallenge", "im.conclave.signInFactor", "login", "refresh", "register",
+	"im.conclave.signIn", "im.conclave.signInChallenge", "im.conclave.signInFactor", "im.conclave.ssoCallback", "im.conclave.ssoContinue",
+	"login", "redirectToIdP", "redirectToSSO", "refresh", "register",
 }
 
 // optionalRoutes are the operations that answer with and without a session.

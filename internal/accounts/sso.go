@@ -185,22 +185,41 @@ func (a *Accounts) identified(ctx context.Context, browser, code string) (identi
 	if subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(derived(browser, "nonce"))) != 1 {
 		return identity{}, errProvider().With(errors.New("the nonce is another's"))
 	}
-	var claims map[string]any
-	if err := id.Claims(&claims); err != nil {
+	claims, err := a.claims(ctx, found, id, tokens)
+	if err != nil {
 		return identity{}, errProvider().With(err)
 	}
-	text := func(name string) string {
-		s, _ := claims[name].(string)
-		if len(s) > maxClaim {
-			return ""
-		}
-		return s
-	}
-	who := identity{issuer: id.Issuer, subject: id.Subject, username: text(a.provider.conf.UsernameClaim), name: text("name")}
+	who := identity{issuer: id.Issuer, subject: id.Subject, username: claims.text(a.provider.conf.UsernameClaim), name: claims.text("name")}
 	if who.subject == "" || len(who.subject) > maxClaim {
 		return identity{}, errProvider().With(errors.New("the ID token names nobody"))
 	}
 	return who, nil
+}
+
+// claims are what the provider says of somebody.
+type claims map[string]any
+
+func (c claims) text(name string) string {
+	s, _ := c[name].(string)
+	if len(s) > maxClaim {
+		return ""
+	}
+	return s
+}
+
+// claims reads them from the ID token, or where that says little from the provider's userinfo.
+func (a *Accounts) claims(ctx context.Context, found *oidc.Provider, id *oidc.IDToken, tokens *oauth2.Token) (c claims, err error) {
+	if err := id.Claims(&c); err != nil || c.text(a.provider.conf.UsernameClaim) != "" {
+		return c, err
+	}
+	info, err := found.UserInfo(a.provider.context(ctx), oauth2.StaticTokenSource(tokens))
+	if err != nil {
+		return nil, err
+	}
+	if info.Subject != id.Subject { // whoever could exchange answers must not exchange people
+		return nil, errors.New("userinfo is of somebody else")
+	}
+	return c, info.Claims(&c)
 }
 
 // external finds the account of somebody whom the provider has let through, or makes it. An account that was here before
