@@ -17,7 +17,8 @@ import (
 // too: nothing becomes open by accident (threats A01).
 var openRoutes = []string{
 	"checkUsernameAvailability", "getLoginFlows", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown", "getWellknownSupport",
-	"im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister", "login", "refresh", "register",
+	"im.conclave.passkeySignIn", "im.conclave.passkeySignInChallenge", "im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister",
+	"im.conclave.signIn", "im.conclave.signInChallenge", "im.conclave.signInFactor", "login", "refresh", "register",
 }
 
 // optionalRoutes are the operations that answer with and without a session.
@@ -31,7 +32,8 @@ var optionalRoutes = []string{
 var strangersMay = []string{
 	"createContent", "createRoom", "getCapabilities", "getConfig", "getConfigAuthed", "getContentAuthed", "getContentOverrideNameAuthed",
 	"getDevices", "getEvents", "getJoinedRooms", "getProtocols", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
-	"getNotifications", "getPushers", "getProfileField", "getTurnServer", "getUserProfile", "im.conclave.account.factors", "im.conclave.account.passkeys", "im.conclave.ws.ticket", "initialSync", "isPushRuleEnabled", "logout", "logout_all",
+	"getNotifications", "getPushers", "getProfileField", "getTurnServer", "getUserProfile", "im.conclave.account.factors", "im.conclave.account.passkeys", "im.conclave.getAppPasswords",
+	"im.conclave.ws.ticket", "initialSync", "isPushRuleEnabled", "logout", "logout_all",
 	"queryLocationByAlias",
 	"org.matrix.simplified_msc3575.sync", "queryLocationByProtocol", "queryPublicRooms", "queryUserByID", "queryUserByProtocol", "reportRoom", "reportUser", "search",
 	"searchUserDirectory", "sync", "uploadContent",

@@ -50,3 +50,44 @@ func TestRefresh(t *testing.T) {
 		s.Nobody().Refused(http.StatusBadRequest, "M_MISSING_PARAM", "POST", "/refresh", object{})
 	})
 }
+
+// TestSecondFactor signs in to an account with two-factor login: with a client that knows of it, and with one that knows
+// passwords only.
+func TestSecondFactor(t *testing.T) {
+	proof.Of(t, "A10", "AN-09")
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
+		s := testserver.Start(t, testserver.Options{Engine: engine})
+		alice := s.Register(testserver.Unique("alice"))
+		id := object{"type": "m.id.user", "user": alice.ID}
+		password := object{"type": "m.login.password", "password": testserver.Password, "identifier": id}
+
+		// An app password, and a token for another client, while there is one factor.
+		app := alice.Must("POST", "/_matrix/client/unstable/im.conclave.account/app_passwords", object{"auth": password, "name": "old phone"}).Body
+		const tokens = "/_matrix/client/v1/login/get_token"
+		if a, err := alice.Do("POST", tokens, object{}); err != nil || a.Status != http.StatusUnauthorized || a.Body["flows"] == nil {
+			t.Errorf("a token without confirmation: %v, %v", a, err)
+		}
+		token := alice.Must("POST", tokens, object{"auth": password}).Body["login_token"]
+		if other := s.Nobody().Must("POST", "/login", object{"type": "m.login.token", "token": token}).Body; other["user_id"] != alice.ID {
+			t.Errorf("the token opened %v", other)
+		}
+		s.Nobody().Refused(http.StatusForbidden, "M_FORBIDDEN", "POST", "/login", object{"type": "m.login.token", "token": token})
+
+		const steps = "/_matrix/client/unstable/im.conclave.login"
+		begun := s.Nobody().Must("POST", steps+"/sign_in", object{"identifier": id, "password": testserver.Password}).Body
+		opened := s.Nobody().Must("POST", "/login", object{"type": "im.conclave.login.sign_in", "sign_in": begun["sign_in"], "refresh_token": true}).Body
+		if opened["refresh_token"] == nil || opened["user_id"] != alice.ID {
+			t.Errorf("the sign-in opened %v", opened)
+		}
+		s.Nobody().Refused(http.StatusForbidden, "M_FORBIDDEN", "POST", steps+"/sign_in", object{"identifier": id, "password": "wrong"})
+		s.Nobody().Refused(http.StatusBadRequest, "M_MISSING_PARAM", "POST", steps+"/sign_in", object{"identifier": id})
+
+		old := s.Nobody().Must("POST", "/login", object{"type": "m.login.password", "password": app["password"], "identifier": id}).Body
+		phone := &testserver.User{}
+		*phone = *s.Nobody()
+		phone.Token, _ = old["access_token"].(string)
+		phone.Must("GET", "/account/whoami", nil)
+		alice.Must("DELETE", "/_matrix/client/unstable/im.conclave.account/app_passwords/"+app["id"].(string), nil)
+		phone.Refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "GET", "/account/whoami", nil)
+	})
+}
