@@ -32,8 +32,7 @@ var optionalRoutes = []string{
 var strangersMay = []string{
 	"createContent", "createRoom", "getCapabilities", "getConfig", "getConfigAuthed", "getContentAuthed", "getContentOverrideNameAuthed",
 	"getDevices", "getEvents", "getJoinedRooms", "getProtocols", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
-	"getNotifications", "getPushers", "getProfileField", "getTurnServer", "getUserProfile", "im.conclave.account.factors", "im.conclave.account.passkeys", "im.conclave.getAppPasswords",
-	"im.conclave.ws.ticket", "initialSync", "isPushRuleEnabled", "logout", "logout_all",
+	"getNotifications", "getPushers", "getProfileField", "getTurnServer", "getUserProfile", "im.conclave.account.appPasswords", "im.conclave.account.factors", "im.conclave.account.passkeys", "im.conclave.ws.ticket", "initialSync", "isPushRuleEnabled", "logout", "logout_all",
 	"queryLocationByAlias",
 	"org.matrix.simplified_msc3575.sync", "queryLocationByProtocol", "queryPublicRooms", "queryUserByID", "queryUserByProtocol", "reportRoom", "reportUser", "search",
 	"searchUserDirectory", "sync", "uploadContent",

@@ -11,9 +11,12 @@ import (
 // accountPath is where the operations are that care for one's own account and that the specification does not have.
 const accountPath = "/_matrix/client/unstable/im.conclave.account"
 
+// ownAccount is what their operation IDs begin with.
+const ownAccount = "im.conclave.account."
+
 // own declares one of them.
 func own(method, path, id string, limit Limit, handler func(*Server, *Request) (any, error)) Route {
-	return Route{Method: method, Path: accountPath + path, OperationID: "im.conclave.account." + id, Auth: Token, Limit: limit, Handler: handler}
+	return Route{Method: method, Path: accountPath + path, OperationID: ownAccount + id, Auth: Token, Limit: limit, Handler: handler}
 }
 
 // Second factors of one's own account. Whatever changes them wants to be confirmed, by the password and a second factor

@@ -43,11 +43,7 @@ func (s *Server) beginPasskey(r *Request) (any, error) {
 	if err := s.confirmedAlone(r); err != nil {
 		return nil, err
 	}
-	options, challenge, err := s.Accounts.BeginPasskeyRegistration(r.Ctx(), r.Session)
-	if err != nil {
-		return nil, err
-	}
-	return map[string]any{"options": options, "challenge": challenge}, nil
+	return challengeAnswer(s.Accounts.BeginPasskeyRegistration(r.Ctx(), r.Session))
 }
 
 // challengePasskey is POST …/passkeys/challenge: for somebody who has to confirm something and has a passkey as the second
