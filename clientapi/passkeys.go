@@ -12,7 +12,6 @@ var passkeyRoutes = []Route{
 	own(get, "/passkeys", "passkeys", LimitRead, (*Server).passkeys),
 	own(post, "/passkeys/begin", "passkeys.begin", LimitChange, (*Server).beginPasskey),
 	own(post, "/passkeys/finish", "passkeys.finish", LimitLogin, (*Server).finishPasskey),
-	own(post, "/passkeys/challenge", "passkeys.challenge", LimitChange, (*Server).challengePasskey),
 	own(put, "/passkeys/:passkeyId", "passkeys.rename", LimitChange, (*Server).renamePasskey),
 	own(del, "/passkeys/:passkeyId", "passkeys.remove", LimitChange, (*Server).removePasskey),
 }
@@ -44,16 +43,6 @@ func (s *Server) beginPasskey(r *Request) (any, error) {
 		return nil, err
 	}
 	return challengeAnswer(s.Accounts.BeginPasskeyRegistration(r.Ctx(), r.Session))
-}
-
-// challengePasskey is POST …/passkeys/challenge: for somebody who has to confirm something and has a passkey as the second
-// factor. options is for navigator.credentials.get.
-func (s *Server) challengePasskey(r *Request) (any, error) {
-	options, challenge, err := s.Accounts.BeginPasskey(r.Ctx(), r.Session.User)
-	if err != nil {
-		return nil, err
-	}
-	return map[string]any{"options": options, "challenge": challenge}, nil
 }
 
 // finishPasskey is POST …/passkeys/finish.
