@@ -39,7 +39,16 @@ func (e *Engine) Listen(ctx context.Context, q ListenRequest) (*Heard, error) {
 	if err := e.reach(ctx, e.db.Written()); err != nil {
 		return nil, err
 	}
-	if q.Since == nil || q.Since.Pos == 0 {
+	if q.Since != nil {
+		known, err := e.knows(ctx, *q.Since)
+		if err != nil {
+			return nil, err
+		}
+		if !known {
+			q.Since = nil
+		}
+	}
+	if q.Since == nil {
 		q.Since = &Token{Pos: e.tail.reached(), Generation: e.generation}
 	}
 	if err := e.reach(ctx, q.Since.Pos); err != nil {

@@ -27,7 +27,7 @@ type ranked struct {
 	ref    rooms.Ref
 	member store.MemberRow
 	bump   store.Pos
-	state  store.State // the room's state, of a room that the user is in or was in
+	state  store.State // the room's state, of a room that the user is in; as it was at the end, of one that it was in
 	facts  *roomFacts  // of a room that the user knows from outside alone, by what it was told of it
 	hidden bool        // an invitation that is kept from the user
 	put    bool        // out of the room: the user did not leave of its own accord
@@ -248,7 +248,7 @@ func (a *assembly) rankLeft(room *ranked) (err error) {
 	}
 	room.put = m.Membership == store.Ban || row != nil && row.Sender != m.Member
 	if room.put && m.Joined != 0 {
-		room.state, err = a.e.rooms.StateAt(a.ctx, m.Room, m.Pos)
+		room.state, err = a.e.rooms.StateAt(a.ctx, m.Room, m.Departed)
 	}
 	return err
 }
