@@ -249,7 +249,9 @@ func (e *Engine) receiptEvent(ctx context.Context, viewer rooms.Sender, ref room
 	content := map[matrix.EventID]map[string]map[matrix.UserID]map[string]any{}
 	err := e.db.Read(ctx, func(tx *store.Tx) error {
 		clear(content)
-		return tx.Receipts(ref.NID, viewer.NID, after, upTo, maxReceipts, func(r store.Receipt) {
+		count := 0
+		add := func(r store.Receipt) {
+			count++
 			kinds := content[r.Event]
 			if kinds == nil {
 				kinds = map[string]map[matrix.UserID]map[string]any{}
@@ -264,7 +266,12 @@ func (e *Engine) receiptEvent(ctx context.Context, viewer rooms.Sender, ref room
 				receipt["thread_id"] = r.Thread
 			}
 			kinds[name][r.UserID] = receipt
-		})
+		}
+		err := tx.Receipts(ref.NID, viewer.NID, after, upTo, maxReceipts, add)
+		if err != nil || count < maxReceipts {
+			return err
+		}
+		return tx.OwnReceipts(ref.NID, viewer.NID, after, upTo, add) // which are never left out
 	})
 	if err != nil || len(content) == 0 {
 		return nil, err
