@@ -49,7 +49,7 @@ func (r *Rooms) Reader(ctx context.Context, user store.UserNID, viewer Viewer) (
 		}
 		var ids []matrix.UserID
 		for id := range list.Users {
-			if len(ids) < maxIgnored && id != viewer.ID {
+			if len(ids) < maxIgnored && id != viewer.ID && matrix.IsText(string(id)) {
 				ids = append(ids, id)
 			}
 		}
