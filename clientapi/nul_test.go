@@ -3,10 +3,12 @@ package clientapi_test
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"testing"
 
 	"conclave/internal/testserver"
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/wait"
 )
 
 // TestNULIsTextInContentAlone: JSON can hold NUL, and databases cannot keep it as text. Where an event's content has it, it is
@@ -61,6 +63,14 @@ func TestNULIsTextInContentAlone(t *testing.T) {
 				t.Errorf("%s: %v %d %s", what, err, a.Status, a.Raw)
 			}
 		}
+		// Whoever comes after somebody with such a name is found all the same.
+		carol := s.Register(testserver.Unique("carol"))
+		carol.Must("PUT", testserver.Path("profile", carol.ID, "displayname"), object{"displayname": testserver.Unique("Clementine")})
+		carol.CreateRoom(object{"preset": "public_chat"})
+		wait.Until(t, "carol to be found", func() bool {
+			found := bob.Must("POST", "/user_directory/search", object{"search_term": "Clementine"}).Body
+			return slices.ContainsFunc(testserver.Events(found["results"]), func(p object) bool { return p["user_id"] == carol.ID })
+		})
 		conn := alice.Socket(url.Values{})
 		defer conn.Close()
 		for id, params := range map[string]object{
