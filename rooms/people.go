@@ -193,10 +193,10 @@ func (r *Rooms) putPeople(tx *store.Tx, c *peopleChange, own []store.UserNID) er
 			p.Name, _ = matrix.GetString([]byte(profile), "displayname")
 			p.Avatar, _ = matrix.GetString([]byte(profile), "avatar_url")
 		}
-		if len(p.Name) > nameBytes {
+		if len(p.Name) > nameBytes || !matrix.IsText(p.Name) { // which no database keeps, and nobody looks for
 			p.Name = ""
 		}
-		if len(p.Avatar) > nameBytes {
+		if len(p.Avatar) > nameBytes || !matrix.IsText(p.Avatar) {
 			p.Avatar = ""
 		}
 		p.Words = wordsOf(p)

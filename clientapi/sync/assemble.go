@@ -216,14 +216,6 @@ type timeline struct {
 	PrevBatch string            `json:"prev_batch,omitempty"`
 }
 
-// leftRoom is a room of the response that the user is in no more.
-type leftRoom struct {
-	State      *eventList `json:"state,omitempty"`
-	StateAfter *eventList `json:"state_after,omitempty"`
-	OldAfter   *eventList `json:"org.matrix.msc4222.state_after,omitempty"`
-	Timeline   timeline   `json:"timeline"`
-}
-
 // joined adds a room that the user is in: all of it if the client does not know it yet, else what is new.
 func (a *assembly) joined(ref rooms.Ref, m store.MemberRow) error {
 	fresh := a.from == 0 || m.Joined > a.from
@@ -255,24 +247,6 @@ func (a *assembly) joined(ref rooms.Ref, m store.MemberRow) error {
 		answer.Join = map[matrix.RoomID]*joinedRoom{}
 	}
 	answer.Join[ref.ID] = out
-	return nil
-}
-
-// left adds a room that the user left, up to and with its leaving.
-func (a *assembly) left(ref rooms.Ref, m store.MemberRow) error {
-	out := &joinedRoom{}
-	piece, err := a.piece(ref, m, a.from == 0, m.Pos)
-	if err != nil {
-		return err
-	}
-	if err := a.fill(ref, m, piece, a.from == 0, out); err != nil {
-		return err
-	}
-	answer := a.roomsAnswer()
-	if answer.Leave == nil {
-		answer.Leave = map[matrix.RoomID]*leftRoom{}
-	}
-	answer.Leave[ref.ID] = &leftRoom{out.State, out.StateAfter, out.OldAfter, out.Timeline}
 	return nil
 }
 

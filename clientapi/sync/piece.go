@@ -12,6 +12,7 @@ type piece struct {
 	events  []*store.EventRow
 	limited bool
 	start   rooms.Place // just before the first event shown
+	upTo    store.Pos   // where what the response covers ends
 	summary *summary    // once it was asked for
 	changed bool        // something happened, though perhaps nothing that may be shown
 
@@ -29,7 +30,7 @@ func (a *assembly) piece(ref rooms.Ref, m store.MemberRow, fresh bool, upTo stor
 	if fresh {
 		from = 0
 	}
-	p := &piece{changed: true}
+	p := &piece{changed: true, upTo: upTo}
 	keep := &a.filter().Timeline
 	ignored, err := a.l.ignores(a.ctx, a.e)
 	if err != nil {
@@ -67,7 +68,7 @@ func (a *assembly) piece(ref rooms.Ref, m store.MemberRow, fresh bool, upTo stor
 
 // pieceFromTail is piece for a client that is nearly up to date: it needs no database.
 func (a *assembly) pieceFromTail(ref rooms.Ref, m store.MemberRow, upTo store.Pos) (*piece, error) {
-	p := &piece{start: rooms.Place{Pos: a.from}}
+	p := &piece{start: rooms.Place{Pos: a.from}, upTo: upTo}
 	items := a.byRoom[ref.NID]
 	if len(items) == 0 {
 		return p, nil
@@ -132,7 +133,7 @@ func (a *assembly) state(ref rooms.Ref, p *piece, fresh bool) ([]*store.EventRow
 	switch {
 	case fresh || a.q.FullState && len(p.events) == 0 && !p.changed:
 		if !fresh {
-			if target, err = a.e.rooms.StateAt(a.ctx, ref.NID, a.bound); err != nil {
+			if target, err = a.e.rooms.StateAt(a.ctx, ref.NID, p.upTo); err != nil {
 				return nil, err
 			}
 		}

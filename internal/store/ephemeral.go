@@ -100,13 +100,21 @@ func (tx *Tx) DropEarly(r Receipt) error {
 // Receipts reads a room's receipts that changed after one position and up to another, at most limit, newest first.
 // Those that only their owner may see are left out for others.
 func (tx *Tx) Receipts(room RoomNID, viewer UserNID, after, upTo Pos, limit int, each func(Receipt)) error {
-	return tx.Query(`SELECT r.member, u.user_id, r.kind, r.thread, r.event_id, r.place, r.ts FROM receipts r JOIN users u ON u.nid = r.member
-		WHERE r.room = $1 AND r.pos > $2 AND r.pos <= $3 AND (r.kind IN (1, 3) OR r.kind = 2 AND r.member = $4)
-		ORDER BY r.pos DESC LIMIT $5`, func(row *Row) error {
+	return tx.receipts(room, `WHERE r.room = $1 AND r.pos > $2 AND r.pos <= $3 AND (r.kind IN (1, 3) OR r.kind = 2 AND r.member = $4)
+		ORDER BY r.pos DESC LIMIT $5`, each, room, after, upTo, viewer, limit)
+}
+
+// OwnReceipts is Receipts for those of the viewer alone, without a limit: there is one for each thread that it has read.
+func (tx *Tx) OwnReceipts(room RoomNID, viewer UserNID, after, upTo Pos, each func(Receipt)) error {
+	return tx.receipts(room, `WHERE r.room = $1 AND r.member = $4 AND r.pos > $2 AND r.pos <= $3 AND r.kind IN (1, 2, 3)`, each, room, after, upTo, viewer)
+}
+
+func (tx *Tx) receipts(room RoomNID, which string, each func(Receipt), args ...any) error {
+	return tx.Query(`SELECT r.member, u.user_id, r.kind, r.thread, r.event_id, r.place, r.ts FROM receipts r JOIN users u ON u.nid = r.member `+which, func(row *Row) error {
 		each(Receipt{room, UserNID(row.Int64(0)), matrix.UserID(row.Text(1)), ReceiptKind(row.Int64(2)), row.Text(3),
 			matrix.EventID(row.Text(4)), Pos(row.Int64(5)), row.Int64(6)})
 		return nil
-	}, room, after, upTo, viewer, limit)
+	}, args...)
 }
 
 // RoomsWithReceipts says in which of the rooms receipts changed between two positions.

@@ -67,6 +67,8 @@ type engine interface {
 	// that is possible.
 	bound(ctx context.Context) (Pos, error)
 	boundNow() (Pos, bool)
+	// given is the last position that was given to a writer of any process.
+	given(ctx context.Context) (Pos, error)
 	// migrating runs do while no other process migrates.
 	migrating(ctx context.Context, do func(ctx context.Context, m migrating) error) error
 	ping(ctx context.Context) error
