@@ -188,6 +188,11 @@ func TestActingAsUsers(t *testing.T) {
 		as.Refused(403, "M_FORBIDDEN", "GET", acting("/account/whoami", human.ID), nil)
 		as.Refused(403, "M_FORBIDDEN", "GET", acting("/account/whoami", "@_irc_ghost:elsewhere.org"), nil)
 		as.Refused(400, "M_UNKNOWN_DEVICE", "GET", acting("/account/whoami", ghost, "device_id", "NONE"), nil)
+		inQuery := acting("/account/whoami", ghost, "access_token", as.Token) // where the services of old have it
+		if who := nobody.Must("GET", inQuery, nil).Body; who["user_id"] != ghost {
+			t.Errorf("by a token in the query the service acts as %v", who)
+		}
+		nobody.Refused(403, "M_FORBIDDEN", "GET", acting("/account/whoami", human.ID, "access_token", as.Token), nil)
 		if who := human.Must("GET", acting("/account/whoami", ghost), nil).Body; who["user_id"] != human.ID {
 			t.Error("a human acts as a user of a service")
 		}
