@@ -2,6 +2,7 @@ package appservice
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -103,5 +104,19 @@ func TestPingWithoutAddress(t *testing.T) {
 	wantCode(t, err, 400, "M_URL_NOT_SET")
 	if found, err := c.HasUser(t.Context(), "@_irc_x:example.org"); found || err != nil {
 		t.Errorf("a service without an address has a user: %v", err)
+	}
+}
+
+// One item that is no JSON does not keep a service from the others.
+func TestUnusableItems(t *testing.T) {
+	b := &batch{events: []json.RawMessage{json.RawMessage(`{"a":1}`), json.RawMessage(`{"unsigned":}`), json.RawMessage(`{"b":1}`)}}
+	if _, err := json.Marshal(b.body()); err == nil {
+		t.Fatal("nothing is wrong with the batch")
+	}
+	if n := b.usable(); n != 1 {
+		t.Errorf("%d items were dropped", n)
+	}
+	if body, err := json.Marshal(b.body()); err != nil || string(body) != `{"events":[{"a":1},{"b":1}]}` {
+		t.Errorf("left is %s, %v", body, err)
 	}
 }
