@@ -33,6 +33,14 @@ func (b *bridge) newest(what string, want any, path ...string) {
 	})
 }
 
+// device makes a device of a user of the service.
+func (b *bridge) device(user, id string) {
+	b.t.Helper()
+	if a, err := b.as.Do("PUT", acting(testserver.Path("devices", id), user), object{}); err != nil || a.Status != 201 {
+		b.t.Fatalf("making the device %s: %v %d %s", id, err, a.Status, a.Raw)
+	}
+}
+
 // lists waits until a user was named among those whose devices changed, or who left, after so many transactions.
 func (b *bridge) lists(which string, user *testserver.User, after int) {
 	b.t.Helper()
@@ -53,8 +61,8 @@ func TestServiceEncrypts(t *testing.T) {
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		proof.Of(t, "AP-02")
 		b := newBridge(t, engine, "org.matrix.msc3202: true\n")
-		as, ghost, human := b.as, b.ghost("_irc_ghost"), b.server.Register("human")
-		as.Must("PUT", acting(testserver.Path("devices", "ONE"), ghost), object{"display_name": "Bridge"})
+		ghost, human := b.ghost("_irc_ghost"), b.server.Register("human")
+		b.device(ghost, "ONE")
 		bridgeKeys(b, ghost, human)
 		bridgeMessages(t, b, ghost, human)
 		bridgeLists(b, ghost, human)
@@ -100,7 +108,7 @@ func bridgeMessages(t *testing.T, b *bridge, ghost string, human *testserver.Use
 
 	const lot = 510 // more than a transaction has, at one position
 	for i := range lot {
-		b.as.Must("PUT", acting(testserver.Path("devices", fmt.Sprint("D", i)), ghost), object{})
+		b.device(ghost, fmt.Sprint("D", i))
 	}
 	send("all", ghost, "*", 200)
 	send("next", ghost, "ONE", 201)

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net"
 	"reflect"
 	"slices"
 	"strconv"
@@ -30,6 +31,7 @@ func TestPeople(t *testing.T) {
 		t.Run("account data", func(t *testing.T) { accountData(t, s) })
 		t.Run("full", func(t *testing.T) { fullOfData(t, s) })
 		t.Run("profile", func(t *testing.T) { profileFields(t, s) })
+		t.Run("profile of one who goes", func(t *testing.T) { profileOfOneWhoGoes(t, s) })
 		t.Run("profile at once", func(t *testing.T) { profileAtOnce(t, s) })
 		t.Run("directory", func(t *testing.T) { userDirectory(t, s) })
 		t.Run("turn", func(t *testing.T) { turnServer(t, s) })
@@ -145,6 +147,28 @@ func fullOfData(t *testing.T, s *testserver.Server) {
 	u.Refused(413, "M_TOO_LARGE", "POST", filters, object{"room": object{"timeline": object{"limit": 5000}}})
 	u.Refused(413, "M_TOO_LARGE", "POST", filters, object{"room": object{"rooms": []string{strings.Repeat("x", 64<<10)}}})
 	u.Must("POST", filters, object{"room": object{"timeline": object{"limit": 1}}})
+}
+
+// profileOfOneWhoGoes changes a profile for a client that does not wait for the answer: its rooms are told all the same.
+func profileOfOneWhoGoes(t *testing.T, s *testserver.Server) {
+	u := s.Register(testserver.Unique("gone"))
+	var in []string
+	for range 60 {
+		in = append(in, u.CreateRoom(object{}))
+	}
+	to, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := `{"displayname":"New"}`
+	fmt.Fprintf(to, "PUT /_matrix/client/v3%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s",
+		testserver.Path("profile", u.ID, "displayname"), u.Token, len(body), body)
+	name := func(room string) any {
+		return u.Must("GET", testserver.Path("rooms", room, "state", "m.room.member", u.ID), nil).Body["displayname"]
+	}
+	wait.Until(t, "one room shows the name", func() bool { return slices.ContainsFunc(in, func(room string) bool { return name(room) == "New" }) })
+	_ = to.Close()
+	wait.Until(t, "all rooms show the name", func() bool { return !slices.ContainsFunc(in, func(room string) bool { return name(room) != "New" }) })
 }
 
 // profileAtOnce sets several fields of a profile at the same time: none is lost.
