@@ -3,7 +3,9 @@ package accounts
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -16,6 +18,8 @@ type NewDevice struct {
 	ID      matrix.DeviceID // "" for a new one
 	Name    string          // initial_device_display_name
 	Address string          // the client's
+	Renews  bool            // its tokens are to end, and to be renewed (Refresh)
+	Client  string          // the OAuth client that it is of, "" for none
 }
 
 // Login is a new session.
@@ -23,14 +27,18 @@ type Login struct {
 	UserID   matrix.UserID
 	DeviceID matrix.DeviceID
 	Token    string
+
+	RefreshToken string        // "" if the access token does not end
+	Lasts        time.Duration // how long the access token does, 0 if it does not end
 }
 
 // maxName bounds what people call their devices and themselves, in bytes.
 const maxName = 255
 
-// open makes a session for an account: its device, and a token that replaces earlier ones of that device. It returns
-// the part that belongs into a transaction.
-func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice) (*Login, func(*store.Tx) error, error) {
+// open makes a session for an account whose owner has shown something: its device, and tokens that replace earlier ones of
+// that device. It returns the part that belongs into a transaction, which fills the login and refuses (admitted) those for
+// whom what they have shown is not enough. There is no other way to a session.
+func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice, p Proof) (*Login, func(*store.Tx) error, error) {
 	if err := checkDevice(d.ID, d.Name); err != nil {
 		return nil, nil, err
 	}
@@ -42,53 +50,87 @@ func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice) (*Log
 	if err != nil {
 		return nil, nil, err
 	}
-	token, hash := newToken()
-	now := a.now().UnixMilli()
-	write := func(tx *store.Tx) error {
-		taken, err := tx.IsCrossSigningKey(user, string(d.ID))
+	login := &Login{UserID: id, DeviceID: d.ID}
+	return login, func(tx *store.Tx) error {
+		account, err := tx.LockAccount(user)
+		if err == nil {
+			err = a.admitted(tx, account, p)
+		}
+		if err == nil && !fresh {
+			err = deviceFree(tx, user, d.ID)
+		}
 		if err != nil {
 			return err
 		}
-		if taken {
-			return matrix.InvalidParam("A device cannot be called like a public key.")
-		}
-		if !fresh {
-			dehydrated, err := tx.Dehydrated(user)
-			if err != nil {
-				return err
-			}
-			if dehydrated != nil && dehydrated.ID == d.ID {
-				return matrix.InvalidParam("Nobody can be logged in on a dehydrated device.")
-			}
-		}
-		device, err := tx.PutDevice(store.Device{NID: nid, User: user, ID: d.ID, Name: d.Name, Seen: now, Address: d.Address})
-		if err != nil {
-			return err
-		}
-		if !fresh {
-			if err := tx.ReplaceTokens(device); err != nil {
-				return err
-			}
+		now := a.now().UnixMilli()
+		device, err := tx.PutDevice(store.Device{
+			NID: nid, User: user, ID: d.ID, Name: d.Name, Seen: now, Address: d.Address, Opened: now, Shown: p.words(), Client: d.Client,
+		})
+		if err == nil && !fresh {
 			tx.AfterCommit(func() { a.ended(user) })
+			err = tx.ReplaceTokens(device)
 		}
-		return tx.AddToken(hash[:], device, user, now)
-	}
-	return &Login{UserID: id, DeviceID: d.ID, Token: token}, write, nil
+		if err != nil {
+			return err
+		}
+		return a.issue(tx, login, store.Token{User: user, Device: device, Family: nid}, d.Renews)
+	}, nil
 }
 
-// LoginPassword opens a session by password. Name is a user ID of ours or a localpart. Whether the name or the
-// password was wrong cannot be told from the answer or its time (M_FORBIDDEN).
+// deviceFree refuses names of devices that mean something else already.
+func deviceFree(tx *store.Tx, user store.UserNID, id matrix.DeviceID) error {
+	taken, err := tx.IsCrossSigningKey(user, string(id))
+	if err != nil {
+		return err
+	}
+	if taken {
+		return matrix.InvalidParam("A device cannot be called like a public key.")
+	}
+	dehydrated, err := tx.Dehydrated(user)
+	if err == nil && dehydrated != nil && dehydrated.ID == id {
+		err = matrix.InvalidParam("Nobody can be logged in on a dehydrated device.")
+	}
+	return err
+}
+
+// LoginPassword opens a session by password: the account's, or one that was made for a client (NewAppPassword). Name is a
+// user ID of ours or a localpart. Whether the name or the password was wrong cannot be told from the answer or its time
+// (M_FORBIDDEN). Where a password is not enough the refusal holds a sign-in to go on with (SignInFactor).
 func (a *Accounts) LoginPassword(ctx context.Context, name, password string, d NewDevice) (*Login, error) {
-	account, err := a.checkPasswordOf(ctx, name, password)
+	account, err := a.find(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	login, write, err := a.open(account.User, account.ID, d)
+	if account != nil && !account.Deactivated {
+		app, err := a.appPassword(ctx, account.User, password)
+		if err != nil {
+			return nil, err
+		}
+		if app != nil {
+			return a.login(ctx, account, d, Proof{Shown: []Evidence{ByAppPassword}}, func(tx *store.Tx, l *Login) error {
+				return a.openedBy(tx, app.ID, account.User, l.DeviceID)
+			})
+		}
+	}
+	if account, err = a.checkPasswordOf(ctx, name, password); err != nil {
+		return nil, err
+	}
+	shown := Proof{Shown: []Evidence{ByPassword}}
+	login, err := a.login(ctx, account, d, shown, func(*store.Tx, *Login) error { return nil })
+	if errors.Is(err, errFactorMissing) {
+		return nil, a.askFactor(ctx, account, shown)
+	}
+	return login, err
+}
+
+// login opens a session of an account that was looked at outside of the transaction. after is done in it at last.
+func (a *Accounts) login(ctx context.Context, account *store.Account, d NewDevice, p Proof, after func(*store.Tx, *Login) error) (*Login, error) {
+	login, write, err := a.open(account.User, account.ID, d, p)
 	if err != nil {
 		return nil, err
 	}
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
-		// The account may have got another password, or its end, while this one was compared.
+		// The account may have got another password, or its end, in the meantime.
 		now, err := tx.LockAccount(account.User)
 		if err != nil {
 			return err
@@ -96,10 +138,10 @@ func (a *Accounts) LoginPassword(ctx context.Context, name, password string, d N
 		if now == nil || now.Deactivated || now.Password != account.Password {
 			return errWrongPassword()
 		}
-		if now.Locked { // told only to whoever knows the password
-			return matrix.UserLocked()
+		if err := write(tx); err != nil {
+			return err
 		}
-		return write(tx)
+		return after(tx, login)
 	})
 	if err != nil {
 		return nil, err
@@ -199,11 +241,16 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password stri
 		return err
 	}
 	return a.db.Write(ctx, func(tx *store.Tx) error {
-		if set, err := tx.SetPassword(s.User, phc); err != nil || !set || !logoutOthers {
+		set, err := tx.SetPassword(s.User, phc)
+		if err != nil || !set {
+			return err
+		}
+		// Whoever was about to sign in has shown the password of before.
+		if err := tx.DropSignIns(s.User); err != nil || !logoutOthers {
 			return err
 		}
 		var others []matrix.DeviceID
-		err := tx.Devices(s.User, func(d store.Device) {
+		err = tx.Devices(s.User, func(d store.Device) {
 			if d.NID != s.Device {
 				others = append(others, d.ID)
 			}
@@ -215,8 +262,8 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password stri
 	})
 }
 
-// ResetPassword sets a new password for whoever has lost the old one, and ends all sessions: somebody else may have had
-// it. It is for administrators.
+// ResetPassword sets a new password for whoever has lost the old one, and ends all sessions and app passwords: somebody else
+// may have had it. A second factor stays. It is for administrators.
 func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, password string) error {
 	phc, err := a.newHash(ctx, password)
 	if err != nil {
@@ -226,6 +273,12 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 		set, err := tx.SetPassword(user, phc)
 		if err == nil && !set {
 			err = matrix.NotFound("The account is deactivated.")
+		}
+		if err == nil {
+			err = tx.DropSignIns(user)
+		}
+		if err == nil {
+			err = tx.DropAppPasswords(user)
 		}
 		if err != nil {
 			return err
