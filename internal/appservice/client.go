@@ -30,10 +30,12 @@ const (
 	maxErrorBody = 4096 // of an answer that is shown to the service's owner
 	perService   = 16   // connections for questions, and as many for transactions
 
-	// askTime is how long somebody waits for the answer to a question, tries and all, and silentTime how long a service that
-	// did not give one is not asked again: whoever comes meanwhile is told so at once.
-	askTime    = 25 * time.Second
-	silentTime = 30 * time.Second
+	// askTime is how long somebody waits for the answer to a question, tries and all. A service that has not given silentAfter
+	// answers in a row is not asked again for silentTime: whoever comes meanwhile is told so at once. One alone is no reason:
+	// it may be about one name that the service chokes on.
+	askTime     = 25 * time.Second
+	silentTime  = 30 * time.Second
+	silentAfter = 3
 )
 
 // Client asks application services.
@@ -48,7 +50,13 @@ type Client struct {
 
 	mu     sync.Mutex
 	legacy map[string]time.Time // services that know only the old paths, by ID: until when that is believed
-	silent map[string]time.Time // services that did not answer, by ID: until when they are not asked
+	silent map[string]silence   // services that did not answer, by ID
+}
+
+// silence is how often in a row a service did not answer a question, and until when it is not asked because of that.
+type silence struct {
+	missed int
+	until  time.Time
 }
 
 // NewClient makes a Client, whose connections go through a dialer.
@@ -58,7 +66,7 @@ func NewClient(services *Services, d *netguard.Dialer, log *slog.Logger) *Client
 	}
 	return &Client{
 		services: services, ask: connect(), put: connect(), log: log, callTime: callTime, pingTime: pingTime, askTime: askTime,
-		legacy: map[string]time.Time{}, silent: map[string]time.Time{},
+		legacy: map[string]time.Time{}, silent: map[string]silence{},
 	}
 }
 
@@ -165,7 +173,7 @@ func (c *Client) once(ctx context.Context, s *Service, q call, old bool) (*answe
 func (c *Client) isSilent(s *Service) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Now().Before(c.silent[s.ID])
+	return time.Now().Before(c.silent[s.ID].until)
 }
 
 // heard notes that a service answers questions, and missed that it did not answer a question in time.
@@ -178,7 +186,11 @@ func (c *Client) heard(s *Service) {
 func (c *Client) missed(s *Service) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.silent[s.ID] = time.Now().Add(silentTime)
+	q := c.silent[s.ID]
+	if q.missed++; q.missed >= silentAfter {
+		q.until = time.Now().Add(silentTime)
+	}
+	c.silent[s.ID] = q
 }
 
 var (

@@ -92,6 +92,30 @@ func TestSilentService(t *testing.T) {
 	}
 }
 
+// One name that a service chokes on does not keep others from what they want.
+func TestOneNameThatHangs(t *testing.T) {
+	proof.Of(t, "AP-09")
+	c, s := client(t, func(_ http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "_irc_hangs") {
+			<-r.Context().Done()
+		}
+	})
+	c.callTime, c.askTime = 200*time.Millisecond, 300*time.Millisecond
+	for range silentAfter {
+		_, err := c.HasUser(t.Context(), "@_irc_hangs:example.org")
+		wantCode(t, err, 408, "M_UNKNOWN")
+		if found, err := c.HasUser(t.Context(), "@_irc_other:example.org"); !found || err != nil {
+			t.Errorf("another name: %v %v", found, err)
+		}
+	}
+	for range silentAfter {
+		c.missed(s)
+	}
+	if !c.isSilent(s) {
+		t.Error("a service that never answers is not taken for silent")
+	}
+}
+
 // A service without an address cannot be pinged.
 func TestPingWithoutAddress(t *testing.T) {
 	proof.Of(t, "AP-10")
