@@ -3,6 +3,7 @@ package clientapi
 import (
 	"bytes"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -52,6 +53,20 @@ func TestRoutesThatNeedNoSession(t *testing.T) {
 		slices.Sort(got[auth])
 		if !slices.Equal(got[auth], want) {
 			t.Errorf("authentication %d: %q, want %q", auth, got[auth], want)
+		}
+	}
+}
+
+// TestRulesNameOperations finds rules for operations that do not exist: a wrong name judges nothing.
+func TestRulesNameOperations(t *testing.T) {
+	there := map[string]bool{}
+	for _, r := range Routes() {
+		there[r.OperationID] = true
+	}
+	names := slices.Concat(waitingRoutes, lockedMay, slices.Collect(maps.Keys(suspendedRules)), slices.Collect(maps.Keys(unconfirmed)))
+	for _, name := range names {
+		if !there[name] {
+			t.Errorf("there is a rule for %s, which is no operation", name)
 		}
 	}
 }

@@ -96,6 +96,9 @@ func testContent(t *testing.T, alice, bob *testserver.User) {
 	if a = request(t, bob, "GET", download+place, nil, "Range", "bytes=100-199"); a.Status != 206 || !bytes.Equal(a.Raw, content[100:200]) {
 		t.Errorf("a part: %d, %d bytes", a.Status, len(a.Raw))
 	}
+	if a = request(t, bob, "GET", download+place, nil, "Range", "bytes=0-0,2-2,4-4,100-199"); a.Status != 200 || !bytes.Equal(a.Raw, content) {
+		t.Errorf("many parts at once: %d, %d bytes", a.Status, len(a.Raw))
+	}
 	if a = request(t, bob, "GET", download+place, nil, "Range", "bytes=9999999-"); a.Status != 416 {
 		t.Errorf("a part that is not there: %d", a.Status)
 	}

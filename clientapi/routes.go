@@ -72,7 +72,7 @@ func Routes() []Route {
 	return slices.Concat(
 		serverRoutes, loginRoutes, signInRoutes, ssoRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
 		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, backupRoutes, dehydratedRoutes,
-		mediaRoutes, resumableRoutes, adminMediaRoutes, adminRoutes, moderationRoutes, tagRoutes,
+		mediaRoutes, resumableRoutes, adminMediaRoutes, adminRoomMediaRoutes, adminRoutes, moderationRoutes, tagRoutes,
 		outsideRoutes, userDirectoryRoutes, noticeRoutes, destinationRoutes, pushRuleRoutes, notificationRoutes,
 		relationRoutes, searchRoutes, reportRoutes, legacyRoutes, serviceRoutes, factorRoutes, passkeyRoutes,
 	)

@@ -216,12 +216,9 @@ func (tx *Tx) AccountData(user UserNID, room RoomNID, typ string) (content strin
 	return content, err
 }
 
-// CountAccountData counts a user's pieces of data in a room, or global with room 0.
-func (tx *Tx) CountAccountData(user UserNID, room RoomNID) (n int, err error) {
-	err = tx.Query(`SELECT count(*) FROM account_data WHERE member = $1 AND room = $2`, func(r *Row) error {
-		n = int(r.Int64(0))
-		return nil
-	}, user, room)
+// OtherAccountData counts a user's pieces of data in a room, or global with room 0, that are of other types than one.
+func (tx *Tx) OtherAccountData(user UserNID, room RoomNID, typ string) (n int, err error) {
+	_, err = tx.QueryRow(`SELECT count(*) FROM account_data WHERE member = $1 AND room = $2 AND type <> $3`, user, room, typ).Scan(&n)
 	return n, err
 }
 
@@ -245,6 +242,12 @@ func (tx *Tx) RoomsWithAccountData(user UserNID, after, upTo Pos, each func(Room
 func (tx *Tx) PutFilter(user UserNID, id, content string) error {
 	_, err := tx.Exec(`INSERT INTO filters (member, filter, content) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, user, id, content)
 	return err
+}
+
+// OtherFilters counts a user's filters other than one.
+func (tx *Tx) OtherFilters(user UserNID, id string) (n int, err error) {
+	_, err = tx.QueryRow(`SELECT count(*) FROM filters WHERE member = $1 AND filter <> $2`, user, id).Scan(&n)
+	return n, err
 }
 
 // Filter reads a filter, "" if there is none.
