@@ -97,16 +97,23 @@ func (tx *Tx) DropEarly(r Receipt) error {
 	return err
 }
 
+// receiptColumns are what receipts reads.
+const receiptColumns = `r.room, r.member, u.user_id, r.kind, r.thread, r.event_id, r.place, r.ts`
+
+func (tx *Tx) receipts(sql string, each func(Receipt), args ...any) error {
+	return tx.Query(sql, func(row *Row) error {
+		each(Receipt{RoomNID(row.Int64(0)), UserNID(row.Int64(1)), matrix.UserID(row.Text(2)), ReceiptKind(row.Int64(3)), row.Text(4),
+			matrix.EventID(row.Text(5)), Pos(row.Int64(6)), row.Int64(7)})
+		return nil
+	}, args...)
+}
+
 // Receipts reads a room's receipts that changed after one position and up to another, at most limit, newest first.
 // Those that only their owner may see are left out for others.
 func (tx *Tx) Receipts(room RoomNID, viewer UserNID, after, upTo Pos, limit int, each func(Receipt)) error {
-	return tx.Query(`SELECT r.member, u.user_id, r.kind, r.thread, r.event_id, r.place, r.ts FROM receipts r JOIN users u ON u.nid = r.member
+	return tx.receipts(`SELECT `+receiptColumns+` FROM receipts r JOIN users u ON u.nid = r.member
 		WHERE r.room = $1 AND r.pos > $2 AND r.pos <= $3 AND (r.kind IN (1, 3) OR r.kind = 2 AND r.member = $4)
-		ORDER BY r.pos DESC LIMIT $5`, func(row *Row) error {
-		each(Receipt{room, UserNID(row.Int64(0)), matrix.UserID(row.Text(1)), ReceiptKind(row.Int64(2)), row.Text(3),
-			matrix.EventID(row.Text(4)), Pos(row.Int64(5)), row.Int64(6)})
-		return nil
-	}, room, after, upTo, viewer, limit)
+		ORDER BY r.pos DESC LIMIT $5`, each, room, after, upTo, viewer, limit)
 }
 
 // RoomsWithReceipts says in which of the rooms receipts changed between two positions.
