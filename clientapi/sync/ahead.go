@@ -64,18 +64,18 @@ func (a *assembly) lookAhead(visit []store.MemberRow) error {
 
 // readAhead fills in what goes with the newest events of some rooms.
 func (a *assembly) readAhead(h *ahead, nids []store.RoomNID) error {
-	var all, own []store.EventNID
+	var own []store.EventNID
 	for _, rows := range h.newest {
 		for _, row := range rows {
-			if all = append(all, row.NID); a.q.Viewpoint.sent(row) {
+			if a.q.Viewpoint.sent(row) {
 				own = append(own, row.NID)
 			}
 		}
 	}
 	return a.e.db.Read(a.ctx, func(tx *store.Tx) error {
-		h.children, h.txns = map[store.EventNID]bool{}, make(map[store.EventNID]string, len(own))
+		h.txns = make(map[store.EventNID]string, len(own))
 		h.receipts, h.data = map[store.RoomNID][]store.Receipt{}, map[store.RoomNID][]json.RawMessage{}
-		if err := tx.WithChildren(all, func(nid store.EventNID) { h.children[nid] = true }); err != nil {
+		if err := h.readChildren(tx, nids); err != nil {
 			return err
 		}
 		for _, nid := range own {
@@ -103,6 +103,23 @@ func (a *assembly) readAhead(h *ahead, nids []store.RoomNID) error {
 		}
 		return a.summarise(tx, h, nids)
 	})
+}
+
+// readChildren finds out to which of the newest events others relate.
+func (h *ahead) readChildren(tx *store.Tx, nids []store.RoomNID) error {
+	h.children = map[store.EventNID]bool{}
+	var candidates []store.EventNID
+	err := tx.WithRelations(nids, func(nid store.RoomNID) {
+		for _, row := range h.newest[nid] {
+			if !row.Event.IsState() {
+				candidates = append(candidates, row.NID)
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return tx.WithChildren(candidates, func(nid store.EventNID) { h.children[nid] = true })
 }
 
 // summarise reads the summaries of rooms.

@@ -87,6 +87,16 @@ func (tx *Tx) WithChildren(nids []EventNID, each func(EventNID)) error {
 	})
 }
 
+// WithRelations names those of some rooms in which events relate to others.
+func (tx *Tx) WithRelations(rooms []RoomNID, each func(RoomNID)) error {
+	return chunks(rooms, func(part []RoomNID) error {
+		return tx.Query(`SELECT x.value FROM ({ids $1}) x WHERE EXISTS (SELECT 1 FROM relations r WHERE r.room = x.value)`, func(r *Row) error {
+			each(RoomNID(r.Int64(0)))
+			return nil
+		}, int64s(part))
+	})
+}
+
 // MemberCountsOf is MemberCounts for several rooms.
 func (tx *Tx) MemberCountsOf(rooms []RoomNID, each func(room RoomNID, membership Membership, count int)) error {
 	return chunks(rooms, func(part []RoomNID) error {
