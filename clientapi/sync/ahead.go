@@ -2,6 +2,8 @@ package sync
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
@@ -20,6 +22,8 @@ type ahead struct {
 	summaries map[store.RoomNID]*summary          // at a first sync
 	receipts  map[store.RoomNID][]store.Receipt
 	data      map[store.RoomNID][]json.RawMessage
+	unread    map[store.RoomNID]*rooms.Unread // where the listener does not know it
+	moved     int64                           // goes with unread, see unmarked
 }
 
 // maxAhead is how many rooms are read at once, which bounds what is held of them.
@@ -33,33 +37,51 @@ func (a *assembly) lookAhead(visit []store.MemberRow) error {
 	}
 	var nids []store.RoomNID
 	for _, m := range visit {
-		if m.Membership == store.Join && (a.from == 0 || m.Joined <= a.from) {
-			nids = append(nids, m.Room)
-		}
-	}
-	if len(nids) < 2 {
-		return nil
+		nids = append(nids, m.Room)
 	}
 	refs, err := a.e.rooms.LookupMany(a.ctx, nids)
 	if err != nil {
 		return err
 	}
 	h := &ahead{rooms: map[store.RoomNID]bool{}}
-	wanted := nids[:0]
-	for _, nid := range nids {
-		if a.filter().keeps(string(refs[nid].ID)) {
-			wanted = append(wanted, nid)
-			h.rooms[nid] = true
+	var wanted []store.MemberRow
+	nids = nids[:0]
+	for _, m := range visit {
+		if m.Membership == store.Join && (a.from == 0 || m.Joined <= a.from) && a.filter().keeps(string(refs[m.Room].ID)) {
+			wanted, nids = append(wanted, m), append(nids, m.Room)
+			h.rooms[m.Room] = true
 		}
 	}
-	if h.newest, err = a.e.rooms.Newest(a.ctx, wanted, a.bound, a.filter().Timeline.limit()); err != nil {
+	if len(wanted) < 2 {
+		return nil
+	}
+	if h.newest, err = a.e.rooms.Newest(a.ctx, nids, a.bound, a.filter().Timeline.limit()); err != nil {
 		return err
 	}
-	if err := a.readAhead(h, wanted); err != nil {
+	if err := a.readAhead(h, nids); err != nil {
 		return err
 	}
 	a.ahead = h
-	return nil
+	return a.countAhead(h, refs, wanted)
+}
+
+// countAhead counts what is unread in rooms of which that is not known.
+func (a *assembly) countAhead(h *ahead, refs map[store.RoomNID]rooms.Ref, members []store.MemberRow) error {
+	ignored, err := a.l.ignores(a.ctx, a.e)
+	if err != nil {
+		return err
+	}
+	members, h.moved = a.unmarked(members)
+	h.unread, err = a.e.rooms.UnreadIn(a.ctx, refs, members, h.newest, slices.Collect(maps.Keys(ignored)), a.bound)
+	return err
+}
+
+// mark is how far the user has read a room, if that was read ahead.
+func (h *ahead) mark(room store.RoomNID) *rooms.Unread {
+	if h == nil {
+		return nil
+	}
+	return h.unread[room]
 }
 
 // readAhead fills in what goes with the newest events of some rooms.

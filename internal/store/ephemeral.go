@@ -141,12 +141,20 @@ func (tx *Tx) ReadMark(room RoomNID, user UserNID, joined, upTo Pos) (main, ever
 	if err != nil {
 		return 0, 0, err
 	}
+	main, err = tx.OwnNewest(room, user, main, upTo)
+	return main, every, err
+}
+
+// OwnNewest is where a user's own last event in a room's main timeline stands after one position and up to another: the
+// first of them if there is none.
+func (tx *Tx) OwnNewest(room RoomNID, user UserNID, after, upTo Pos) (at Pos, err error) {
+	at = after
 	err = tx.Query(`SELECT pos FROM events WHERE room = $1 AND sub = 0 AND pos > $2 AND pos <= $3 AND sender = $4 AND thread = 0
 		ORDER BY pos DESC LIMIT 1`, func(r *Row) error {
-		main = Pos(r.Int64(0))
+		at = Pos(r.Int64(0))
 		return nil
-	}, room, main, upTo, user)
-	return main, every, err
+	}, room, after, upTo, user)
+	return at, err
 }
 
 // ThreadMark is how far a user has read a thread, and the thread's running numbers there and at its end.

@@ -151,6 +151,32 @@ func (tx *Tx) ReceiptsOf(rooms []RoomNID, viewer UserNID, after, upTo Pos, limit
 	})
 }
 
+// UnreadHint says of a room how far a user has read it by its receipts, and where the newest of those things stands that
+// make a count more than the difference of two numbers; 0 for none.
+type UnreadHint struct {
+	Main, Every Pos // as ReadMark, without the user's arrival and own messages
+	Threaded    Pos // an event of a thread
+	Personal    Pos // an event that counts for the user otherwise than its mode says
+	Redacted    Pos
+}
+
+// UnreadHints reads the hints for several rooms, as of a position.
+func (tx *Tx) UnreadHints(rooms []RoomNID, user UserNID, upTo Pos, each func(RoomNID, UnreadHint)) error {
+	newest := func(from, where string) string {
+		return `coalesce((SELECT n.pos FROM ` + from + ` n WHERE n.room = x.value AND n.pos <= $3 AND ` + where + ` ORDER BY n.pos DESC LIMIT 1), 0)`
+	}
+	furthest := func(threads string) string {
+		return `coalesce((SELECT max(c.place) FROM receipts c WHERE c.room = x.value AND c.member = $2 AND c.kind IN (1, 2) AND c.thread IN (` + threads + `)), 0)`
+	}
+	return chunks(rooms, func(part []RoomNID) error {
+		return tx.Query(`SELECT x.value, `+furthest(`'', 'main'`)+`, `+furthest(`''`)+`, `+newest(`events`, `n.thread <> 0 AND n.sub = 0`)+`, `+
+			newest(`push_counts`, `n.member = $2`)+`, `+newest(`events`, `(n.flags & 8) <> 0 AND n.sub = 0`)+` FROM ({ids $1}) x`, func(r *Row) error {
+			each(RoomNID(r.Int64(0)), UnreadHint{Pos(r.Int64(1)), Pos(r.Int64(2)), Pos(r.Int64(3)), Pos(r.Int64(4)), Pos(r.Int64(5))})
+			return nil
+		}, int64s(part), user, upTo)
+	})
+}
+
 // AccountDataOf is AccountDataSince for several rooms.
 func (tx *Tx) AccountDataOf(user UserNID, rooms []RoomNID, after, upTo Pos, each func(room RoomNID, typ, content string)) error {
 	return chunks(rooms, func(part []RoomNID) error {
