@@ -120,7 +120,7 @@ func (c *socketConn) serve(ctx context.Context, q sync.Request) {
 	}()
 	go c.beat(ctx)
 	err := c.s.Sync.Follow(ctx, q, func(answer *sync.Response) error {
-		raw, err := json.Marshal(answer)
+		raw, err := answer.AppendJSON(nil)
 		if err != nil {
 			return err
 		}

@@ -34,8 +34,12 @@ func relation(ev *matrix.Event) (relType string, target matrix.EventID, ok bool)
 	if ev.IsState() {
 		return "", "", false
 	}
-	relType, ok1 := matrix.GetString(ev.Content(), "m.relates_to", "rel_type")
-	id, ok2 := matrix.GetString(ev.Content(), "m.relates_to", "event_id")
+	relates, ok := matrix.Get(ev.Content(), "m.relates_to") // nearly always there is none: that is found out once
+	if !ok {
+		return "", "", false
+	}
+	relType, ok1 := matrix.GetString(relates, "rel_type")
+	id, ok2 := matrix.GetString(relates, "event_id")
 	if !ok1 || !ok2 || relType == "" || len(relType) > 255 || len(id) > 255 {
 		return "", "", false
 	}

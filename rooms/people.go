@@ -152,7 +152,7 @@ func (r *Rooms) streamPeople(ctx context.Context, after, upTo store.Pos, c *peop
 		}); err != nil {
 			return err
 		}
-		return tx.Stream(after, upTo, peopleRange, func(row *store.EventRow) {
+		return tx.StateStream(after, upTo, func(row *store.EventRow) {
 			if typ := row.Event.Type(); row.Event.StateKeyEquals("") && (typ == "m.room.join_rules" || typ == "m.room.history_visibility") {
 				c.rooms[row.Room] = false
 			}

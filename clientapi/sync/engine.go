@@ -125,6 +125,13 @@ type Viewpoint struct {
 	Device int64
 	// DeviceID is needed for messages to the device and counts of its keys.
 	DeviceID matrix.DeviceID
+
+	txns map[store.EventNID]string // transaction IDs that were read already, "" for events that have none
+}
+
+// sent says whether an event may have come from the device, as far as its row tells.
+func (v *Viewpoint) sent(row *store.EventRow) bool {
+	return v.Device != 0 && row.Sender == v.User.NID && !row.Event.IsState()
 }
 
 // Request is one /sync.

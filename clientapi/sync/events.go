@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"strconv"
 	"time"
 
@@ -191,15 +192,16 @@ func encodeUnsigned(unsigned map[string]any) []byte {
 func (e *Engine) ownTxns(ctx context.Context, who Viewpoint, rows []*store.EventRow) (map[store.EventNID]string, error) {
 	var own []store.EventNID
 	for _, row := range rows {
-		if row.Sender == who.User.NID && !row.Event.IsState() {
+		if _, known := who.txns[row.NID]; who.sent(row) && !known {
 			own = append(own, row.NID)
 		}
 	}
-	if len(own) == 0 || who.Device == 0 {
-		return nil, nil
+	if len(own) == 0 {
+		return who.txns, nil
 	}
 	txns := map[store.EventNID]string{}
 	err := e.db.Read(ctx, func(tx *store.Tx) error {
+		maps.Copy(txns, who.txns)
 		return tx.TxnsOf(who.Device, own, func(nid store.EventNID, txn string) { txns[nid] = txn })
 	})
 	return txns, err
@@ -246,35 +248,43 @@ var receiptNames = map[store.ReceiptKind]string{
 
 // receiptEvent is m.receipt with what changed between two positions, nil if nothing did.
 func (e *Engine) receiptEvent(ctx context.Context, viewer rooms.Sender, ref rooms.Ref, after, upTo store.Pos) (json.RawMessage, error) {
-	content := map[matrix.EventID]map[string]map[matrix.UserID]map[string]any{}
+	var list []store.Receipt
 	err := e.db.Read(ctx, func(tx *store.Tx) error {
-		clear(content)
-		count := 0
-		add := func(r store.Receipt) {
-			count++
-			kinds := content[r.Event]
-			if kinds == nil {
-				kinds = map[string]map[matrix.UserID]map[string]any{}
-				content[r.Event] = kinds
-			}
-			name := receiptNames[r.Kind]
-			if kinds[name] == nil {
-				kinds[name] = map[matrix.UserID]map[string]any{}
-			}
-			receipt := map[string]any{"ts": r.TS}
-			if r.Thread != "" {
-				receipt["thread_id"] = r.Thread
-			}
-			kinds[name][r.UserID] = receipt
-		}
+		list = nil
+		add := func(r store.Receipt) { list = append(list, r) }
 		err := tx.Receipts(ref.NID, viewer.NID, after, upTo, maxReceipts, add)
-		if err != nil || count < maxReceipts {
+		if err != nil || len(list) < maxReceipts {
 			return err
 		}
 		return tx.OwnReceipts(ref.NID, viewer.NID, after, upTo, add) // which are never left out
 	})
-	if err != nil || len(content) == 0 {
+	if err != nil {
 		return nil, err
+	}
+	return receiptsEvent(list)
+}
+
+// receiptsEvent is m.receipt with some receipts of a room, nil if there are none.
+func receiptsEvent(list []store.Receipt) (json.RawMessage, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	content := map[matrix.EventID]map[string]map[matrix.UserID]map[string]any{}
+	for _, r := range list {
+		kinds := content[r.Event]
+		if kinds == nil {
+			kinds = map[string]map[matrix.UserID]map[string]any{}
+			content[r.Event] = kinds
+		}
+		name := receiptNames[r.Kind]
+		if kinds[name] == nil {
+			kinds[name] = map[matrix.UserID]map[string]any{}
+		}
+		receipt := map[string]any{"ts": r.TS}
+		if r.Thread != "" {
+			receipt["thread_id"] = r.Thread
+		}
+		kinds[name][r.UserID] = receipt
 	}
 	raw, err := json.Marshal(content)
 	if err != nil {

@@ -40,6 +40,10 @@ func (a *assembly) piece(ref rooms.Ref, m store.MemberRow, fresh bool, upTo stor
 		Ref: ref, Viewer: rooms.Viewer{ID: a.q.User.ID, Member: &m}, From: rooms.Place{Pos: upTo}, To: &rooms.Place{Pos: from},
 		Backward: true, Limit: keep.limit(),
 	}
+	read := a.ahead.of(ref.NID) && upTo == a.bound
+	if read {
+		q.Newest = a.ahead.newest[ref.NID]
+	}
 	if !keep.keepsAll() || len(ignored) > 0 {
 		q.Keep = func(row *store.EventRow) bool { return keep.Keeps(row) && !withheld(row, ignored) }
 	}
@@ -51,19 +55,36 @@ func (a *assembly) piece(ref rooms.Ref, m store.MemberRow, fresh bool, upTo stor
 		p.events = append(p.events, page.Events[i])
 	}
 	p.limited, p.start = !page.Done, page.End
-	if p.atEnd, err = a.e.rooms.StateAt(a.ctx, ref.NID, upTo); err != nil {
+	if err := a.states(ref, p, fresh, upTo, read); err != nil {
 		return nil, err
-	}
-	if !fresh {
-		if p.atSince, err = a.e.rooms.StateAt(a.ctx, ref.NID, a.from); err != nil {
-			return nil, err
-		}
 	}
 	p.atStart = p.atEnd
 	if len(p.events) > 0 {
 		p.atStart = p.events[0].StateBefore()
 	}
 	return p, nil
+}
+
+// states finds the states at the ends of a piece: where they were read ahead, there.
+func (a *assembly) states(ref rooms.Ref, p *piece, fresh bool, upTo store.Pos, read bool) (err error) {
+	known := false
+	if read {
+		p.atEnd, known = a.ahead.end(ref.NID)
+	}
+	if !known {
+		if p.atEnd, err = a.e.rooms.StateAt(a.ctx, ref.NID, upTo); err != nil {
+			return err
+		}
+	}
+	if fresh {
+		return nil
+	}
+	if read {
+		p.atSince = a.ahead.since[ref.NID]
+		return nil
+	}
+	p.atSince, err = a.e.rooms.StateAt(a.ctx, ref.NID, a.from)
+	return err
 }
 
 // pieceFromTail is piece for a client that is nearly up to date: it needs no database.

@@ -48,6 +48,13 @@ func (t *tail) after(pos store.Pos) (items []item, bound store.Pos, ok bool) {
 	return t.items[at:len(t.items):len(t.items)], t.bound, true
 }
 
+// reaches says whether the tail has everything that came after a position.
+func (t *tail) reaches(back store.Pos) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return back >= t.start
+}
+
 func (t *tail) reached() store.Pos {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

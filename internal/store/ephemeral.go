@@ -97,24 +97,29 @@ func (tx *Tx) DropEarly(r Receipt) error {
 	return err
 }
 
+// receiptColumns are what receipts reads.
+const receiptColumns = `r.room, r.member, u.user_id, r.kind, r.thread, r.event_id, r.place, r.ts`
+
+func (tx *Tx) receipts(sql string, each func(Receipt), args ...any) error {
+	return tx.Query(sql, func(row *Row) error {
+		each(Receipt{RoomNID(row.Int64(0)), UserNID(row.Int64(1)), matrix.UserID(row.Text(2)), ReceiptKind(row.Int64(3)), row.Text(4),
+			matrix.EventID(row.Text(5)), Pos(row.Int64(6)), row.Int64(7)})
+		return nil
+	}, args...)
+}
+
 // Receipts reads a room's receipts that changed after one position and up to another, at most limit, newest first.
 // Those that only their owner may see are left out for others.
 func (tx *Tx) Receipts(room RoomNID, viewer UserNID, after, upTo Pos, limit int, each func(Receipt)) error {
-	return tx.receipts(room, `WHERE r.room = $1 AND r.pos > $2 AND r.pos <= $3 AND (r.kind IN (1, 3) OR r.kind = 2 AND r.member = $4)
+	return tx.receipts(`SELECT `+receiptColumns+` FROM receipts r JOIN users u ON u.nid = r.member
+		WHERE r.room = $1 AND r.pos > $2 AND r.pos <= $3 AND (r.kind IN (1, 3) OR r.kind = 2 AND r.member = $4)
 		ORDER BY r.pos DESC LIMIT $5`, each, room, after, upTo, viewer, limit)
 }
 
 // OwnReceipts is Receipts for those of the viewer alone, without a limit: there is one for each thread that it has read.
 func (tx *Tx) OwnReceipts(room RoomNID, viewer UserNID, after, upTo Pos, each func(Receipt)) error {
-	return tx.receipts(room, `WHERE r.room = $1 AND r.member = $4 AND r.pos > $2 AND r.pos <= $3 AND r.kind IN (1, 2, 3)`, each, room, after, upTo, viewer)
-}
-
-func (tx *Tx) receipts(room RoomNID, which string, each func(Receipt), args ...any) error {
-	return tx.Query(`SELECT r.member, u.user_id, r.kind, r.thread, r.event_id, r.place, r.ts FROM receipts r JOIN users u ON u.nid = r.member `+which, func(row *Row) error {
-		each(Receipt{room, UserNID(row.Int64(0)), matrix.UserID(row.Text(1)), ReceiptKind(row.Int64(2)), row.Text(3),
-			matrix.EventID(row.Text(4)), Pos(row.Int64(5)), row.Int64(6)})
-		return nil
-	}, args...)
+	return tx.receipts(`SELECT `+receiptColumns+` FROM receipts r JOIN users u ON u.nid = r.member
+		WHERE r.room = $1 AND r.member = $4 AND r.pos > $2 AND r.pos <= $3 AND r.kind IN (1, 2, 3)`, each, room, after, upTo, viewer)
 }
 
 // RoomsWithReceipts says in which of the rooms receipts changed between two positions.
@@ -142,12 +147,20 @@ func (tx *Tx) ReadMark(room RoomNID, user UserNID, joined, upTo Pos) (main, ever
 	if err != nil {
 		return 0, 0, err
 	}
+	main, err = tx.OwnNewest(room, user, main, upTo)
+	return main, every, err
+}
+
+// OwnNewest is where a user's own last event in a room's main timeline stands after one position and up to another: the
+// first of them if there is none.
+func (tx *Tx) OwnNewest(room RoomNID, user UserNID, after, upTo Pos) (at Pos, err error) {
+	at = after
 	err = tx.Query(`SELECT pos FROM events WHERE room = $1 AND sub = 0 AND pos > $2 AND pos <= $3 AND sender = $4 AND thread = 0
 		ORDER BY pos DESC LIMIT 1`, func(r *Row) error {
-		main = Pos(r.Int64(0))
+		at = Pos(r.Int64(0))
 		return nil
-	}, room, main, upTo, user)
-	return main, every, err
+	}, room, after, upTo, user)
+	return at, err
 }
 
 // ThreadMark is how far a user has read a thread, and the thread's running numbers there and at its end.

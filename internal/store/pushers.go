@@ -102,6 +102,12 @@ func (tx *Tx) AllPushers(after int64, limit int, each func(nid int64)) error {
 	}, after, limit)
 }
 
+// AnyPusher says whether there is a pusher at all.
+func (tx *Tx) AnyPusher() (yes bool, err error) {
+	_, err = tx.QueryRow(`SELECT EXISTS (SELECT 1 FROM pushers)`).Scan(&yes)
+	return yes, err
+}
+
 // ConcernedPushers names the pushers of users whose rooms something came into after one position and up to another, or who
 // have read something, been invited or set a pusher.
 func (tx *Tx) ConcernedPushers(after, upTo Pos, each func(nid int64)) error {
