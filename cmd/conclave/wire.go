@@ -197,8 +197,12 @@ func (s *server) domains(ctx context.Context) (err error) {
 	s.work.Go("ends of rooms", s.rooms.RunMerges)
 	s.work.Go("search index", s.rooms.RunSearchIndex)
 	s.work.Go("directory of people", s.rooms.RunPeople)
+	secrets, err := s.conf.Secrets()
+	if err != nil {
+		return err
+	}
 	s.accounts = accounts.New(accounts.Options{
-		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log, Provide: s.bridges.HasUser,
+		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log, Provide: s.bridges.HasUser, Secrets: secrets,
 		Closed: func(user store.UserNID) {
 			s.presence.Closed(user)
 			s.keys.Closed()

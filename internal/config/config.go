@@ -83,10 +83,18 @@ type Registration struct {
 	SharedSecret        observe.Secret `key:"shared_secret" doc:"Lets programs that know it make accounts over POST /_synapse/admin/v1/register. Empty: off."`
 }
 
+// The values of Auth.Require2FA that ask somebody for a second factor.
+const (
+	Require2FAAdmins = "admins"
+	Require2FAAll    = "all"
+)
+
 // Auth says how people prove who they are.
 type Auth struct {
 	Argon2     Argon2 `key:"argon2" doc:"Cost of a password hash (argon2id) in memory and time; raise it, rather than lower."`
 	Require2FA string `key:"require_2fa" default:"none" enum:"none admins all" built:"none" doc:"Who must use a second factor: none, admins or all."`
+
+	SecretKey observe.Secret `key:"secret_key" doc:"What secrets in the database, such as those of authenticator apps, are encrypted with: 32 random bytes in base64, e.g. from openssl rand -base64 32. All nodes need the same one. Empty: the one in data_dir/secrets.yaml."`
 }
 
 // Argon2 holds the parameters of argon2id.
