@@ -109,18 +109,24 @@ func (s *Server) getTokenOwner(r *Request) (any, error) {
 	return answer, nil
 }
 
-// confirmed asks for the user's password for a request whose body has an "auth" member.
+// confirmed asks the session's owner to confirm a request whose body has an "auth" member.
 func (s *Server) confirmed(r *Request, auth *accounts.AuthData) error {
 	if r.confirmsItself() {
 		return nil
 	}
+	_, err := s.confirmedHow(r, auth)
+	return err
+}
+
+// confirmedHow is confirmed, for requests that every client has to have confirmed, and that want to know how it was.
+func (s *Server) confirmedHow(r *Request, auth *accounts.AuthData) (*accounts.Confirmed, error) {
 	raw, err := r.Object()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	members, err := matrix.Members(raw)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	slices.SortFunc(members, func(a, b matrix.Member) int { return strings.Compare(a.Key, b.Key) })
 	bound := strconv.AppendQuote(nil, r.Request().URL.Path)
@@ -129,10 +135,13 @@ func (s *Server) confirmed(r *Request, auth *accounts.AuthData) error {
 			bound = append(strconv.AppendQuote(bound, m.Key), m.Value...)
 		}
 	}
-	_, err = s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
-		Session: r.Session, Operation: r.route.OperationID, Body: bound, Flows: accounts.Flows([]string{accounts.StagePassword}), Auth: auth,
+	flows, params, err := s.Accounts.ByOwner(r.Ctx(), r.Session)
+	if err != nil {
+		return nil, err
+	}
+	return s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
+		Session: r.Session, Operation: r.route.OperationID, Body: bound, Flows: flows, Params: params, Auth: auth,
 	})
-	return err
 }
 
 // changePassword is POST /account/password.

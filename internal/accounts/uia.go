@@ -28,6 +28,7 @@ const (
 var stages = map[string]func(context.Context, *Accounts, *confirmation) error{
 	StageDummy:    func(context.Context, *Accounts, *confirmation) error { return nil },
 	StagePassword: stagePassword,
+	StageFactor:   stageFactor,
 }
 
 // Challenge is what a request is answered that still has to be confirmed (401, client-server API "User-interactive
