@@ -65,6 +65,9 @@ func TestCheck(t *testing.T) {
 		{"POST", "/_matrix/client/v3/register", 401, jsonType, `{"flows":[{"stages":null}]}`, "at /flows/0/stages"},
 		{"POST", "/_matrix/client/v3/register", 401, jsonType, `{"session":"x"}`, "missing propert"},
 		{"POST", "/_matrix/client/v3/account/password", 401, jsonType, `{"errcode":"M_UNKNOWN_TOKEN","error":"No."}`, ""},
+		{"POST", "/_matrix/client/unstable/im.conclave.account/app_passwords", 401, jsonType, `{"flows":[{"stages":["m.login.password"]}],"params":{},"session":"x"}`, ""},
+		{"POST", "/_matrix/client/unstable/im.conclave.account/app_passwords", 401, jsonType, `{"flows":null}`, "at /flows"},
+		{"GET", "/_matrix/client/v3/joined_rooms", 401, jsonType, `{"flows":[]}`, "missing properties 'errcode', 'error'"},
 		// Content.
 		{"GET", "/_matrix/client/v1/media/download/a/b", 200, "text/plain", "text", "header Content-Disposition: it has to be there"},
 		{"GET", "/_matrix/client/v1/media/thumbnail/a/b", 200, "text/html", "text", `header Content-Type: got "text/html"`},

@@ -20,11 +20,12 @@ import (
 //go:embed spec.json
 var specText []byte
 
-// The places in spec.json of the standard error response, and of the one that tells a client to wait: every operation may
-// answer them, listed or not.
+// The places in spec.json of the standard error response, and of those that tell a client to wait or to authenticate itself
+// once more. Every operation may answer the first two, listed or not.
 const (
 	standardError = "/$defs/client-server.definitions.errors.error"
 	rateLimited   = "/$defs/client-server.definitions.errors.rate_limited"
+	interactive   = "/$defs/client-server.definitions.auth_response"
 )
 
 // operation is one of the specification, as spec.json has it.
