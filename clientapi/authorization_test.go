@@ -12,6 +12,7 @@ import (
 
 	"conclave/internal/testserver"
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/shapes"
 )
 
 // openRoutes are the operations that answer without a session. A route that is to be one of them has to be added here
@@ -127,7 +128,7 @@ func (p target) call(t *testing.T, s *testserver.Server, r Route, path string, a
 		t.Fatal(err)
 	}
 	req.Header["Authorization"] = authorization
-	res, err := http.DefaultClient.Do(req)
+	res, err := shapes.Do(t, http.DefaultClient, req)
 	if err != nil {
 		t.Fatal(err)
 	}

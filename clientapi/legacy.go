@@ -285,13 +285,19 @@ func (s *Server) initialRoom(r *Request, m store.MemberRow, now sync.Token, limi
 	if blocks, err := s.Rooms.BlocksInvites(r.Ctx(), r.Session.User); err != nil || blocks {
 		return nil, err
 	}
-	stripped, err := s.Rooms.StrippedState(r.Ctx(), ref, m)
-	if err != nil || len(stripped) == 0 {
+	row, err := s.Rooms.MemberEvent(r.Ctx(), m)
+	if err != nil {
 		return nil, err
 	}
 	ignored, err := s.Rooms.Ignored(r.Ctx(), r.Session.User)
-	if by, _ := matrix.GetString(stripped[len(stripped)-1], "sender"); err != nil || ignored[matrix.UserID(by)] {
+	if err != nil || ignored[row.Event.Sender()] {
 		return nil, err
 	}
-	return &roomInfo{Room: ref.ID, Membership: "invite", Invite: stripped[len(stripped)-1], State: sync.List(stripped)}, nil
+	shown, err := s.Rooms.StrippedState(r.Ctx(), ref, m)
+	if err != nil {
+		return nil, err
+	}
+	// Whoever is only invited has no state of the room: what the invitation shows of it stands in the event.
+	unsigned := append(append([]byte(`{"invite_room_state":`), sync.List(shown)...), '}')
+	return &roomInfo{Room: ref.ID, Membership: "invite", Invite: matrix.ClientEvent(row.Event, unsigned, true)}, nil
 }

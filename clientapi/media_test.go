@@ -20,6 +20,7 @@ import (
 
 	"conclave/internal/testserver"
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/shapes"
 )
 
 // request makes a request with headers of its own.
@@ -35,7 +36,7 @@ func request(t *testing.T, u *testserver.User, method, path string, body io.Read
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := shapes.Do(t, http.DefaultClient, req)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
 	}

@@ -137,8 +137,8 @@ func (s *Server) getMembersByRoom(r *Request) (any, error) {
 
 // joinedMember is what joined_members says of a user.
 type joinedMember struct {
-	DisplayName *string `json:"display_name"`
-	AvatarURL   *string `json:"avatar_url"`
+	DisplayName *string `json:"display_name,omitempty"`
+	AvatarURL   *string `json:"avatar_url,omitempty"`
 }
 
 // getJoinedMembersByRoom is GET /rooms/{roomId}/joined_members, for members only.
