@@ -203,12 +203,12 @@ func (h *ahead) end(room store.RoomNID) (store.State, bool) {
 
 // lonely says whether nothing relates to any of some events of a room.
 func (h *ahead) lonely(room store.RoomNID, rows []*store.EventRow) bool {
-	if !h.of(room) {
+	if !h.of(room) || len(h.newest[room]) == 0 {
 		return false
 	}
-	newest := h.newest[room]
-	for i, row := range rows { // a page that went on behind the newest was read by itself
-		if h.children[row.NID] || i == 0 && len(newest) > 0 && rooms.Before(row).Less(rooms.Before(newest[len(newest)-1])) {
+	oldest := h.newest[room][len(h.newest[room])-1]
+	for _, row := range rows { // a page may have gone on behind the newest
+		if h.children[row.NID] || rooms.Before(row).Less(rooms.Before(oldest)) {
 			return false
 		}
 	}
