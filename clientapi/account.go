@@ -13,10 +13,6 @@ import (
 var accountRoutes = []Route{
 	op(post, "/register", "register", NoAuth, LimitRegister, (*Server).register),
 	op(get, "/register/available", "checkUsernameAvailability", NoAuth, LimitLogin, (*Server).checkUsernameAvailability),
-	op(get, "/login", "getLoginFlows", NoAuth, LimitRead, (*Server).getLoginFlows),
-	op(post, "/login", "login", NoAuth, LimitLogin, (*Server).login),
-	op(post, "/logout", "logout", Token, LimitChange, (*Server).logout),
-	op(post, "/logout/all", "logout_all", Token, LimitChange, (*Server).logoutAll),
 	op(get, "/account/whoami", "getTokenOwner", Token, LimitRead, (*Server).getTokenOwner),
 	op(post, "/account/password", "changePassword", Token, LimitLogin, (*Server).changePassword),
 	op(get, "/devices", "getDevices", Token, LimitRead, (*Server).getDevices),
@@ -25,21 +21,6 @@ var accountRoutes = []Route{
 	op(del, "/devices/:deviceId", "deleteDevice", Token, LimitChange, (*Server).deleteDevice),
 	op(post, "/delete_devices", "deleteDevices", Token, LimitChange, (*Server).deleteDevices),
 	op(post, "/account/deactivate", "deactivateAccount", Token, LimitLogin, (*Server).deactivateAccount),
-}
-
-// loginAnswer is what a client keeps of a login or registration.
-type loginAnswer struct {
-	UserID      matrix.UserID   `json:"user_id"`
-	AccessToken string          `json:"access_token,omitempty"`
-	DeviceID    matrix.DeviceID `json:"device_id,omitempty"`
-	HomeServer  string          `json:"home_server"` // deprecated, still read by old clients
-}
-
-func (s *Server) loggedIn(l *accounts.Login, err error) (any, error) {
-	if err != nil {
-		return nil, err
-	}
-	return loginAnswer{l.UserID, l.Token, l.DeviceID, s.Config.ServerName}, nil
 }
 
 // register is POST /register.
@@ -52,6 +33,7 @@ func (s *Server) register(r *Request) (any, error) {
 		DeviceID     string             `json:"device_id"`
 		DeviceName   string             `json:"initial_device_display_name"`
 		InhibitLogin bool               `json:"inhibit_login"`
+		Renews       bool               `json:"refresh_token"`
 	}
 	if r.QueryParam("kind") == "guest" {
 		return nil, matrix.Errorf(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "This server has no guest accounts.")
@@ -59,7 +41,9 @@ func (s *Server) register(r *Request) (any, error) {
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
-	device := &accounts.NewDevice{ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request())}
+	device := &accounts.NewDevice{
+		ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request()), Renews: body.Renews,
+	}
 	if body.InhibitLogin {
 		device = nil
 	}
@@ -84,8 +68,8 @@ func (s *Server) register(r *Request) (any, error) {
 	}
 	// What confirms a registration is bound to the name alone, because clients add the password only to the last of
 	// their requests.
-	err := s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
-		Operation: "register", Body: []byte(body.Username), Stages: []string{"m.login.dummy"}, Auth: body.Auth,
+	_, err := s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
+		Operation: "register", Body: []byte(body.Username), Flows: accounts.Flows([]string{accounts.StageDummy}), Auth: body.Auth,
 	})
 	if err != nil {
 		return nil, err
@@ -114,60 +98,6 @@ func (s *Server) checkUsernameAvailability(r *Request) (any, error) {
 		return nil, err
 	}
 	return Raw(`{"available":true}`), nil
-}
-
-// getLoginFlows is GET /login.
-func (s *Server) getLoginFlows(*Request) (any, error) {
-	if len(s.Services.All()) > 0 {
-		return Raw(`{"flows":[{"type":"m.login.password"},{"type":"m.login.application_service"}]}`), nil
-	}
-	return Raw(`{"flows":[{"type":"m.login.password"}]}`), nil
-}
-
-// login is POST /login.
-func (s *Server) login(r *Request) (any, error) {
-	var body struct {
-		Type       string `json:"type"`
-		Password   string `json:"password"`
-		User       string `json:"user"` // deprecated form of identifier
-		DeviceID   string `json:"device_id"`
-		DeviceName string `json:"initial_device_display_name"`
-		Identifier struct {
-			Type string `json:"type"`
-			User string `json:"user"`
-		} `json:"identifier"`
-	}
-	if err := r.Decode(&body); err != nil {
-		return nil, err
-	}
-	if body.Type != "m.login.password" && body.Type != serviceLogin {
-		return nil, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "This server does not know the login type %q.", body.Type)
-	}
-	name := body.User
-	if body.Identifier.Type != "" {
-		if body.Identifier.Type != "m.id.user" {
-			return nil, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "People log in by their user name here, not by %q.", body.Identifier.Type)
-		}
-		name = body.Identifier.User
-	}
-	device := accounts.NewDevice{ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request())}
-	if body.Type == serviceLogin {
-		return s.loginByService(r, name, device)
-	}
-	if name == "" || body.Password == "" {
-		return nil, matrix.MissingParam("A name and a password are needed.")
-	}
-	return s.loggedIn(s.Accounts.LoginPassword(r.Ctx(), name, body.Password, device))
-}
-
-// logout is POST /logout.
-func (s *Server) logout(r *Request) (any, error) {
-	return nil, s.Accounts.Logout(r.Ctx(), r.Session)
-}
-
-// logoutAll is POST /logout/all.
-func (s *Server) logoutAll(r *Request) (any, error) {
-	return nil, s.Accounts.LogoutAll(r.Ctx(), r.Session.User)
 }
 
 // getTokenOwner is GET /account/whoami.
@@ -199,9 +129,10 @@ func (s *Server) confirmed(r *Request, auth *accounts.AuthData) error {
 			bound = append(strconv.AppendQuote(bound, m.Key), m.Value...)
 		}
 	}
-	return s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
-		Session: r.Session, Operation: r.route.OperationID, Body: bound, Stages: []string{"m.login.password"}, Auth: auth,
+	_, err = s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
+		Session: r.Session, Operation: r.route.OperationID, Body: bound, Flows: accounts.Flows([]string{accounts.StagePassword}), Auth: auth,
 	})
+	return err
 }
 
 // changePassword is POST /account/password.

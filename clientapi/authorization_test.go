@@ -17,7 +17,7 @@ import (
 // too: nothing becomes open by accident (threats A01).
 var openRoutes = []string{
 	"checkUsernameAvailability", "getLoginFlows", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown", "getWellknownSupport",
-	"im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister", "login", "register",
+	"im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister", "login", "refresh", "register",
 }
 
 // optionalRoutes are the operations that answer with and without a session.

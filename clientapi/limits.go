@@ -21,6 +21,7 @@ var budgets = map[Limit]struct {
 	LimitSend:     {10, 50},
 	LimitChange:   {5, 50},
 	LimitLogin:    {0.17, 10},
+	LimitRefresh:  {1, 30}, // by address: a whole office may be behind one
 	LimitRegister: {0.17, 5},
 	LimitMedia:    {10, 60},
 	LimitPreview:  {1, 40}, // each may be a request to somebody else's server

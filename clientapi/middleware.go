@@ -44,6 +44,9 @@ func (s *Server) admit(r *Request, token string) (err error) {
 
 // gate says whether the session's account, which is not locked, may use the route.
 func (r *Request) gate() error {
+	if r.Session.MustEnrol && !slices.Contains(enrolling, r.route.OperationID) {
+		return matrix.Forbidden("This server wants two-factor login from you, and the time to set it up is over. Set it up first.")
+	}
 	if r.route.Auth == Admin && !r.Session.Admin {
 		return matrix.Forbidden("This is for administrators of the server.")
 	}
@@ -52,6 +55,9 @@ func (r *Request) gate() error {
 	}
 	return nil
 }
+
+// enrolling are the operations of somebody whose second factor is overdue: setting one up, and what a client needs for it.
+var enrolling = []string{"getTokenOwner", "logout", "logout_all", "getCapabilities"}
 
 // hasCredential reports whether a request means to say who makes it.
 func hasCredential(req *http.Request) bool {

@@ -30,6 +30,7 @@ const (
 	LimitSend
 	LimitChange
 	LimitLogin
+	LimitRefresh
 	LimitRegister
 	LimitMedia
 	LimitPreview
@@ -69,7 +70,7 @@ func (r Route) check(seen map[string]bool) error {
 // Routes is the whole API as data: each module's table, one after the other.
 func Routes() []Route {
 	return slices.Concat(
-		serverRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
+		serverRoutes, loginRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
 		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, backupRoutes, dehydratedRoutes,
 		mediaRoutes, resumableRoutes, adminMediaRoutes, adminRoutes, moderationRoutes, tagRoutes,
 		outsideRoutes, userDirectoryRoutes, noticeRoutes, destinationRoutes, pushRuleRoutes, notificationRoutes,

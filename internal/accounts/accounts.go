@@ -9,7 +9,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"log/slog"
 	"runtime"
@@ -92,8 +91,12 @@ type Session struct {
 	Suspended bool      // it may read and leave
 	Since     time.Time // when the account was made
 	Service   string    // ID of the application service that acts as the user; "" for the user itself
+	Client    string    // the OAuth client that the session is of, "" if it is of none
+	MustEnrol bool      // it may only set up the second factor that is overdue
+	Shown     []Evidence
 
-	hash [32]byte // of its token
+	hash   [32]byte // of its token
+	family int64    // the login that its tokens come from
 }
 
 // cached is a session that was read a moment ago.
@@ -133,12 +136,33 @@ func (a *Accounts) Again(ctx context.Context, s *Session) (*Session, error) {
 		return a.actingAgain(ctx, s)
 	}
 	a.forget(s.hash) // another node may have ended it
-	now, err := unlocked(a.session(ctx, s.hash, ""))
+	now, err := unlocked(a.again(ctx, s))
 	var known *matrix.Error
 	if err != nil && !errors.As(err, &known) {
 		return s, nil
 	}
 	return now, err
+}
+
+// again finds a session by the token that it began with, or by one that its login has been renewed with since.
+func (a *Accounts) again(ctx context.Context, s *Session) (*Session, error) {
+	now, err := a.session(ctx, s.hash, "")
+	var known *matrix.Error
+	if !errors.As(err, &known) || known.Code != "M_UNKNOWN_TOKEN" || s.family == 0 {
+		return now, err
+	}
+	var owner *store.TokenOwner
+	failed := a.db.Read(ctx, func(tx *store.Tx) (err error) {
+		owner, err = tx.FamilyOwner(s.Device, s.family)
+		return err
+	})
+	if failed != nil {
+		return nil, failed
+	}
+	if owner == nil || owner.Deactivated || a.over(owner) {
+		return nil, err
+	}
+	return a.sessionOf(owner), nil
 }
 
 // session finds the session of a token by its hash.
@@ -159,19 +183,53 @@ func (a *Accounts) session(ctx context.Context, hash [32]byte, address string) (
 	if err != nil {
 		return nil, err
 	}
-	if owner == nil || owner.Deactivated {
+	if owner == nil || owner.Deactivated || a.over(owner) {
 		a.forget(hash)
-		return nil, matrix.UnknownToken(false)
+		return nil, matrix.UnknownToken(owner != nil && !owner.Deactivated)
 	}
-	s := &Session{
-		User: owner.User, UserID: owner.ID, Device: owner.Device.NID, DeviceID: owner.Device.ID,
-		Admin: owner.Admin, Locked: owner.Locked, Suspended: owner.Suspended, Since: time.UnixMilli(owner.Created), hash: hash,
+	if owner.Token.Fresh {
+		if err := a.settle(ctx, owner.Token); err != nil {
+			return nil, err
+		}
 	}
-	a.remember(hash, cached{s, now.Add(sessionTime)}, endings)
+	a.beginGrace(ctx, owner)
+	s, until := a.sessionOf(owner), now.Add(sessionTime)
+	if end := time.UnixMilli(owner.Token.Expires); owner.Token.Expires != 0 && end.Before(until) {
+		until = end
+	}
+	a.remember(hash, cached{s, until}, endings)
 	if address != "" && now.Sub(time.UnixMilli(owner.Device.Seen)) > seenEvery {
 		a.touch(ctx, owner.Device.NID, now, address)
 	}
 	return s, nil
+}
+
+// over says whether a token has come to its end by itself.
+func (a *Accounts) over(o *store.TokenOwner) bool {
+	return o.Token.Expires != 0 && a.now().UnixMilli() >= o.Token.Expires
+}
+
+func (a *Accounts) sessionOf(o *store.TokenOwner) *Session {
+	due := o.SecondFactor == 0 && o.FactorDue != 0 && a.now().UnixMilli() > o.FactorDue
+	return &Session{
+		User: o.User, UserID: o.ID, Device: o.Device.NID, DeviceID: o.Device.ID, Client: o.Device.Client,
+		Admin: o.Admin, Locked: o.Locked, Suspended: o.Suspended, Since: time.UnixMilli(o.Created),
+		MustEnrol: due && a.wantsFactor(o.Admin), Shown: proofOf(o.Device.Shown).Shown,
+		hash: [32]byte(o.Token.Hash), family: o.Token.Family,
+	}
+}
+
+// beginGrace starts the time that somebody has to set up a second factor whom the server's rule asks for one and who was
+// logged in before it did. That it fails is no reason to refuse the request: the next will try again.
+func (a *Accounts) beginGrace(ctx context.Context, o *store.TokenOwner) {
+	if o.SecondFactor != 0 || o.FactorDue != 0 || !a.wantsFactor(o.Admin) {
+		return
+	}
+	due := a.now().Add(factorGrace).UnixMilli()
+	err := a.db.Write(ctx, func(tx *store.Tx) error { return tx.SetFactorDue(o.User, due) })
+	if err != nil && ctx.Err() == nil {
+		a.log.Warn("noting by when a second factor is due failed", "err", err)
+	}
 }
 
 func (a *Accounts) remember(hash [32]byte, c cached, endings uint64) {
@@ -203,6 +261,12 @@ func (a *Accounts) touch(ctx context.Context, device int64, now time.Time, addre
 // ended makes the end of sessions known: this node forgets what it remembers, and every long-lived connection of the
 // user looks again whether its session still stands.
 func (a *Accounts) ended(user store.UserNID) {
+	a.endedHere(user)
+	a.bus.Publish(cluster.Sessions, int64(user))
+}
+
+// endedHere has this node look anew at what it remembers of a user's sessions.
+func (a *Accounts) endedHere(user store.UserNID) {
 	a.mu.Lock()
 	a.endings++
 	for hash, c := range a.sessions {
@@ -211,15 +275,6 @@ func (a *Accounts) ended(user store.UserNID) {
 		}
 	}
 	a.mu.Unlock()
-	a.bus.Publish(cluster.Sessions, int64(user))
-}
-
-// newToken makes an access token and its hash.
-func newToken() (token string, hash [32]byte) {
-	var random [32]byte
-	rand.Read(random[:])
-	token = "ccl_" + base64.RawURLEncoding.EncodeToString(random[:])
-	return token, sha256.Sum256([]byte(token))
 }
 
 // newName makes an ID from random letters and digits, easy to read out.

@@ -70,23 +70,10 @@ func (a *Accounts) LoginActing(ctx context.Context, user matrix.UserID, d NewDev
 	if account == nil {
 		return nil, matrix.Forbidden("The application service has not registered %s.", user)
 	}
-	login, write, err := a.open(account.User, account.ID, d)
-	if err != nil {
-		return nil, err
+	login, write, err := a.open(account.User, account.ID, d, Proof{Shown: []Evidence{ByService}})
+	if err == nil {
+		err = a.db.Write(ctx, write)
 	}
-	err = a.db.Write(ctx, func(tx *store.Tx) error {
-		now, err := tx.LockAccount(account.User)
-		if err != nil {
-			return err
-		}
-		if now == nil || now.Deactivated {
-			return errDeactivated()
-		}
-		if now.Locked {
-			return matrix.UserLocked()
-		}
-		return write(tx)
-	})
 	if err != nil {
 		return nil, err
 	}

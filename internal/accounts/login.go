@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -16,6 +17,8 @@ type NewDevice struct {
 	ID      matrix.DeviceID // "" for a new one
 	Name    string          // initial_device_display_name
 	Address string          // the client's
+	Renews  bool            // its tokens are to end, and to be renewed (Refresh)
+	Client  string          // the OAuth client that it is of, "" for none
 }
 
 // Login is a new session.
@@ -23,14 +26,18 @@ type Login struct {
 	UserID   matrix.UserID
 	DeviceID matrix.DeviceID
 	Token    string
+
+	RefreshToken string        // "" if the access token does not end
+	Lasts        time.Duration // how long the access token does, 0 if it does not end
 }
 
 // maxName bounds what people call their devices and themselves, in bytes.
 const maxName = 255
 
-// open makes a session for an account: its device, and a token that replaces earlier ones of that device. It returns
-// the part that belongs into a transaction.
-func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice) (*Login, func(*store.Tx) error, error) {
+// open makes a session for an account whose owner has shown something: its device, and tokens that replace earlier ones of
+// that device. It returns the part that belongs into a transaction, which fills the login and refuses (admitted) those for
+// whom what they have shown is not enough. There is no other way to a session.
+func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice, p Proof) (*Login, func(*store.Tx) error, error) {
 	if err := checkDevice(d.ID, d.Name); err != nil {
 		return nil, nil, err
 	}
@@ -42,38 +49,47 @@ func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice) (*Log
 	if err != nil {
 		return nil, nil, err
 	}
-	token, hash := newToken()
-	now := a.now().UnixMilli()
-	write := func(tx *store.Tx) error {
-		taken, err := tx.IsCrossSigningKey(user, string(d.ID))
+	login := &Login{UserID: id, DeviceID: d.ID}
+	return login, func(tx *store.Tx) error {
+		account, err := tx.LockAccount(user)
+		if err == nil {
+			err = a.admitted(tx, account, p)
+		}
+		if err == nil && !fresh {
+			err = deviceFree(tx, user, d.ID)
+		}
 		if err != nil {
 			return err
 		}
-		if taken {
-			return matrix.InvalidParam("A device cannot be called like a public key.")
-		}
-		if !fresh {
-			dehydrated, err := tx.Dehydrated(user)
-			if err != nil {
-				return err
-			}
-			if dehydrated != nil && dehydrated.ID == d.ID {
-				return matrix.InvalidParam("Nobody can be logged in on a dehydrated device.")
-			}
-		}
-		device, err := tx.PutDevice(store.Device{NID: nid, User: user, ID: d.ID, Name: d.Name, Seen: now, Address: d.Address})
-		if err != nil {
-			return err
-		}
-		if !fresh {
-			if err := tx.ReplaceTokens(device); err != nil {
-				return err
-			}
+		now := a.now().UnixMilli()
+		device, err := tx.PutDevice(store.Device{
+			NID: nid, User: user, ID: d.ID, Name: d.Name, Seen: now, Address: d.Address, Opened: now, Shown: p.words(), Client: d.Client,
+		})
+		if err == nil && !fresh {
 			tx.AfterCommit(func() { a.ended(user) })
+			err = tx.ReplaceTokens(device)
 		}
-		return tx.AddToken(hash[:], device, user, now)
+		if err != nil {
+			return err
+		}
+		return a.issue(tx, login, store.Token{User: user, Device: device, Family: nid}, d.Renews)
+	}, nil
+}
+
+// deviceFree refuses names of devices that mean something else already.
+func deviceFree(tx *store.Tx, user store.UserNID, id matrix.DeviceID) error {
+	taken, err := tx.IsCrossSigningKey(user, string(id))
+	if err != nil {
+		return err
 	}
-	return &Login{UserID: id, DeviceID: d.ID, Token: token}, write, nil
+	if taken {
+		return matrix.InvalidParam("A device cannot be called like a public key.")
+	}
+	dehydrated, err := tx.Dehydrated(user)
+	if err == nil && dehydrated != nil && dehydrated.ID == id {
+		err = matrix.InvalidParam("Nobody can be logged in on a dehydrated device.")
+	}
+	return err
 }
 
 // LoginPassword opens a session by password. Name is a user ID of ours or a localpart. Whether the name or the
@@ -83,7 +99,7 @@ func (a *Accounts) LoginPassword(ctx context.Context, name, password string, d N
 	if err != nil {
 		return nil, err
 	}
-	login, write, err := a.open(account.User, account.ID, d)
+	login, write, err := a.open(account.User, account.ID, d, Proof{Shown: []Evidence{ByPassword}})
 	if err != nil {
 		return nil, err
 	}
@@ -95,9 +111,6 @@ func (a *Accounts) LoginPassword(ctx context.Context, name, password string, d N
 		}
 		if now == nil || now.Deactivated || now.Password != account.Password {
 			return errWrongPassword()
-		}
-		if now.Locked { // told only to whoever knows the password
-			return matrix.UserLocked()
 		}
 		return write(tx)
 	})

@@ -24,6 +24,14 @@ type Registration struct {
 	Device   *NewDevice // nil: no session yet (inhibit_login)
 }
 
+// proof is what whoever makes an account has shown: it is theirs from the beginning.
+func (q Registration) proof() Proof {
+	if q.NoLogin {
+		return Proof{Shown: []Evidence{ByService}}
+	}
+	return Proof{Shown: []Evidence{ByRegistration}}
+}
+
 // CheckUsername refuses (M_INVALID_USERNAME, M_USER_IN_USE) names that cannot be registered.
 func (a *Accounts) CheckUsername(ctx context.Context, name string) error {
 	if !matrix.ValidLocalpart(name) || len("@"+name+":"+string(a.server)) > 255 {
@@ -58,7 +66,7 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 	}
 	login, open := &Login{UserID: id}, func(*store.Tx) error { return nil }
 	if q.Device != nil {
-		if login, open, err = a.open(user.NID, id, *q.Device); err != nil {
+		if login, open, err = a.open(user.NID, id, *q.Device, q.proof()); err != nil {
 			return nil, err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"slices"
 	"time"
@@ -17,15 +18,27 @@ import (
 // uiaTime is how long somebody may take to confirm who they are.
 const uiaTime = 10 * time.Minute
 
+// The stages of user-interactive authentication that this server knows.
+const (
+	StageDummy    = "m.login.dummy"
+	StagePassword = "m.login.password"
+)
+
+// stages are the checks of the stages' answers. What a check finds out it leaves with the session (confirmation.set).
+var stages = map[string]func(context.Context, *Accounts, *confirmation) error{
+	StageDummy:    func(context.Context, *Accounts, *confirmation) error { return nil },
+	StagePassword: stagePassword,
+}
+
 // Challenge is what a request is answered that still has to be confirmed (401, client-server API "User-interactive
 // authentication"). It is an error, so that handlers pass it on like any other.
 type Challenge struct {
-	Session   string              `json:"session"`
-	Flows     []Flow              `json:"flows"`
-	Completed []string            `json:"completed,omitempty"`
-	Params    map[string]struct{} `json:"params"`
-	Code      string              `json:"errcode,omitempty"`
-	Text      string              `json:"error,omitempty"`
+	Session   string         `json:"session"`
+	Flows     []Flow         `json:"flows"`
+	Completed []string       `json:"completed,omitempty"`
+	Params    map[string]any `json:"params"`
+	Code      string         `json:"errcode,omitempty"`
+	Text      string         `json:"error,omitempty"`
 }
 
 // Flow is a sequence of stages that confirms a request.
@@ -33,110 +46,188 @@ type Flow struct {
 	Stages []string `json:"stages"`
 }
 
+// Flows makes flows of their stages.
+func Flows(flows ...[]string) []Flow {
+	list := make([]Flow, len(flows))
+	for i, stages := range flows {
+		list[i] = Flow{stages}
+	}
+	return list
+}
+
 // Error implements error.
 func (c *Challenge) Error() string { return "user-interactive authentication is not complete" }
 
-// AuthData is the "auth" member of a request.
+// AuthData is the "auth" member of a request: which stage of which session it answers, and the answer.
 type AuthData struct {
-	Type       string `json:"type"`
-	Session    string `json:"session"`
-	Password   string `json:"password"`
-	User       string `json:"user"` // the older form of identifier
-	Identifier struct {
-		Type string `json:"type"`
-		User string `json:"user"`
-	} `json:"identifier"`
+	Type    string
+	Session string
+	Answer  json.RawMessage // the whole member, for the stage to read
 }
 
-// Confirm is a request that has to be confirmed: by whom, for which operation, with which body.
+// UnmarshalJSON implements json.Unmarshaler.
+func (d *AuthData) UnmarshalJSON(raw []byte) error {
+	var head struct {
+		Type    string `json:"type"`
+		Session string `json:"session"`
+	}
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return err
+	}
+	*d = AuthData{head.Type, head.Session, slices.Clone(raw)}
+	return nil
+}
+
+// Confirm is a request that has to be confirmed: by whom, for which operation, with which body, and how.
 type Confirm struct {
 	Session   *Session // nil where nobody is logged in, as for registration
 	Operation string
 	Body      []byte // without "auth"; its hash binds the confirmation to it
-	Stages    []string
+	Flows     []Flow // any of them will do
+	Params    map[string]any
 	Auth      *AuthData // nil where the client sent none
 }
 
-// Confirm returns nil once every stage is passed, and a *Challenge until then. A session serves one operation, one
-// user and one body, and ends with its success (threats A03).
-func (a *Accounts) Confirm(ctx context.Context, q Confirm) error {
-	var user store.UserNID
-	if q.Session != nil {
-		user = q.Session.User
-	}
-	body := sha256.Sum256(q.Body)
-	if q.Auth == nil || q.Auth.Session == "" && q.Auth.Type == "" {
-		return a.challenge(ctx, q, user, body[:])
-	}
-	s := &store.UIASession{User: user, Operation: q.Operation, Body: body[:]}
-	if q.Auth.Session != "" {
-		found, err := a.uiaSession(ctx, q.Auth.Session)
-		if err != nil {
-			return err
-		}
-		if found == nil || found.User != user || found.Operation != q.Operation ||
-			subtle.ConstantTimeCompare(found.Body, body[:]) != 1 {
-			return a.challenge(ctx, q, user, body[:])
-		}
-		s = found
-	}
-	if q.Auth.Type != "" {
-		if err := a.stage(ctx, q); err != nil {
-			return a.refused(ctx, q, s, err)
-		}
-		if !slices.Contains(s.Completed, q.Auth.Type) {
-			s.Completed = append(s.Completed, q.Auth.Type)
-		}
-	}
-	if !complete(q.Stages, s.Completed) {
-		return a.keep(ctx, q, s, nil)
-	}
-	if s.ID == "" {
-		return nil
-	}
-	return a.take(ctx, q, s)
+// Confirmed is how a request was confirmed.
+type Confirmed struct {
+	Stages []string          // in the order in which they were passed
+	Found  map[string]string // what they have found out, by names of their own
 }
 
-func complete(stages, done []string) bool {
-	for _, stage := range stages {
-		if !slices.Contains(done, stage) {
-			return false
-		}
-	}
-	return true
+// confirmation is a request together with the session that it continues.
+type confirmation struct {
+	Confirm
+	user store.UserNID
+	row  *store.UIASession
 }
 
-// stage checks one stage.
-func (a *Accounts) stage(ctx context.Context, q Confirm) error {
-	if !slices.Contains(q.Stages, q.Auth.Type) {
-		return matrix.InvalidParam("This request cannot be confirmed by %q.", q.Auth.Type)
-	}
-	switch q.Auth.Type {
-	case "m.login.dummy":
-		return nil
-	case "m.login.password":
-		return a.stagePassword(ctx, q)
-	}
-	return matrix.InvalidParam("This server does not know %q.", q.Auth.Type)
-}
-
-// stagePassword checks the password of the session's own user; the name in the request may only agree.
-func (a *Accounts) stagePassword(ctx context.Context, q Confirm) error {
-	if q.Session == nil {
-		return matrix.Forbidden("Nobody is logged in.")
-	}
-	name := q.Auth.Identifier.User
-	if name == "" {
-		name = q.Auth.User
-	}
-	if name == "" {
-		name = string(q.Session.UserID)
-	}
-	account, err := a.checkPasswordOf(ctx, name, q.Auth.Password)
+// set leaves something with the session that a stage has found out.
+func (c *confirmation) set(name, value string) error {
+	found, err := c.found()
 	if err != nil {
 		return err
 	}
-	if account.User != q.Session.User {
+	found[name] = value
+	raw, err := matrix.Encode(found)
+	c.row.Data = string(raw)
+	return err
+}
+
+func (c *confirmation) found() (map[string]string, error) {
+	found := map[string]string{}
+	if c.row.Data == "" {
+		return found, nil
+	}
+	return found, json.Unmarshal([]byte(c.row.Data), &found)
+}
+
+// answer reads the answer to a stage.
+func (c *confirmation) answer(into any) error {
+	if json.Unmarshal(c.Auth.Answer, into) != nil {
+		return matrix.BadJSON("auth is not what %s asks for.", c.Auth.Type)
+	}
+	return nil
+}
+
+// Confirm returns how a request was confirmed once every stage of a flow is passed, and a *Challenge until then. A session
+// serves one operation, one user and one body, and ends with its success (threats A03).
+func (a *Accounts) Confirm(ctx context.Context, q Confirm) (*Confirmed, error) {
+	c := &confirmation{Confirm: q}
+	if q.Session != nil {
+		c.user = q.Session.User
+	}
+	body := sha256.Sum256(q.Body)
+	c.row = &store.UIASession{User: c.user, Operation: q.Operation, Body: body[:]}
+	if q.Auth == nil || q.Auth.Session == "" && q.Auth.Type == "" {
+		return nil, a.keep(ctx, c, nil)
+	}
+	if q.Auth.Session != "" {
+		found, err := a.uiaSession(ctx, q.Auth.Session)
+		if err != nil {
+			return nil, err
+		}
+		if found == nil || found.User != c.user || found.Operation != q.Operation ||
+			subtle.ConstantTimeCompare(found.Body, body[:]) != 1 {
+			return nil, a.keep(ctx, c, nil)
+		}
+		c.row = found
+	}
+	if q.Auth.Type != "" {
+		if err := a.stage(ctx, c); err != nil {
+			return nil, a.refused(ctx, c, err)
+		}
+	}
+	if !c.complete() {
+		return nil, a.keep(ctx, c, nil)
+	}
+	return a.take(ctx, c)
+}
+
+// complete says whether all stages of a flow are passed.
+func (c *confirmation) complete() bool {
+	return slices.ContainsFunc(c.Flows, func(f Flow) bool { return c.next(f) == "" })
+}
+
+// next is the first stage of a flow that is not passed, "" if all are.
+func (c *confirmation) next(f Flow) string {
+	for _, stage := range f.Stages {
+		if !slices.Contains(c.row.Completed, stage) {
+			return stage
+		}
+	}
+	return ""
+}
+
+// stage checks the answer to a stage, whose turn it has to be. A stage that is passed is not checked again.
+func (a *Accounts) stage(ctx context.Context, c *confirmation) error {
+	name := c.Auth.Type
+	if slices.Contains(c.row.Completed, name) {
+		return nil
+	}
+	if !slices.ContainsFunc(c.Flows, func(f Flow) bool { return slices.Contains(f.Stages, name) }) {
+		return matrix.InvalidParam("This request cannot be confirmed by %q.", name)
+	}
+	if !slices.ContainsFunc(c.Flows, func(f Flow) bool { return c.next(f) == name }) {
+		return matrix.InvalidParam("Another stage comes before %q.", name)
+	}
+	check, known := stages[name]
+	if !known {
+		return matrix.InvalidParam("This server does not know %q.", name)
+	}
+	if err := check(ctx, a, c); err != nil {
+		return err
+	}
+	c.row.Completed = append(c.row.Completed, name)
+	return nil
+}
+
+// stagePassword checks the password of the session's own user; the name in the request may only agree.
+func stagePassword(ctx context.Context, a *Accounts, c *confirmation) error {
+	if c.Session == nil {
+		return matrix.Forbidden("Nobody is logged in.")
+	}
+	var answer struct {
+		Password   string `json:"password"`
+		User       string `json:"user"` // the older form of identifier
+		Identifier struct {
+			User string `json:"user"`
+		} `json:"identifier"`
+	}
+	if err := c.answer(&answer); err != nil {
+		return err
+	}
+	name := answer.Identifier.User
+	if name == "" {
+		name = answer.User
+	}
+	if name == "" {
+		name = string(c.Session.UserID)
+	}
+	account, err := a.checkPasswordOf(ctx, name, answer.Password)
+	if err != nil {
+		return err
+	}
+	if account.User != c.user {
 		return matrix.Forbidden("That is another user.")
 	}
 	return nil
@@ -153,49 +244,58 @@ func (a *Accounts) uiaSession(ctx context.Context, id string) (found *store.UIAS
 	return found, err
 }
 
-// challenge begins a session.
-func (a *Accounts) challenge(ctx context.Context, q Confirm, user store.UserNID, body []byte) error {
-	return a.keep(ctx, q, &store.UIASession{User: user, Operation: q.Operation, Body: body}, nil)
-}
-
-// keep stores a session with what it has reached and answers what is left.
-func (a *Accounts) keep(ctx context.Context, q Confirm, s *store.UIASession, refusal *matrix.Error) error {
+// keep stores a session with what it has reached, which begins it if it is new, and answers what is left.
+func (a *Accounts) keep(ctx context.Context, c *confirmation, refusal *matrix.Error) error {
 	now := a.now()
-	if s.ID == "" {
+	if c.row.ID == "" {
 		var random [24]byte
 		rand.Read(random[:])
-		s.ID = base64.RawURLEncoding.EncodeToString(random[:])
-		s.Expires = now.Add(uiaTime).UnixMilli()
+		c.row.ID = base64.RawURLEncoding.EncodeToString(random[:])
+		c.row.Expires = now.Add(uiaTime).UnixMilli()
 	}
-	err := a.db.Write(ctx, func(tx *store.Tx) error { return tx.PutUIASession(*s, now.UnixMilli()) })
+	err := a.db.Write(ctx, func(tx *store.Tx) error { return tx.PutUIASession(*c.row, now.UnixMilli()) })
 	if err != nil {
 		return err
 	}
-	c := &Challenge{Session: s.ID, Flows: []Flow{{q.Stages}}, Completed: s.Completed, Params: map[string]struct{}{}}
-	if refusal != nil {
-		c.Code, c.Text = refusal.Code, refusal.Text
+	answer := &Challenge{Session: c.row.ID, Flows: c.Flows, Completed: c.row.Completed, Params: c.Params}
+	if answer.Params == nil {
+		answer.Params = map[string]any{}
 	}
-	return c
+	if refusal != nil {
+		answer.Code, answer.Text = refusal.Code, refusal.Text
+	}
+	return answer
 }
 
 // refused answers a stage that was not passed: the session goes on with what it has, and says why.
-func (a *Accounts) refused(ctx context.Context, q Confirm, s *store.UIASession, err error) error {
+func (a *Accounts) refused(ctx context.Context, c *confirmation, err error) error {
 	var no *matrix.Error
 	if !errors.As(err, &no) || no.Code == "M_LIMIT_EXCEEDED" {
 		return err
 	}
-	return a.keep(ctx, q, s, no)
+	return a.keep(ctx, c, no)
 }
 
 // take ends a session with its success; of several requests with the same session one wins.
-func (a *Accounts) take(ctx context.Context, q Confirm, s *store.UIASession) error {
+func (a *Accounts) take(ctx context.Context, c *confirmation) (*Confirmed, error) {
+	found, err := c.found()
+	if err != nil {
+		return nil, err
+	}
+	if c.row.ID == "" {
+		return &Confirmed{c.row.Completed, found}, nil
+	}
 	var mine bool
-	err := a.db.Write(ctx, func(tx *store.Tx) (err error) {
-		mine, err = tx.TakeUIASession(s.ID)
+	err = a.db.Write(ctx, func(tx *store.Tx) (err error) {
+		mine, err = tx.TakeUIASession(c.row.ID)
 		return err
 	})
 	if err == nil && !mine {
-		err = a.challenge(ctx, q, s.User, s.Body)
+		c.row = &store.UIASession{User: c.user, Operation: c.row.Operation, Body: c.row.Body}
+		err = a.keep(ctx, c, nil)
 	}
-	return err
+	if err != nil {
+		return nil, err
+	}
+	return &Confirmed{c.row.Completed, found}, nil
 }

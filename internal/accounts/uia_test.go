@@ -1,6 +1,7 @@
 package accounts
 
 import (
+	"encoding/json"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -20,17 +21,33 @@ func challenged(t *testing.T, err error) *Challenge {
 	return c
 }
 
+func confirm(t *testing.T, w *world, q Confirm) error {
+	_, err := w.Confirm(t.Context(), q)
+	return err
+}
+
+// passwordAnswer is what a client answers to the password stage.
+func passwordAnswer(session, user, password string) *AuthData {
+	answer, err := json.Marshal(map[string]any{
+		"type": StagePassword, "session": session, "password": password, "identifier": map[string]string{"type": "m.id.user", "user": user},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return &AuthData{StagePassword, session, answer}
+}
+
 func TestAConfirmationIsForOneThing(t *testing.T) {
 	proof.Of(t, "A03")
 	each(t, func(t *testing.T, w *world) {
 		alice, bob := w.session(w.register("alice")), w.session(w.register("bob"))
-		ask := Confirm{Session: alice, Operation: "deleteDevice", Body: []byte("A"), Stages: []string{"m.login.password"}}
-		c := challenged(t, w.Confirm(t.Context(), ask))
+		ask := Confirm{Session: alice, Operation: "deleteDevice", Body: []byte("A"), Flows: Flows([]string{StagePassword})}
+		c := challenged(t, confirm(t, w, ask))
 		if len(c.Flows) != 1 || c.Flows[0].Stages[0] != "m.login.password" || c.Session == "" || c.Code != "" {
 			t.Errorf("challenge %+v", c)
 		}
 		with := func(q Confirm, session, password string) Confirm {
-			q.Auth = &AuthData{Type: "m.login.password", Session: session, Password: password}
+			q.Auth = passwordAnswer(session, "", password)
 			return q
 		}
 		// Another body, operation or user cannot use the session, even with the right password: it begins anew.
@@ -42,37 +59,37 @@ func TestAConfirmationIsForOneThing(t *testing.T) {
 		} {
 			q := with(ask, c.Session, password)
 			change(&q)
-			if again := challenged(t, w.Confirm(t.Context(), q)); again.Session == c.Session || len(again.Completed) != 0 {
+			if again := challenged(t, confirm(t, w, q)); again.Session == c.Session || len(again.Completed) != 0 {
 				t.Errorf("another %s got %+v", name, again)
 			}
 		}
-		unknown := challenged(t, w.Confirm(t.Context(), with(ask, "made up", password)))
+		unknown := challenged(t, confirm(t, w, with(ask, "made up", password)))
 		if unknown.Session == "made up" {
 			t.Error("a session was made under the client's name for it")
 		}
 		// Wrong passwords, another's name, stages that were not asked for.
 		for _, wrong := range []string{"", "wrong", "\x00", password + " "} {
-			if no := challenged(t, w.Confirm(t.Context(), with(ask, c.Session, wrong))); no.Code != "M_FORBIDDEN" || no.Session != c.Session || len(no.Completed) != 0 {
+			if no := challenged(t, confirm(t, w, with(ask, c.Session, wrong))); no.Code != "M_FORBIDDEN" || no.Session != c.Session || len(no.Completed) != 0 {
 				t.Errorf("password %q got %+v", wrong, no)
 			}
 		}
-		q := with(ask, c.Session, password)
-		q.Auth.Identifier.User = "bob"
-		if no := challenged(t, w.Confirm(t.Context(), q)); no.Code != "M_FORBIDDEN" {
+		q := ask
+		q.Auth = passwordAnswer(c.Session, "bob", password)
+		if no := challenged(t, confirm(t, w, q)); no.Code != "M_FORBIDDEN" {
 			t.Errorf("another's name got %+v", no)
 		}
 		q = with(ask, c.Session, password)
 		q.Auth.Type = "m.login.dummy"
-		if no := challenged(t, w.Confirm(t.Context(), q)); no.Code != "M_INVALID_PARAM" || len(no.Completed) != 0 {
+		if no := challenged(t, confirm(t, w, q)); no.Code != "M_INVALID_PARAM" || len(no.Completed) != 0 {
 			t.Errorf("a stage that was not asked for got %+v", no)
 		}
 		// The session alone confirms nothing.
 		q = with(ask, c.Session, "")
 		q.Auth.Type = ""
-		challenged(t, w.Confirm(t.Context(), q))
+		challenged(t, confirm(t, w, q))
 
-		must(t, w.Confirm(t.Context(), with(ask, c.Session, password)))
-		if again := challenged(t, w.Confirm(t.Context(), q)); again.Session == c.Session {
+		must(t, confirm(t, w, with(ask, c.Session, password)))
+		if again := challenged(t, confirm(t, w, q)); again.Session == c.Session {
 			t.Error("a session was used twice")
 		}
 	})
@@ -80,11 +97,11 @@ func TestAConfirmationIsForOneThing(t *testing.T) {
 
 func TestAConfirmationEnds(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		ask := Confirm{Session: w.session(w.register("alice")), Operation: "o", Stages: []string{"m.login.password"}}
-		c := challenged(t, w.Confirm(t.Context(), ask))
+		ask := Confirm{Session: w.session(w.register("alice")), Operation: "o", Flows: Flows([]string{StagePassword})}
+		c := challenged(t, confirm(t, w, ask))
 		w.pass(uiaTime + time.Second)
-		ask.Auth = &AuthData{Type: "m.login.password", Session: c.Session, Password: password}
-		if late := challenged(t, w.Confirm(t.Context(), ask)); late.Session == c.Session {
+		ask.Auth = passwordAnswer(c.Session, "", password)
+		if late := challenged(t, confirm(t, w, ask)); late.Session == c.Session {
 			t.Error("a session outlived its time")
 		}
 	})
@@ -93,14 +110,14 @@ func TestAConfirmationEnds(t *testing.T) {
 func TestAConfirmationIsUsedOnce(t *testing.T) {
 	proof.Of(t, "A03")
 	each(t, func(t *testing.T, w *world) {
-		ask := Confirm{Session: w.session(w.register("alice")), Operation: "o", Stages: []string{"m.login.password"}}
-		c := challenged(t, w.Confirm(t.Context(), ask))
-		ask.Auth = &AuthData{Type: "m.login.password", Session: c.Session, Password: password}
+		ask := Confirm{Session: w.session(w.register("alice")), Operation: "o", Flows: Flows([]string{StagePassword})}
+		c := challenged(t, confirm(t, w, ask))
+		ask.Auth = passwordAnswer(c.Session, "", password)
 		var group sync.WaitGroup
 		var confirmed atomic.Int64
 		for range 6 {
 			group.Go(func() {
-				if w.Confirm(t.Context(), ask) == nil {
+				if confirm(t, w, ask) == nil {
 					confirmed.Add(1)
 				}
 			})

@@ -83,6 +83,12 @@ type Registration struct {
 	SharedSecret        observe.Secret `key:"shared_secret" doc:"Lets programs that know it make accounts over POST /_synapse/admin/v1/register. Empty: off."`
 }
 
+// The values of Auth.Require2FA that ask somebody for a second factor.
+const (
+	Require2FAAdmins = "admins"
+	Require2FAAll    = "all"
+)
+
 // Auth says how people prove who they are.
 type Auth struct {
 	Argon2     Argon2 `key:"argon2" doc:"Cost of a password hash (argon2id) in memory and time; raise it, rather than lower."`

@@ -16,13 +16,19 @@ type Account struct {
 	Locked      bool  // can do nothing but log out
 	Suspended   bool  // can read and leave, and little else
 	Created     int64 // ms
+
+	SecondFactor int64 // ms since when there is a second factor, 0 if there is none
+	FactorDue    int64 // ms by when the server's rule wants one, 0 if it has not been asked for yet
 }
 
-const selectAccounts = `SELECT a.member, u.user_id, a.password, a.admin, a.deactivated, a.locked, a.suspended, a.created FROM accounts a JOIN users u ON u.nid = a.member `
+const selectAccounts = `SELECT a.member, u.user_id, a.password, a.admin, a.deactivated, a.locked, a.suspended, a.created, a.second_factor, a.factor_due FROM accounts a JOIN users u ON u.nid = a.member `
 
 func (tx *Tx) accounts(sql string, each func(Account), args ...any) error {
 	return tx.Query(sql, func(r *Row) error {
-		each(Account{UserNID(r.Int64(0)), matrix.UserID(r.Text(1)), r.Text(2), r.Bool(3), r.Bool(4), r.Bool(5), r.Bool(6), r.Int64(7)})
+		each(Account{
+			UserNID(r.Int64(0)), matrix.UserID(r.Text(1)), r.Text(2), r.Bool(3), r.Bool(4), r.Bool(5), r.Bool(6), r.Int64(7),
+			r.Int64(8), r.Int64(9),
+		})
 		return nil
 	}, args...)
 }
@@ -81,13 +87,16 @@ func (tx *Tx) SetSuspended(user UserNID, suspended bool) error {
 	return err
 }
 
-// Deactivate closes an account for good: no password, no rights, no key backups, and nothing of its presence, which may
-// have a status message. Its devices are for the caller to delete.
+// Deactivate closes an account for good: no password, no rights, no key backups, nothing that was about to
+// sign in, and nothing of its presence, which may have a status message. Its devices are for the caller to delete.
 func (tx *Tx) Deactivate(user UserNID) error {
 	if _, err := tx.Exec(`UPDATE accounts SET deactivated = TRUE, admin = FALSE, password = '' WHERE member = $1`, user); err != nil {
 		return err
 	}
 	if err := tx.DeleteBackups(user); err != nil {
+		return err
+	}
+	if err := tx.DropSignIns(user); err != nil {
 		return err
 	}
 	_, err := tx.Exec(`DELETE FROM presence WHERE member = $1`, user)
@@ -102,13 +111,20 @@ type Device struct {
 	Name    string
 	Seen    int64 // ms
 	Address string
+
+	Opened int64    // ms, when somebody last logged in on it; 0 if that is not known
+	Shown  []string // what was shown then of being the owner
+	Client string   // the OAuth client that the session is of, "" if it is of none
 }
 
-const selectDevices = `SELECT d.nid, d.member, d.device_id, d.name, d.seen, d.address FROM devices d `
+const selectDevices = `SELECT d.nid, d.member, d.device_id, d.name, d.seen, d.address, d.opened, d.shown, d.client FROM devices d `
 
 func (tx *Tx) devices(sql string, each func(Device), args ...any) error {
 	return tx.Query(sql, func(r *Row) error {
-		each(Device{r.Int64(0), UserNID(r.Int64(1)), matrix.DeviceID(r.Text(2)), r.Text(3), r.Int64(4), r.Text(5)})
+		each(Device{
+			r.Int64(0), UserNID(r.Int64(1)), matrix.DeviceID(r.Text(2)), r.Text(3), r.Int64(4), r.Text(5),
+			r.Int64(6), strings.Fields(r.Text(7)), r.Text(8),
+		})
 		return nil
 	}, args...)
 }
@@ -124,11 +140,18 @@ func (tx *Tx) Device(user UserNID, id matrix.DeviceID) (found *Device, err error
 	return found, err
 }
 
-// PutDevice makes a device, or keeps the one of that ID with its number. An empty name changes nothing.
+// DeviceByNID finds a device by its number, nil if there is none.
+func (tx *Tx) DeviceByNID(nid int64) (found *Device, err error) {
+	err = tx.devices(selectDevices+`WHERE d.nid = $1`, func(d Device) { found = &d }, nid)
+	return found, err
+}
+
+// PutDevice makes a device, or keeps the one of that ID with its number and name.
 func (tx *Tx) PutDevice(d Device) (nid int64, err error) {
-	if _, err := tx.Exec(`INSERT INTO devices (nid, member, device_id, name, seen, address) VALUES ($1, $2, $3, $4, $5, $6)
-		ON CONFLICT (member, device_id) DO UPDATE SET seen = excluded.seen, address = excluded.address`,
-		d.NID, d.User, string(d.ID), d.Name, d.Seen, d.Address); err != nil {
+	if _, err := tx.Exec(`INSERT INTO devices (nid, member, device_id, name, seen, address, opened, shown, client) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		ON CONFLICT (member, device_id) DO UPDATE SET seen = excluded.seen, address = excluded.address,
+			opened = excluded.opened, shown = excluded.shown, client = excluded.client`,
+		d.NID, d.User, string(d.ID), d.Name, d.Seen, d.Address, d.Opened, strings.Join(d.Shown, " "), d.Client); err != nil {
 		return 0, err
 	}
 	had, err := tx.Device(d.User, d.ID)
@@ -171,79 +194,8 @@ func (tx *Tx) DeleteDevices(user UserNID, ids []matrix.DeviceID) error {
 
 // deviceTables are the tables whose rows end with the device that they belong to.
 var deviceTables = []string{
-	"access_tokens", "device_keys", "one_time_keys", "claimed_keys", "fallback_keys", "to_device", "dehydrated_devices", "pushers",
+	"access_tokens", "refresh_tokens", "device_keys", "one_time_keys", "claimed_keys", "fallback_keys", "to_device", "dehydrated_devices", "pushers",
 	"sliding_connections",
-}
-
-// AddToken stores the hash of a new access token.
-func (tx *Tx) AddToken(hash []byte, device int64, user UserNID, created int64) error {
-	_, err := tx.Exec(`INSERT INTO access_tokens (hash, device, member, created) VALUES ($1, $2, $3, $4)`, hash, device, user, created)
-	return err
-}
-
-// ReplaceTokens ends the earlier tokens of a device.
-func (tx *Tx) ReplaceTokens(device int64) error {
-	_, err := tx.Exec(`DELETE FROM access_tokens WHERE device = $1`, device)
-	return err
-}
-
-// TokenOwner is whom an access token speaks for.
-type TokenOwner struct {
-	Account
-	Device Device
-}
-
-// TokenOwner finds the owner of a token by the token's hash, nil if there is none.
-func (tx *Tx) TokenOwner(hash []byte) (found *TokenOwner, err error) {
-	err = tx.Query(`SELECT a.member, u.user_id, a.admin, a.deactivated, d.nid, d.device_id, d.seen, d.name, a.created, a.locked, a.suspended
-		FROM access_tokens t JOIN accounts a ON a.member = t.member JOIN users u ON u.nid = a.member JOIN devices d ON d.nid = t.device
-		WHERE t.hash = $1`, func(r *Row) error {
-		user := UserNID(r.Int64(0))
-		found = &TokenOwner{
-			Account: Account{
-				User: user, ID: matrix.UserID(r.Text(1)), Admin: r.Bool(2), Deactivated: r.Bool(3), Created: r.Int64(8),
-				Locked: r.Bool(9), Suspended: r.Bool(10),
-			},
-			Device: Device{NID: r.Int64(4), User: user, ID: matrix.DeviceID(r.Text(5)), Seen: r.Int64(6), Name: r.Text(7)},
-		}
-		return nil
-	}, hash)
-	return found, err
-}
-
-// UIASession is a session of user-interactive authentication.
-type UIASession struct {
-	ID        string
-	User      UserNID // 0 where nobody is logged in yet
-	Operation string
-	Body      []byte // SHA-256 of the request's body
-	Completed []string
-	Expires   int64 // ms
-}
-
-// UIASession finds a session, nil if there is none.
-func (tx *Tx) UIASession(id string) (found *UIASession, err error) {
-	err = tx.Query(`SELECT id, member, operation, body, completed, expires FROM uia_sessions WHERE id = $1`, func(r *Row) error {
-		found = &UIASession{r.Text(0), UserNID(r.Int64(1)), r.Text(2), append([]byte(nil), r.Bytes(3)...), strings.Fields(r.Text(4)), r.Int64(5)}
-		return nil
-	}, id)
-	return found, err
-}
-
-// PutUIASession stores a session and drops those that ended before now (ms).
-func (tx *Tx) PutUIASession(s UIASession, now int64) error {
-	if _, err := tx.Exec(`DELETE FROM uia_sessions WHERE expires < $1`, now); err != nil {
-		return err
-	}
-	_, err := tx.Exec(`INSERT INTO uia_sessions (id, member, operation, body, completed, expires) VALUES ($1, $2, $3, $4, $5, $6)
-		ON CONFLICT (id) DO UPDATE SET completed = excluded.completed`, s.ID, s.User, s.Operation, s.Body, strings.Join(s.Completed, " "), s.Expires)
-	return err
-}
-
-// TakeUIASession ends a session; it reports false if somebody else did so first.
-func (tx *Tx) TakeUIASession(id string) (bool, error) {
-	n, err := tx.Exec(`DELETE FROM uia_sessions WHERE id = $1`, id)
-	return n == 1, err
 }
 
 // Profile reads a user's profile as a JSON object, "" if it has none.

@@ -122,6 +122,8 @@ export async function newDevices(world) {
       () => late.client.getRoom(world.room)?.findEventById(world.first) ?? older(late, world.room),
     );
     await until("it cannot be read", () => old.isDecryptionFailure());
+    // The SDK takes the private keys only when it knows the public ones, and asks for those once.
+    await until("it knows the identity", () => late.crypto.userHasCrossSigningKeys(alice.id));
     late.secret = decodeRecoveryKey(world.recoveryKey);
     await late.crypto.bootstrapCrossSigning({});
     await late.crypto.loadSessionBackupPrivateKeyFromSecretStorage();

@@ -25,14 +25,6 @@ function report(line) {
   writeSync(1, `${JSON.stringify(line)}\n`);
 }
 
-/**
- * Reports a step as one that the server does not offer yet, in words; the Go test says so and goes on. There is no other
- * way to leave a step out.
- */
-export function notOffered(name, why) {
-  report({ step: name, ok: true, ms: 0, missing: why });
-}
-
 /** Runs one step and reports how it went. A step that fails does not end the run: those after it may still tell something. */
 export async function step(name, run) {
   const started = Date.now();

@@ -1,0 +1,42 @@
+package store
+
+import "strings"
+
+// UIASession is a session of user-interactive authentication.
+type UIASession struct {
+	ID        string
+	User      UserNID // 0 where nobody is logged in yet
+	Operation string
+	Body      []byte // SHA-256 of the request's body
+	Completed []string
+	Expires   int64  // ms
+	Data      string // what the stages have found out, as JSON; "" for nothing
+}
+
+// UIASession finds a session, nil if there is none.
+func (tx *Tx) UIASession(id string) (found *UIASession, err error) {
+	err = tx.Query(`SELECT id, member, operation, body, completed, expires, data FROM uia_sessions WHERE id = $1`, func(r *Row) error {
+		found = &UIASession{
+			r.Text(0), UserNID(r.Int64(1)), r.Text(2), append([]byte(nil), r.Bytes(3)...), strings.Fields(r.Text(4)), r.Int64(5), r.Text(6),
+		}
+		return nil
+	}, id)
+	return found, err
+}
+
+// PutUIASession stores a session and drops those that ended before now (ms).
+func (tx *Tx) PutUIASession(s UIASession, now int64) error {
+	if _, err := tx.Exec(`DELETE FROM uia_sessions WHERE expires < $1`, now); err != nil {
+		return err
+	}
+	_, err := tx.Exec(`INSERT INTO uia_sessions (id, member, operation, body, completed, expires, data) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (id) DO UPDATE SET completed = excluded.completed, data = excluded.data`,
+		s.ID, s.User, s.Operation, s.Body, strings.Join(s.Completed, " "), s.Expires, s.Data)
+	return err
+}
+
+// TakeUIASession ends a session; it reports false if somebody else did so first.
+func (tx *Tx) TakeUIASession(id string) (bool, error) {
+	n, err := tx.Exec(`DELETE FROM uia_sessions WHERE id = $1`, id)
+	return n == 1, err
+}
