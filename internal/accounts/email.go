@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"math"
 	"net/http"
 	"net/url"
@@ -66,7 +65,7 @@ type AddressRequest struct {
 }
 
 // Mails reports whether this server sends mail.
-func (a *Accounts) Mails() bool { return a.mail != nil }
+func (a *Accounts) Mails() bool { return a.config.Email.SMTPURL.Reveal() != "" }
 
 // errNoMail is the answer where there is no mail server.
 func errNoMail() error {
@@ -78,7 +77,7 @@ func errNoMail() error {
 // specification allows to tell the client (M_THREEPID_IN_USE, M_THREEPID_NOT_FOUND) and recommends the mail, because
 // otherwise everybody could find out who has an account here (threats A08).
 func (a *Accounts) RequestAddress(ctx context.Context, q AddressRequest) (sid string, err error) {
-	if a.mail == nil {
+	if !a.Mails() {
 		return "", errNoMail()
 	}
 	to, ok := address.Mailbox(q.Address)
@@ -184,7 +183,7 @@ func (a *Accounts) nextLink(text string) (string, error) {
 	if len(text) > maxLink || !plain(text) || strings.Contains(text, `\`) || err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {
 		return "", matrix.InvalidParam("next_link is not the address of a page.")
 	}
-	own, err := url.Parse(a.config.PublicURL)
+	own, err := url.Parse(a.publicURL())
 	if err != nil || u.Scheme != own.Scheme || !strings.EqualFold(u.Host, own.Host) {
 		return "", nil
 	}
@@ -205,8 +204,8 @@ func randomText(n int) string {
 	return base64.RawURLEncoding.EncodeToString(random)
 }
 
-// Confirmation is what a link is about, for whoever holds it.
-type Confirmation struct {
+// AddressClaim is what a link is about, for whoever holds it.
+type AddressClaim struct {
 	Purpose  Purpose
 	Address  string
 	UserID   matrix.UserID // whose account, "" if there is none yet or nobody said
@@ -215,14 +214,14 @@ type Confirmation struct {
 
 // Confirmable finds what a link would confirm, and changes nothing: programs that look through mails follow links. nil says
 // that the link is of no use, or not any more.
-func (a *Accounts) Confirmable(ctx context.Context, token string) (c *Confirmation, err error) {
+func (a *Accounts) Confirmable(ctx context.Context, token string) (c *AddressClaim, err error) {
 	hash := sha256.Sum256([]byte(token))
 	err = a.db.Read(ctx, func(tx *store.Tx) error {
 		v, err := tx.ValidationByToken(hash[:], a.now().UnixMilli())
 		if err != nil || v == nil {
 			return err
 		}
-		c, err = confirmation(tx, v)
+		c, err = claimOf(tx, v)
 		return err
 	})
 	return c, err
@@ -230,7 +229,7 @@ func (a *Accounts) Confirmable(ctx context.Context, token string) (c *Confirmati
 
 // ConfirmAddress uses a link, once: of several who come at the same time one succeeds. nil says that the link is of no use,
 // or not any more.
-func (a *Accounts) ConfirmAddress(ctx context.Context, token string) (c *Confirmation, err error) {
+func (a *Accounts) ConfirmAddress(ctx context.Context, token string) (c *AddressClaim, err error) {
 	hash := sha256.Sum256([]byte(token))
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
 		c = nil
@@ -238,14 +237,14 @@ func (a *Accounts) ConfirmAddress(ctx context.Context, token string) (c *Confirm
 		if err != nil || v == nil {
 			return err
 		}
-		c, err = confirmation(tx, v)
+		c, err = claimOf(tx, v)
 		return err
 	})
 	return c, err
 }
 
-func confirmation(tx *store.Tx, v *store.Validation) (*Confirmation, error) {
-	c := &Confirmation{Purpose: Purpose(v.Purpose), Address: v.Address, NextLink: v.NextLink}
+func claimOf(tx *store.Tx, v *store.Validation) (*AddressClaim, error) {
+	c := &AddressClaim{Purpose: Purpose(v.Purpose), Address: v.Address, NextLink: v.NextLink}
 	user := max(v.User, v.Owner) // one of them is 0
 	if user == 0 {
 		return c, nil
@@ -291,10 +290,10 @@ func errWrongToken() error {
 	return matrix.Errorf(http.StatusBadRequest, "M_TOKEN_INCORRECT", "The token is not right, or was used already.")
 }
 
-// AddressProof names a confirmed address: whoever has both was told the session's ID and chose its secret.
+// AddressProof names a confirmed address: whoever has it was told the session's ID and chose its secret.
 type AddressProof struct {
-	SID    string `json:"sid"`
-	Secret string `json:"client_secret"`
+	SID    string
+	secret [32]byte // SHA-256 of it
 }
 
 func errNotConfirmed() error {
@@ -304,8 +303,7 @@ func errNotConfirmed() error {
 // takeAddress uses a confirmed address up, in the transaction of what follows from it (threats A11). It fails
 // (M_THREEPID_AUTH_FAILED) if it is not confirmed, was for something else or somebody else, or was used already.
 func (a *Accounts) takeAddress(tx *store.Tx, p AddressProof, purpose Purpose, user store.UserNID) (*store.Validation, error) {
-	secret := sha256.Sum256([]byte(p.Secret))
-	v, err := tx.TakeValidation(p.SID, string(purpose), secret[:], user, a.now().UnixMilli())
+	v, err := tx.TakeValidation(p.SID, string(purpose), p.secret[:], user, a.now().UnixMilli())
 	if err == nil && v == nil {
 		err = errNotConfirmed()
 	}
@@ -314,13 +312,12 @@ func (a *Accounts) takeAddress(tx *store.Tx, p AddressProof, purpose Purpose, us
 
 // confirmedAddress looks whether takeAddress would succeed, and returns the address.
 func (a *Accounts) confirmedAddress(ctx context.Context, p AddressProof, purpose Purpose) (folded string, err error) {
-	secret := sha256.Sum256([]byte(p.Secret))
 	err = a.db.Read(ctx, func(tx *store.Tx) error {
 		v, err := tx.Validation(p.SID, a.now().UnixMilli())
 		if err != nil {
 			return err
 		}
-		if v == nil || v.Purpose != string(purpose) || [32]byte(v.Secret) != secret || v.Confirmed == 0 {
+		if v == nil || v.Purpose != string(purpose) || [32]byte(v.Secret) != p.secret || v.Confirmed == 0 {
 			return errNotConfirmed()
 		}
 		folded = v.Address
@@ -376,7 +373,7 @@ type mailFacts struct {
 // addMail puts a mail into the queue, which has it from the commit on.
 func (a *Accounts) addMail(tx *store.Tx, m store.Mail, facts mailFacts) error {
 	facts.At = a.now().UnixMilli()
-	text, err := json.Marshal(facts)
+	text, err := matrix.Encode(facts)
 	if err != nil {
 		return err
 	}
@@ -389,7 +386,7 @@ func (a *Accounts) addMail(tx *store.Tx, m store.Mail, facts mailFacts) error {
 // does: one of the kinds of mail from mail.Password on. what names the address, session or factor that it is about, from
 // the network address that it came from; both may be "".
 func (a *Accounts) tellOwner(tx *store.Tx, user store.UserNID, kind mail.Kind, what, from string) error {
-	if a.mail == nil {
+	if !a.Mails() {
 		return nil
 	}
 	account, err := tx.AccountOf(user)

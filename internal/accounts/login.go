@@ -95,7 +95,12 @@ func deviceFree(tx *store.Tx, user store.UserNID, id matrix.DeviceID) error {
 // LoginPassword opens a session by password. Name is a user ID of ours or a localpart. Whether the name or the
 // password was wrong cannot be told from the answer or its time (M_FORBIDDEN).
 func (a *Accounts) LoginPassword(ctx context.Context, name, password string, d NewDevice) (*Login, error) {
-	account, err := a.checkPasswordOf(ctx, name, password)
+	return a.LoginPasswordBy(ctx, Identifier{User: name}, password, d)
+}
+
+// LoginPasswordBy is LoginPassword for an account that is named in any of the ways of Identifier.
+func (a *Accounts) LoginPasswordBy(ctx context.Context, by Identifier, password string, d NewDevice) (*Login, error) {
+	account, err := a.checkPasswordBy(ctx, by, password)
 	if err != nil {
 		return nil, err
 	}
@@ -137,34 +142,6 @@ func checkDevice(id matrix.DeviceID, name string) error {
 // plain reports whether a text is one that people can read and every database can keep.
 func plain(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
-}
-
-// checkPasswordOf finds the account that a name and password belong to.
-func (a *Accounts) checkPasswordOf(ctx context.Context, name, password string) (*store.Account, error) {
-	localpart := a.localpart(name)
-	if err := a.guesses.take(localpart); err != nil {
-		return nil, err
-	}
-	account, err := a.find(ctx, name)
-	if err != nil {
-		a.guesses.giveBack(localpart)
-		return nil, err
-	}
-	phc := ""
-	if account != nil && !account.Deactivated && len(password) <= maxPassword {
-		phc = account.Password
-	}
-	ok, err := a.verify(ctx, password, phc)
-	if ok || err != nil {
-		a.guesses.giveBack(localpart)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, errWrongPassword()
-	}
-	return account, nil
 }
 
 // localpart is what a name means as the localpart of a user of ours, "" if it can be none's. Upper case is forgiven.
@@ -248,7 +225,8 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 }
 
 // Deactivate closes an account for good: nobody can log in any more, all sessions end at once, and the name stays taken.
-// A job makes the user leave its rooms.
+// Its addresses are free for others, and identity servers have to forget them (threats A06). Jobs see to that, and make the
+// user leave its rooms.
 func (a *Accounts) Deactivate(ctx context.Context, user store.UserNID) error {
 	return a.db.Write(ctx, func(tx *store.Tx) error {
 		account, err := tx.LockAccount(user)
@@ -259,6 +237,9 @@ func (a *Accounts) Deactivate(ctx context.Context, user store.UserNID) error {
 			return err
 		}
 		if err := tx.AddJob(store.JobDepart, string(account.ID), a.now().UnixMilli()); err != nil {
+			return err
+		}
+		if err := a.dropAddresses(tx, account); err != nil {
 			return err
 		}
 		tx.AfterCommit(func() { a.closed(user) })

@@ -133,8 +133,8 @@ func (a *Accounts) writeMail(ctx context.Context, m store.Mail) (*mail.Message, 
 	}
 	kind := mail.Kind(m.Kind)
 	facts := mail.Facts{
-		Server: a.config.ServerName, User: string(kept.User), What: kept.What, From: kept.From, At: time.UnixMilli(kept.At),
-		Link: a.config.PublicURL + "/", Minutes: linkMinutes,
+		Server: string(a.server), User: string(kept.User), What: kept.What, From: kept.From, At: time.UnixMilli(kept.At),
+		Link: a.publicURL() + "/", Minutes: linkMinutes,
 	}
 	if m.Validation != "" {
 		useful, err := a.link(ctx, m.Validation, &kind, &facts)
@@ -184,7 +184,7 @@ func (a *Accounts) link(ctx context.Context, validation string, kind *mail.Kind,
 				return err
 			}
 		}
-		facts.Link = a.config.PublicURL + ConfirmPath + "?token=" + url.QueryEscape(random)
+		facts.Link = a.publicURL() + ConfirmPath + "?token=" + url.QueryEscape(random)
 		return tx.AddValidationToken(v, hash[:], of)
 	})
 	return useful, err

@@ -22,6 +22,9 @@ type Registration struct {
 	NoLogin  bool // there is no password: an application service acts as the user
 	Admin    bool
 	Device   *NewDevice // nil: no session yet (inhibit_login)
+
+	Email *AddressProof // of the account's first address; nil for none
+	Lang  string        // of mails to it
 }
 
 // proof is what whoever makes an account has shown: it is theirs from the beginning.
@@ -81,12 +84,27 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 		if err := firstProfile(tx, user.NID, name); err != nil {
 			return err
 		}
+		if err := a.firstAddress(tx, user.NID, q); err != nil {
+			return err
+		}
 		return open(tx)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return login, nil
+}
+
+// firstAddress gives a new account the address that whoever makes it has confirmed.
+func (a *Accounts) firstAddress(tx *store.Tx, user store.UserNID, q Registration) error {
+	if q.Email == nil {
+		return nil
+	}
+	v, err := a.takeAddress(tx, *q.Email, ForRegistration, 0)
+	if err != nil {
+		return err
+	}
+	return a.addAddress(tx, v, user, q.Lang)
 }
 
 // firstHash is the hash of a new account's password, "" if it has none.

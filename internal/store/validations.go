@@ -2,13 +2,13 @@ package store
 
 // Validation is the way of an address from "somebody says it is theirs" to "it is" and what follows from that.
 type Validation struct {
-	ID        string // the sid of clients
-	Purpose   string // what it may be used for, and nothing else
-	Address   string // in canonical form
-	Secret    []byte // SHA-256 of the client_secret
+	ID        string  // the sid of clients
+	Purpose   string  // what it may be used for, and nothing else
+	Address   string  // in canonical form
+	Secret    []byte  // SHA-256 of the client_secret
 	User      UserNID // for whose account, 0 for nobody's yet
 	Owner     UserNID // whose the address was when the mail was written, 0 if that says nothing
-	Attempt   int64 // the highest send_attempt
+	Attempt   int64   // the highest send_attempt
 	NextLink  string
 	Confirmed int64 // ms, 0 if it is not
 	Expires   int64 // ms
