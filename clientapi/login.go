@@ -58,10 +58,8 @@ func (s *Server) login(r *Request) (any, error) {
 		DeviceID   string `json:"device_id"`
 		DeviceName string `json:"initial_device_display_name"`
 		Renews     bool   `json:"refresh_token"`
-		Identifier struct {
-			Type string `json:"type"`
-			User string `json:"user"`
-		} `json:"identifier"`
+
+		Identifier accounts.Identifier `json:"identifier"`
 	}
 	if err := r.Decode(&body); err != nil {
 		return nil, err
@@ -69,23 +67,26 @@ func (s *Server) login(r *Request) (any, error) {
 	if body.Type != "m.login.password" && body.Type != serviceLogin {
 		return nil, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "This server does not know the login type %q.", body.Type)
 	}
-	name := body.User
-	if body.Identifier.Type != "" {
-		if body.Identifier.Type != "m.id.user" {
-			return nil, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "People log in by their user name here, not by %q.", body.Identifier.Type)
-		}
-		name = body.Identifier.User
+	by := body.Identifier
+	switch by.Type {
+	case "":
+		by = accounts.Identifier{User: body.User}
+	case "m.id.user", "m.id.thirdparty":
+	case "m.id.phone":
+		return nil, matrix.Forbidden("Accounts have no telephone numbers on this server.")
+	default:
+		return nil, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "People log in by their name or address here, not by %.64q.", by.Type)
 	}
 	device := accounts.NewDevice{
 		ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request()), Renews: body.Renews,
 	}
 	if body.Type == serviceLogin {
-		return s.loginByService(r, name, device)
+		return s.loginByService(r, by.User, device)
 	}
-	if name == "" || body.Password == "" {
+	if by.User == "" && !by.IsAddress() || body.Password == "" {
 		return nil, matrix.MissingParam("A name and a password are needed.")
 	}
-	return s.loggedIn(s.Accounts.LoginPassword(r.Ctx(), name, body.Password, device))
+	return s.loggedIn(s.Accounts.LoginPasswordBy(r.Ctx(), by, body.Password, device))
 }
 
 // refresh is POST /refresh.

@@ -8,6 +8,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"conclave/internal/mail"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -182,14 +183,17 @@ func (a *Accounts) LogoutAll(ctx context.Context, user store.UserNID) error {
 	return a.DeleteDevices(ctx, user, nil)
 }
 
-// ChangePassword sets a new password and, if so asked, ends all sessions but one.
-func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password string, logoutOthers bool) error {
+// ChangePassword sets a new password, from the network address that asks, and, if so asked, ends all sessions but one.
+func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password, from string, logoutOthers bool) error {
 	phc, err := a.newHash(ctx, password)
 	if err != nil {
 		return err
 	}
 	return a.db.Write(ctx, func(tx *store.Tx) error {
-		if set, err := tx.SetPassword(s.User, phc); err != nil || !set || !logoutOthers {
+		if set, err := tx.SetPassword(s.User, phc); err != nil || !set {
+			return err
+		}
+		if err := a.tellOwner(tx, s.User, mail.Password, "", from); err != nil || !logoutOthers {
 			return err
 		}
 		var others []matrix.DeviceID
@@ -216,6 +220,9 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 		set, err := tx.SetPassword(user, phc)
 		if err == nil && !set {
 			err = matrix.NotFound("The account is deactivated.")
+		}
+		if err == nil {
+			err = a.tellOwner(tx, user, mail.Password, "", "")
 		}
 		if err != nil {
 			return err
