@@ -36,6 +36,9 @@ var suspendedRules = map[string]suspension{
 	"logout": allowed, "logout_all": allowed, "deleteDevice": allowed, "deleteDevices": allowed, "deactivateAccount": allowed,
 	"changePassword": allowed, "generateLoginToken": allowed,
 
+	// Adding addresses, each of which says when it came, but not taking any away.
+	"requestTokenTo3PIDEmail": allowed, "requestTokenTo3PIDMSISDN": allowed, "add3PID": allowed,
+
 	// Keys: verifying one's own devices, cross-signing, backup. Messages to devices go to one's own only.
 	"uploadKeys": allowed, "queryKeys": allowed, "claimKeys": allowed, "uploadCrossSigningKeys": allowed,
 	"uploadCrossSigningSignatures": allowed, "sendToDevice": partly,
