@@ -13,10 +13,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"conclave/internal/mail/catcher"
 	"conclave/internal/testserver"
 	"conclave/internal/testserver/peer"
 	"conclave/internal/testserver/proof"
-	"conclave/internal/testserver/smtp"
 	"conclave/internal/testserver/wait"
 )
 
@@ -24,13 +24,13 @@ import (
 type mailed struct {
 	*testserver.Server
 	t    *testing.T
-	smtp *smtp.Server
+	smtp *catcher.Server
 	seen map[string]int // how many mails to an address were looked at
 }
 
 func startMailed(t *testing.T, o testserver.Options) *mailed {
 	t.Helper()
-	m, err := smtp.Start(smtp.Options{UTF8: true})
+	m, err := catcher.Start(catcher.Options{UTF8: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func startMailed(t *testing.T, o testserver.Options) *mailed {
 }
 
 // next waits for the next mail to an address.
-func (m *mailed) next(to string) *smtp.Mail {
+func (m *mailed) next(to string) *catcher.Mail {
 	m.t.Helper()
 	wait.Until(m.t, "mail to "+to, func() bool { return len(m.smtp.Mails(to)) > m.seen[to] })
 	m.seen[to]++
@@ -86,7 +86,7 @@ func browse(t *testing.T, method, url, body string, headers ...string) (*http.Re
 var formToken = regexp.MustCompile(`name="token" value="([^"]+)"`)
 
 // click opens the link of a mail and presses the button of the page.
-func (m *mailed) click(mail *smtp.Mail, headers ...string) string {
+func (m *mailed) click(mail *catcher.Mail, headers ...string) string {
 	m.t.Helper()
 	res, page := browse(m.t, "GET", mail.Link(), "", headers...)
 	found := formToken.FindStringSubmatch(page)
@@ -396,7 +396,7 @@ func TestPublishedAddresses(t *testing.T) {
 // comes later. Without a mail server the server says so.
 func TestAMailServerThatIsDown(t *testing.T) {
 	m := startMailed(t, testserver.Options{})
-	m.smtp.Refuse(func(string) error { return smtp.Error(451, "not now, a@a.example") }, nil)
+	m.smtp.Refuse(func(string) error { return catcher.Error(451, "not now, a@a.example") }, nil)
 	m.ask(m.Nobody(), "/account/password", "a@a.example", "s3cret")
 	wait.Until(t, "an attempt", func() bool { return m.smtp.Tried() > 0 })
 	m.smtp.Refuse(nil, nil)

@@ -13,14 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"conclave/internal/mail/catcher"
 	"conclave/internal/testserver/peer"
-	"conclave/internal/testserver/smtp"
 )
 
 // start starts a mail server and makes a Sender for it.
-func start(t *testing.T, o smtp.Options, change func(*Server)) (*smtp.Server, *Sender) {
+func start(t *testing.T, o catcher.Options, change func(*Server)) (*catcher.Server, *Sender) {
 	t.Helper()
-	server, err := smtp.Start(o)
+	server, err := catcher.Start(o)
 	must(t, err)
 	t.Cleanup(func() { _ = server.Close() })
 	return server, sender(t, server.Address(), change)
@@ -50,7 +50,7 @@ func hello(to string) Message {
 }
 
 func TestSend(t *testing.T) {
-	server, s := start(t, smtp.Options{}, nil)
+	server, s := start(t, catcher.Options{}, nil)
 	must(t, s.Send(t.Context(), hello("bob@bücher.example")))
 	mails := server.Mails("bob@xn--bcher-kva.example")
 	if len(mails) != 1 {
@@ -89,15 +89,15 @@ func TestNothingIsSaidBeforeTLS(t *testing.T) {
 		remote(s)
 		s.Implicit = true
 	}
-	login := smtp.Options{User: "me", Password: "secret", Insecure: true}
-	with := func(c *tls.Config, implicit bool) smtp.Options {
+	login := catcher.Options{User: "me", Password: "secret", Insecure: true}
+	with := func(c *tls.Config, implicit bool) catcher.Options {
 		o := login
 		o.TLS, o.Implicit = c, implicit
 		return o
 	}
 	for _, c := range []struct {
 		name   string
-		server smtp.Options
+		server catcher.Options
 		change func(*Server)
 		taken  bool
 	}{
@@ -124,16 +124,16 @@ func TestNothingIsSaidBeforeTLS(t *testing.T) {
 }
 
 func TestFailures(t *testing.T) {
-	server, s := start(t, smtp.Options{}, nil)
+	server, s := start(t, catcher.Options{}, nil)
 	for _, c := range []struct {
 		name       string
 		rcpt, data error
 		code       int
 		permanent  bool
 	}{
-		{"nobody", smtp.Error(550, "no bob@b.example here"), nil, 550, true},
-		{"later", smtp.Error(451, "bob@b.example is busy"), nil, 451, false},
-		{"not this content", nil, smtp.Error(554, "spam for bob@b.example"), 554, false},
+		{"nobody", catcher.Error(550, "no bob@b.example here"), nil, 550, true},
+		{"later", catcher.Error(451, "bob@b.example is busy"), nil, 451, false},
+		{"not this content", nil, catcher.Error(554, "spam for bob@b.example"), 554, false},
 	} {
 		server.Refuse(func(string) error { return c.rcpt }, func() error { return c.data })
 		err := s.Send(t.Context(), hello("bob@b.example"))

@@ -1,6 +1,6 @@
-// Package smtp is a mail server in the process of a test or of `conclave dev`: it takes every mail, keeps it, and sends
+// Package catcher is a mail server in the process of a test or of `conclave dev`: it takes every mail, keeps it, and sends
 // nothing on. On demand it is slow, refuses, or hangs up.
-package smtp
+package catcher
 
 import (
 	"bytes"
