@@ -152,6 +152,17 @@ func TestAConfirmedAddressIsGoodForOneThing(t *testing.T) {
 		if err != nil || account != nil {
 			t.Errorf("an account without its address was made: %v %v", account, err)
 		}
+		for _, other := range []Purpose{ForRegistration, ForAdding} { // by nobody, so that their purpose alone tells them apart
+			p := w.prove(other, nil, "new@e.test")
+			denied("a reset", w.ResetByEmail(ctx, p, "another password", "", true))
+			if other == ForRegistration {
+				denied("adding an address that was to be registered", w.AddThreepid(ctx, eve, p, "en", ""))
+				continue
+			}
+			_, err := w.Register(ctx, Registration{Username: "third", Password: password, Email: &p})
+			denied("an account by an address that was to be added", err)
+		}
+		denied("adding an address for which a password was to be reset", w.AddThreepid(ctx, eve, w.prove(ForReset, nil, "alice@a.test"), "en", ""))
 		must(t, w.AddThreepid(ctx, eve, mine, "en", ""))
 		denied("a second time", w.AddThreepid(ctx, eve, mine, "en", ""))
 
