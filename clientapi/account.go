@@ -129,17 +129,26 @@ func (s *Server) getTokenOwner(r *Request) (any, error) {
 	return answer, nil
 }
 
-// confirmed asks for the user's password for a request whose body has an "auth" member.
+// confirmed asks the session's owner to confirm a request whose body has an "auth" member.
 func (s *Server) confirmed(r *Request, auth *accounts.AuthData) error {
 	if r.confirmsItself() {
 		return nil
 	}
-	_, err := s.confirmedBy(r, auth, accounts.Flows([]string{accounts.StagePassword}))
+	_, err := s.confirmedHow(r, auth)
 	return err
 }
 
+// confirmedHow is confirmed, for requests that every client has to have confirmed, and that want to know how it was.
+func (s *Server) confirmedHow(r *Request, auth *accounts.AuthData) (*accounts.Confirmed, error) {
+	flows, params, err := s.Accounts.ByOwner(r.Ctx(), r.Session)
+	if err != nil {
+		return nil, err
+	}
+	return s.confirmedBy(r, auth, flows, params)
+}
+
 // confirmedBy asks whoever makes a request to confirm it by one of some flows.
-func (s *Server) confirmedBy(r *Request, auth *accounts.AuthData, flows []accounts.Flow) (*accounts.Confirmed, error) {
+func (s *Server) confirmedBy(r *Request, auth *accounts.AuthData, flows []accounts.Flow, params map[string]any) (*accounts.Confirmed, error) {
 	raw, err := r.Object()
 	if err != nil {
 		return nil, err
@@ -156,7 +165,7 @@ func (s *Server) confirmedBy(r *Request, auth *accounts.AuthData, flows []accoun
 		}
 	}
 	return s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
-		Session: r.Session, Operation: r.route.OperationID, Body: bound, Flows: flows, Auth: auth,
+		Session: r.Session, Operation: r.route.OperationID, Body: bound, Flows: flows, Params: params, Auth: auth,
 	})
 }
 
@@ -188,7 +197,7 @@ func (s *Server) changePassword(r *Request) (any, error) {
 
 // resetPassword is changePassword for somebody who is not logged in: by an address of the account.
 func (s *Server) resetPassword(r *Request, auth *accounts.AuthData, password string, logout bool) error {
-	done, err := s.confirmedBy(r, auth, accounts.Flows([]string{accounts.StageEmail}))
+	done, err := s.confirmedBy(r, auth, accounts.Flows([]string{accounts.StageEmail}), nil)
 	if err != nil {
 		return err
 	}

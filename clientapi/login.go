@@ -11,6 +11,7 @@ var loginRoutes = []Route{
 	op(get, "/login", "getLoginFlows", NoAuth, LimitRead, (*Server).getLoginFlows),
 	op(post, "/login", "login", NoAuth, LimitLogin, (*Server).login),
 	op(post, "/refresh", "refresh", NoAuth, LimitRefresh, (*Server).refresh),
+	{Method: post, Path: "/_matrix/client/v1/login/get_token", OperationID: "generateLoginToken", Auth: Token, Limit: LimitLogin, Handler: (*Server).generateLoginToken},
 	op(post, "/logout", "logout", Token, LimitChange, (*Server).logout),
 	op(post, "/logout/all", "logout_all", Token, LimitChange, (*Server).logoutAll),
 }
@@ -41,52 +42,96 @@ func (s *Server) loggedIn(l *accounts.Login, err error) (any, error) {
 	return loginAnswer{l.UserID, l.DeviceID, s.Config.ServerName, tokensOf(l)}, nil
 }
 
+// The types of login that this server knows beside that of application services (bridges.go).
+const (
+	passwordLogin = "m.login.password"
+	tokenLogin    = "m.login.token"
+	signInLogin   = "im.conclave.login.sign_in" // after signing in with what an account asks for (signin.go)
+)
+
 // getLoginFlows is GET /login.
 func (s *Server) getLoginFlows(*Request) (any, error) {
+	flows := []map[string]any{{"type": passwordLogin}, {"type": tokenLogin, "get_login_token": true}, {"type": signInLogin}}
 	if len(s.Services.All()) > 0 {
-		return Raw(`{"flows":[{"type":"m.login.password"},{"type":"m.login.application_service"}]}`), nil
+		flows = append(flows, map[string]any{"type": serviceLogin})
 	}
-	return Raw(`{"flows":[{"type":"m.login.password"}]}`), nil
+	return map[string]any{"flows": flows}, nil
+}
+
+// whoBody is how clients name who they are.
+type whoBody struct {
+	User       string              `json:"user"` // deprecated form of identifier
+	Identifier accounts.Identifier `json:"identifier"`
+}
+
+// who says whose account is meant; its User is "" if nobody's is.
+func (w whoBody) who() (by accounts.Identifier, err error) {
+	switch w.Identifier.Type {
+	case "":
+		return accounts.Identifier{User: w.User}, nil
+	case "m.id.user", "m.id.thirdparty":
+		return w.Identifier, nil
+	case "m.id.phone":
+		return by, matrix.Forbidden("Accounts have no telephone numbers on this server.")
+	}
+	return by, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "People log in by their name or address here, not by %.64q.", w.Identifier.Type)
 }
 
 // login is POST /login.
 func (s *Server) login(r *Request) (any, error) {
 	var body struct {
+		whoBody
 		Type       string `json:"type"`
 		Password   string `json:"password"`
-		User       string `json:"user"` // deprecated form of identifier
+		Token      string `json:"token"`
+		SignIn     string `json:"sign_in"`
 		DeviceID   string `json:"device_id"`
 		DeviceName string `json:"initial_device_display_name"`
 		Renews     bool   `json:"refresh_token"`
-
-		Identifier accounts.Identifier `json:"identifier"`
 	}
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
-	if body.Type != "m.login.password" && body.Type != serviceLogin {
-		return nil, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "This server does not know the login type %q.", body.Type)
-	}
-	by := body.Identifier
-	switch by.Type {
-	case "":
-		by = accounts.Identifier{User: body.User}
-	case "m.id.user", "m.id.thirdparty":
-	case "m.id.phone":
-		return nil, matrix.Forbidden("Accounts have no telephone numbers on this server.")
-	default:
-		return nil, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "People log in by their name or address here, not by %.64q.", by.Type)
+	by, err := body.who()
+	if err != nil {
+		return nil, err
 	}
 	device := accounts.NewDevice{
 		ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request()), Renews: body.Renews,
 	}
-	if body.Type == serviceLogin {
+	switch body.Type {
+	case passwordLogin:
+		if by.User == "" && !by.IsAddress() || body.Password == "" {
+			return nil, matrix.MissingParam("A name and a password are needed.")
+		}
+		return s.loggedIn(s.Accounts.LoginPasswordBy(r.Ctx(), by, body.Password, device))
+	case tokenLogin:
+		return s.loggedIn(s.Accounts.LoginToken(r.Ctx(), body.Token, device))
+	case signInLogin:
+		return s.loggedIn(s.Accounts.LoginSignIn(r.Ctx(), body.SignIn, device))
+	case serviceLogin:
 		return s.loginByService(r, by.User, device)
 	}
-	if by.User == "" && !by.IsAddress() || body.Password == "" {
-		return nil, matrix.MissingParam("A name and a password are needed.")
+	return nil, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "This server does not know the login type %q.", body.Type)
+}
+
+// generateLoginToken is POST /login/get_token. It is confirmed each time, by application services too.
+func (s *Server) generateLoginToken(r *Request) (any, error) {
+	var body struct {
+		Auth *accounts.AuthData `json:"auth"`
 	}
-	return s.loggedIn(s.Accounts.LoginPasswordBy(r.Ctx(), by, body.Password, device))
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	how, err := s.confirmedHow(r, body.Auth)
+	if err != nil {
+		return nil, err
+	}
+	token, lasts, err := s.Accounts.NewLoginToken(r.Ctx(), r.Session, how)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"login_token": token, "expires_in_ms": lasts.Milliseconds()}, nil
 }
 
 // refresh is POST /refresh.

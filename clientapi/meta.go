@@ -57,7 +57,7 @@ func (s *Server) getCapabilities(r *Request) (any, error) {
 		"m.set_displayname": map[string]bool{"enabled": !slices.Contains(fixed, accounts.DisplayName)},
 		"m.set_avatar_url":  map[string]bool{"enabled": !slices.Contains(fixed, accounts.AvatarURL)},
 		"m.3pid_changes":    map[string]bool{"enabled": s.Accounts.Mails()},
-		"m.get_login_token": map[string]bool{"enabled": false},
+		"m.get_login_token": yes,
 		push.KindWebPush:    map[string]any{"enabled": true, "vapid_public_key": s.WebPush.PublicKey()},
 		// Leaving keeps the room's history for the user, until the user forgets it.
 		"m.forget_forced_upon_leave": map[string]bool{"enabled": false},

@@ -35,6 +35,9 @@ var suspendedRules = map[string]suspension{
 	// Sessions, devices and the account itself.
 	"logout": allowed, "logout_all": allowed, "deleteDevice": allowed, "deleteDevices": allowed, "deactivateAccount": allowed,
 	"changePassword": allowed, "generateLoginToken": allowed,
+	"im.conclave.account.totp.begin": allowed, "im.conclave.account.totp.confirm": allowed, "im.conclave.account.totp.remove": allowed,
+	"im.conclave.account.recoveryCodes": allowed, "im.conclave.account.passkeys.begin": allowed, "im.conclave.account.passkeys.finish": allowed,
+	"im.conclave.account.passkeys.rename": allowed, "im.conclave.account.passkeys.remove": allowed,
 
 	// Adding addresses, each of which says when it came, but not taking any away.
 	"requestTokenTo3PIDEmail": allowed, "requestTokenTo3PIDMSISDN": allowed, "add3PID": allowed,

@@ -380,6 +380,9 @@ func (f *faces) shown(v faceView) map[string]faceRoom {
 			room.Members = maps.Clone(r.Members)
 			out[id] = room
 		case "invite", "knock":
+			if f.ignoring { // sliding sync shows an invitation once its sender is no longer ignored, /sync only to new clients
+				continue
+			}
 			out[id] = faceRoom{Membership: r.Membership}
 		}
 	}
@@ -397,7 +400,6 @@ func (f *faces) compareNarrow(u *faceUser) {
 	got, want := f.shown(u.views["narrow"]), f.shown(u.views["sync"])
 	if f.ignoring { // this client reads at other moments: what it was not told, for whom was ignored then, is not comparable
 		for _, rooms := range []map[string]faceRoom{got, want} {
-			maps.DeleteFunc(rooms, func(_ string, r faceRoom) bool { return r.Membership != "join" })
 			for id, r := range rooms {
 				r.Timeline = nil
 				rooms[id] = r

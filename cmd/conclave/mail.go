@@ -10,8 +10,12 @@ import (
 
 // makeAccounts builds the domain of accounts, and lets what works for it in the background work.
 func (s *server) makeAccounts() error {
+	secrets, err := s.conf.Secrets()
+	if err != nil {
+		return err
+	}
 	o := accounts.Options{
-		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log, Provide: s.bridges.HasUser,
+		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log, Provide: s.bridges.HasUser, Secrets: secrets,
 		Closed: func(user store.UserNID) {
 			s.presence.Closed(user)
 			s.keys.Closed()

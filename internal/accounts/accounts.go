@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-webauthn/webauthn/webauthn"
+
 	"conclave/internal/cluster"
 	"conclave/internal/config"
 	"conclave/internal/matrix"
@@ -41,6 +43,8 @@ type Accounts struct {
 	waiting    atomic.Int64  // for a place
 	nonces     nonces
 	guesses    attempts
+	secrets    *config.Secrets    // nil: no authenticator apps
+	relying    *webauthn.WebAuthn // nil: no passkeys
 
 	mu       sync.Mutex
 	sessions map[[32]byte]cached // what Authenticate found lately
@@ -55,6 +59,9 @@ type Options struct {
 	Bus    cluster.Bus
 	Log    *slog.Logger
 	Clock  func() time.Time // time.Now if nil
+
+	// Secrets encrypt what the database must not give away; with nil nobody can set up an authenticator app.
+	Secrets *config.Secrets
 
 	// Closed is told of accounts that were closed, once that is durable; nil if nobody needs to know.
 	Closed func(store.UserNID)
@@ -87,6 +94,8 @@ func New(o Options) *Accounts {
 		tidy:     time.AfterFunc(tidyAfter, debug.FreeOSMemory),
 		sessions: map[[32]byte]cached{},
 		guesses:  attempts{on: o.Config.RateLimits.Enabled, now: o.Clock},
+		secrets:  o.Secrets,
+		relying:  relyingParty(o.Config),
 	}
 }
 
@@ -220,7 +229,7 @@ func (a *Accounts) over(o *store.TokenOwner) bool {
 }
 
 func (a *Accounts) sessionOf(o *store.TokenOwner) *Session {
-	due := o.SecondFactor == 0 && o.FactorDue != 0 && a.now().UnixMilli() > o.FactorDue
+	due := o.SecondFactor == 0 && o.FactorDue != 0 && a.now().UnixMilli() >= o.FactorDue
 	return &Session{
 		User: o.User, UserID: o.ID, Device: o.Device.NID, DeviceID: o.Device.ID, Client: o.Device.Client,
 		Admin: o.Admin, Locked: o.Locked, Suspended: o.Suspended, Since: time.UnixMilli(o.Created),
@@ -235,7 +244,7 @@ func (a *Accounts) beginGrace(ctx context.Context, o *store.TokenOwner) {
 	if o.SecondFactor != 0 || o.FactorDue != 0 || !a.wantsFactor(o.Admin) {
 		return
 	}
-	due := a.now().Add(factorGrace).UnixMilli()
+	due := a.now().Add(a.grace()).UnixMilli()
 	err := a.db.Write(ctx, func(tx *store.Tx) error { return tx.SetFactorDue(o.User, due) })
 	if err != nil && ctx.Err() == nil {
 		a.log.Warn("noting by when a second factor is due failed", "err", err)

@@ -327,7 +327,7 @@ func (a *Accounts) confirmedAddress(ctx context.Context, p AddressProof, purpose
 }
 
 // ResetByEmail sets a new password for whoever has lost the old one and has shown that the account's address is theirs. With
-// logout all sessions end. A second factor stays: whoever signs in with the new password needs it as before (threats A10).
+// logout all sessions and app passwords end. A second factor stays: whoever signs in with the new password needs it as before (threats A10).
 func (a *Accounts) ResetByEmail(ctx context.Context, p AddressProof, password, from string, logout bool) error {
 	phc, err := a.newHash(ctx, password)
 	if err != nil {
@@ -355,7 +355,14 @@ func (a *Accounts) ResetByEmail(ctx context.Context, p AddressProof, password, f
 		if set, err := tx.SetPassword(account.User, phc); err != nil || !set {
 			return err
 		}
-		if err := a.tellOwner(tx, account.User, mail.Password, "", from); err != nil || !logout {
+		a.audit(tx, "password.reset", account.ID, "")
+		if err := a.tellOwner(tx, account.User, mail.Password, "", from); err != nil {
+			return err
+		}
+		if err := tx.DropSignIns(account.User); err != nil || !logout {
+			return err
+		}
+		if err := tx.DropAppPasswords(account.User); err != nil {
 			return err
 		}
 		return a.deleteDevices(tx, account.User, nil)

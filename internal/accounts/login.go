@@ -3,6 +3,7 @@ package accounts
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"strings"
 	"time"
 	"unicode"
@@ -93,24 +94,54 @@ func deviceFree(tx *store.Tx, user store.UserNID, id matrix.DeviceID) error {
 	return err
 }
 
-// LoginPassword opens a session by password. Name is a user ID of ours or a localpart. Whether the name or the
-// password was wrong cannot be told from the answer or its time (M_FORBIDDEN).
+// LoginPassword opens a session by password: the account's, or one that was made for a client (NewAppPassword). Name is a
+// user ID of ours or a localpart. Whether the name or the password was wrong cannot be told from the answer or its time
+// (M_FORBIDDEN). Where a password is not enough the refusal holds a sign-in to go on with (SignInFactor).
 func (a *Accounts) LoginPassword(ctx context.Context, name, password string, d NewDevice) (*Login, error) {
 	return a.LoginPasswordBy(ctx, Identifier{User: name}, password, d)
 }
 
 // LoginPasswordBy is LoginPassword for an account that is named in any of the ways of Identifier.
 func (a *Accounts) LoginPasswordBy(ctx context.Context, by Identifier, password string, d NewDevice) (*Login, error) {
-	account, err := a.checkPasswordBy(ctx, by, password)
+	_, find := a.lookup(by)
+	var account *store.Account
+	err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
+		account, err = find(tx)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	login, write, err := a.open(account.User, account.ID, d, Proof{Shown: []Evidence{ByPassword}})
+	if account != nil && !account.Deactivated {
+		app, err := a.appPassword(ctx, account.User, password)
+		if err != nil {
+			return nil, err
+		}
+		if app != nil {
+			return a.login(ctx, account, d, Proof{Shown: []Evidence{ByAppPassword}}, func(tx *store.Tx, l *Login) error {
+				return a.openedBy(tx, app.ID, account.User, l.DeviceID)
+			})
+		}
+	}
+	if account, err = a.checkPasswordBy(ctx, by, password); err != nil {
+		return nil, err
+	}
+	shown := Proof{Shown: []Evidence{ByPassword}}
+	login, err := a.login(ctx, account, d, shown, func(*store.Tx, *Login) error { return nil })
+	if errors.Is(err, errFactorMissing) {
+		return nil, a.askFactor(ctx, account, shown)
+	}
+	return login, err
+}
+
+// login opens a session of an account that was looked at outside of the transaction. after is done in it at last.
+func (a *Accounts) login(ctx context.Context, account *store.Account, d NewDevice, p Proof, after func(*store.Tx, *Login) error) (*Login, error) {
+	login, write, err := a.open(account.User, account.ID, d, p)
 	if err != nil {
 		return nil, err
 	}
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
-		// The account may have got another password, or its end, while this one was compared.
+		// The account may have got another password, or its end, in the meantime.
 		now, err := tx.LockAccount(account.User)
 		if err != nil {
 			return err
@@ -118,7 +149,10 @@ func (a *Accounts) LoginPasswordBy(ctx context.Context, by Identifier, password 
 		if now == nil || now.Deactivated || now.Password != account.Password {
 			return errWrongPassword()
 		}
-		return write(tx)
+		if err := write(tx); err != nil {
+			return err
+		}
+		return after(tx, login)
 	})
 	if err != nil {
 		return nil, err
@@ -190,14 +224,19 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password, fro
 		return err
 	}
 	return a.db.Write(ctx, func(tx *store.Tx) error {
-		if set, err := tx.SetPassword(s.User, phc); err != nil || !set {
+		set, err := tx.SetPassword(s.User, phc)
+		if err != nil || !set {
 			return err
 		}
-		if err := a.tellOwner(tx, s.User, mail.Password, "", from); err != nil || !logoutOthers {
+		if err := a.tellOwner(tx, s.User, mail.Password, "", from); err != nil {
+			return err
+		}
+		// Whoever was about to sign in has shown the password of before.
+		if err := tx.DropSignIns(s.User); err != nil || !logoutOthers {
 			return err
 		}
 		var others []matrix.DeviceID
-		err := tx.Devices(s.User, func(d store.Device) {
+		err = tx.Devices(s.User, func(d store.Device) {
 			if d.NID != s.Device {
 				others = append(others, d.ID)
 			}
@@ -209,8 +248,8 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password, fro
 	})
 }
 
-// ResetPassword sets a new password for whoever has lost the old one, and ends all sessions: somebody else may have had
-// it. It is for administrators.
+// ResetPassword sets a new password for whoever has lost the old one, and ends all sessions and app passwords: somebody else
+// may have had it. A second factor stays. It is for administrators.
 func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, password string) error {
 	phc, err := a.newHash(ctx, password)
 	if err != nil {
@@ -223,6 +262,12 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 		}
 		if err == nil {
 			err = a.tellOwner(tx, user, mail.Password, "", "")
+		}
+		if err == nil {
+			err = tx.DropSignIns(user)
+		}
+		if err == nil {
+			err = tx.DropAppPasswords(user)
 		}
 		if err != nil {
 			return err

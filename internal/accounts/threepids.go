@@ -76,6 +76,7 @@ func (a *Accounts) AddThreepid(ctx context.Context, s *Session, p AddressProof, 
 		if err := a.addAddress(tx, v, s.User, lang); err != nil {
 			return err
 		}
+		a.audit(tx, "address.added", account.ID, "")
 		return a.tellOwner(tx, s.User, mail.Added, v.Address, from)
 	})
 }
@@ -116,6 +117,7 @@ func (a *Accounts) DeleteThreepid(ctx context.Context, s *Session, medium, text 
 		if err := a.tellOwner(tx, s.User, mail.Removed, folded, from); err != nil { // while it still is one of them
 			return err
 		}
+		a.audit(tx, "address.removed", s.UserID, "")
 		_, err = tx.DeleteThreepid(s.User, medium, folded)
 		return err
 	})

@@ -31,6 +31,7 @@ var stages = map[string]func(context.Context, *Accounts, *confirmation) error{
 	StageDummy:    func(context.Context, *Accounts, *confirmation) error { return nil },
 	StagePassword: stagePassword,
 	StageEmail:    stageEmail,
+	StageFactor:   stageFactor,
 }
 
 // Challenge is what a request is answered that still has to be confirmed (401, client-server API "User-interactive

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 )
@@ -119,8 +120,30 @@ func newSecrets() []byte {
 		base64.RawStdEncoding.EncodeToString(master))
 }
 
-// Secrets derives the keys a server needs from the one random secret of its data directory.
+// Secrets derives the keys a server needs from one random secret.
 type Secrets struct{ master []byte }
+
+// Secrets are those of auth.secret_key, or else of the data directory.
+func (c *Config) Secrets() (*Secrets, error) {
+	key := c.Auth.SecretKey.Reveal()
+	if key == "" {
+		return LoadSecrets(c.DataDir)
+	}
+	master, err := parseMaster(key)
+	if err != nil {
+		return nil, c.errorf("auth.secret_key", "%v", err)
+	}
+	return &Secrets{master}, nil
+}
+
+// parseMaster reads the random secret that all keys are derived from. Programs that make one pad it.
+func parseMaster(text string) ([]byte, error) {
+	master, err := base64.RawStdEncoding.Strict().DecodeString(strings.TrimRight(text, "="))
+	if err != nil || len(master) != 32 {
+		return nil, errors.New("it must be 32 bytes in base64") // the cause could quote the secret
+	}
+	return master, nil
+}
 
 // LoadSecrets reads secrets.yaml.
 func LoadSecrets(dataDir string) (*Secrets, error) {
@@ -137,9 +160,9 @@ func LoadSecrets(dataDir string) (*Secrets, error) {
 	if err := decoder.Decode(&content); err != nil {
 		return nil, fmt.Errorf("%s must hold one key, master", path) // the cause could quote the secret
 	}
-	master, err := base64.RawStdEncoding.Strict().DecodeString(content.Master)
-	if err != nil || len(master) != 32 {
-		return nil, fmt.Errorf("%s: master must be 32 bytes in unpadded base64", path)
+	master, err := parseMaster(content.Master)
+	if err != nil {
+		return nil, fmt.Errorf("%s: master: %w", path, err)
 	}
 	return &Secrets{master}, nil
 }

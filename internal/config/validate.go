@@ -178,6 +178,11 @@ func (c *Config) checkAuth() error {
 	if low := 8 * a.Threads; a.MemoryKiB < low || a.MemoryKiB > 4<<20 {
 		return c.errorf("auth.argon2.memory_kib", "it must be between %d and %d", low, 4<<20)
 	}
+	if key := c.Auth.SecretKey.Reveal(); key != "" {
+		if _, err := parseMaster(key); err != nil {
+			return c.errorf("auth.secret_key", "it must be 32 random bytes in base64; make one with: openssl rand -base64 32")
+		}
+	}
 	if a.MemoryKiB*a.Time < 19456*2 { // the least that OWASP's password storage advice gives for argon2id: 19 MiB twice
 		c.warnings = append(c.warnings, "auth.argon2 is weaker than 19456 KiB with two passes: passwords in a stolen database are easier to guess")
 	}

@@ -87,16 +87,22 @@ func (tx *Tx) SetSuspended(user UserNID, suspended bool) error {
 	return err
 }
 
-// Deactivate closes an account for good: no password, no rights, no key backups, nothing that was about to
-// sign in, and nothing of its presence, which may have a status message. Its devices are for the caller to delete.
+// Deactivate closes an account for good: no password, no second factors, no rights, no key backups, nothing that was about
+// to sign in, and nothing of its presence, which may have a status message. Its devices are for the caller to delete.
 func (tx *Tx) Deactivate(user UserNID) error {
 	if _, err := tx.Exec(`UPDATE accounts SET deactivated = TRUE, admin = FALSE, password = '' WHERE member = $1`, user); err != nil {
+		return err
+	}
+	if err := tx.DeleteFactors(user); err != nil {
 		return err
 	}
 	if err := tx.DeleteBackups(user); err != nil {
 		return err
 	}
 	if err := tx.DropSignIns(user); err != nil {
+		return err
+	}
+	if err := tx.DropAppPasswords(user); err != nil {
 		return err
 	}
 	_, err := tx.Exec(`DELETE FROM presence WHERE member = $1`, user)

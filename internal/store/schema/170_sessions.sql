@@ -38,3 +38,15 @@ CREATE INDEX sign_ins_member ON sign_ins (member);
 
 -- What the stages of a confirmation have found out, as JSON.
 ALTER TABLE uia_sessions ADD COLUMN data {text} NOT NULL DEFAULT '';
+
+-- Passwords that their owner had made for clients which know of nothing but a name and a password. Each opens one session.
+CREATE TABLE app_passwords (
+  id      {text} PRIMARY KEY,                 -- for addresses
+  hash    {bytes} NOT NULL UNIQUE,            -- SHA-256 of the password, which has 125 random bits
+  member  BIGINT NOT NULL,
+  name    {text} NOT NULL,                    -- what for, its owner's words
+  created BIGINT NOT NULL,                    -- ms
+  used    BIGINT NOT NULL DEFAULT 0,          -- ms, 0: never
+  device  BIGINT NOT NULL DEFAULT 0           -- devices.nid of the session that it has opened, 0: none yet
+);
+CREATE INDEX app_passwords_member ON app_passwords (member, id);
