@@ -74,7 +74,7 @@ func Routes() []Route {
 		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, backupRoutes, dehydratedRoutes,
 		mediaRoutes, resumableRoutes, adminMediaRoutes, adminRoomMediaRoutes, adminRoutes, moderationRoutes, tagRoutes,
 		outsideRoutes, userDirectoryRoutes, noticeRoutes, destinationRoutes, pushRuleRoutes, notificationRoutes,
-		relationRoutes, searchRoutes, reportRoutes, legacyRoutes, serviceRoutes, factorRoutes, passkeyRoutes,
+		relationRoutes, searchRoutes, reportRoutes, legacyRoutes, serviceRoutes, factorRoutes, passkeyRoutes, emailRoutes, threepidRoutes,
 	)
 }
 
