@@ -25,8 +25,9 @@ const (
 // everybody. An operation that is not named here is forbidden, so that a new one is so until somebody has judged it.
 var suspendedRules = map[string]suspension{
 	// Reading, and noting what was read.
-	"sync": allowed, "im.conclave.ws.ticket": allowed, "im.conclave.ws.sync": allowed, "slidingSync": allowed,
-	"queryPublicRooms": allowed, "search": allowed, "searchUserDirectory": allowed, "defineFilter": allowed,
+	"sync": allowed, "im.conclave.ws.ticket": allowed, "im.conclave.ws.sync": allowed,
+	"org.matrix.simplified_msc3575.sync": allowed,
+	"queryPublicRooms":                   allowed, "search": allowed, "searchUserDirectory": allowed, "defineFilter": allowed,
 	"postReceipt": allowed, "setReadMarker": allowed,
 
 	// Leaving, and taking back what one has said.

@@ -13,6 +13,7 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/shapes"
 )
 
 func TestMain(m *testing.M) { testserver.Main(m) }
@@ -139,7 +140,7 @@ func mustDo(t *testing.T, s *testserver.Server, token, path string) int {
 		t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	res, err := http.DefaultClient.Do(req)
+	res, err := shapes.Do(t, http.DefaultClient, req)
 	if err != nil {
 		t.Fatal(err)
 	}
