@@ -94,7 +94,7 @@ func (s *Server) step(r *Request, status int, b *browser, refused string) (any, 
 	}
 	switch {
 	case b.Who == nil:
-		data["Passkeys"], data["Name"] = s.Accounts.TakesPasskeys(), b.Visit.Hint
+		data["Passkeys"], data["Name"] = s.Accounts.HasPasskeys(), b.Visit.Hint
 		return s.show(r, status, "password", b, data)
 	case !b.Who.Ready():
 		for name, kind := range map[string]accounts.Evidence{"TOTP": accounts.ByTOTP, "Passkey": accounts.ByPasskey, "Recovery": accounts.ByRecoveryCode} {

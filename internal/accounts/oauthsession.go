@@ -167,6 +167,3 @@ func (a *Accounts) ApproveReset(ctx context.Context, s *SignedIn, session string
 		return tx.Approve(s.User, session, now.Add(approvalTime).UnixMilli())
 	})
 }
-
-// TakesPasskeys reports whether this server's address is one that passkeys can be for.
-func (a *Accounts) TakesPasskeys() bool { return a.relying != nil }
