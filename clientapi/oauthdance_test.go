@@ -1,6 +1,8 @@
 package clientapi_test
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -278,4 +280,11 @@ func enrol(t *testing.T, u *testserver.User) (secret string, recovery []string) 
 		recovery = append(recovery, text)
 	}
 	return secret, recovery
+}
+
+// masterKey is a cross-signing key of a user.
+func masterKey(user string, seed byte) object {
+	public := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize)).Public().(ed25519.PublicKey)
+	name := base64.RawStdEncoding.EncodeToString(public)
+	return object{"user_id": user, "usage": []string{"master"}, "keys": object{"ed25519:" + name: name}}
 }
