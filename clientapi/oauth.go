@@ -81,38 +81,19 @@ func (s *Server) registerOAuthClient(r *Request) (any, error) {
 	return Status{http.StatusCreated, answer}, nil
 }
 
-// form reads a body as forms send it. What is there twice is refused (RFC 6749, section 3.2).
-func (r *Request) form() (url.Values, error) {
-	kind, _, _ := strings.Cut(r.Request().Header.Get("Content-Type"), ";")
-	if !strings.EqualFold(strings.TrimSpace(kind), "application/x-www-form-urlencoded") {
-		return nil, &accounts.OAuthError{Code: "invalid_request", Text: "The body has to be sent as application/x-www-form-urlencoded."}
-	}
-	body, err := r.Body()
+// oauthForm reads a body as forms send it, which has to have some parameters. What is there twice is refused (RFC 6749,
+// section 3.2).
+func (r *Request) oauthForm(needed ...string) (url.Values, error) {
+	form, err := r.form() // no body reads as {}, which is nothing that is needed
 	if err != nil {
 		return nil, err
-	}
-	if len(body) == len(empty) && string(body) == string(empty) { // there was none
-		body = nil
-	}
-	form, err := url.ParseQuery(string(body))
-	if err != nil {
-		return nil, &accounts.OAuthError{Code: "invalid_request", Text: "The body is not well-formed."}
 	}
 	for name, values := range form {
 		if len(values) != 1 || !matrix.IsText(name) || !matrix.IsText(values[0]) {
 			return nil, &accounts.OAuthError{Code: "invalid_request", Text: "Each parameter is text, and may be there once."}
 		}
 	}
-	return form, nil
-}
-
-// formWith is form, for requests that need some parameters.
-func (r *Request) formWith(names ...string) (url.Values, error) {
-	form, err := r.form()
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
+	for _, name := range needed {
 		if form.Get(name) == "" {
 			return nil, &accounts.OAuthError{Code: "invalid_request", Text: name + " is needed."}
 		}
@@ -122,7 +103,7 @@ func (r *Request) formWith(names ...string) (url.Values, error) {
 
 // oauthToken is the token endpoint.
 func (s *Server) oauthToken(r *Request) (any, error) {
-	form, err := r.formWith("grant_type", "client_id")
+	form, err := r.oauthForm("grant_type", "client_id")
 	if err != nil {
 		return nil, err
 	}
@@ -130,15 +111,15 @@ func (s *Server) oauthToken(r *Request) (any, error) {
 	var login *accounts.Login
 	switch form.Get("grant_type") {
 	case accounts.GrantCode:
-		if form, err = r.formWith("code", "redirect_uri", "code_verifier"); err == nil {
+		if form, err = r.oauthForm("code", "redirect_uri", "code_verifier"); err == nil {
 			login, err = s.Accounts.RedeemCode(r.Ctx(), client, form.Get("code"), form.Get("redirect_uri"), form.Get("code_verifier"), address)
 		}
 	case accounts.GrantRefresh:
-		if form, err = r.formWith("refresh_token"); err == nil {
+		if form, err = r.oauthForm("refresh_token"); err == nil {
 			login, err = s.Accounts.RefreshOAuth(r.Ctx(), form.Get("refresh_token"), client)
 		}
 	case accounts.GrantDevice:
-		if form, err = r.formWith("device_code"); err == nil {
+		if form, err = r.oauthForm("device_code"); err == nil {
 			login, err = s.Accounts.PollDeviceGrant(r.Ctx(), client, form.Get("device_code"), address)
 		}
 	default:
@@ -155,7 +136,7 @@ func (s *Server) oauthToken(r *Request) (any, error) {
 
 // revokeOAuthToken is the revocation endpoint (RFC 7009).
 func (s *Server) revokeOAuthToken(r *Request) (any, error) {
-	form, err := r.formWith("token")
+	form, err := r.oauthForm("token")
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +145,7 @@ func (s *Server) revokeOAuthToken(r *Request) (any, error) {
 
 // authorizeDevice is the device authorization endpoint (RFC 8628).
 func (s *Server) authorizeDevice(r *Request) (any, error) {
-	form, err := r.formWith("client_id", "scope")
+	form, err := r.oauthForm("client_id", "scope")
 	if err != nil {
 		return nil, err
 	}

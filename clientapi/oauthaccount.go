@@ -52,9 +52,9 @@ func (s *Server) accountPage(r *Request) (any, error) {
 	case actionDevice:
 		return s.devicesPage(r, http.StatusOK, b, b.Visit.Device, "")
 	case actionDeactivate:
-		return s.show(r, http.StatusOK, "deactivate", b, nil)
+		return s.visitPage(r, http.StatusOK, "deactivate", b, nil)
 	case accounts.ActionReset:
-		return s.show(r, http.StatusOK, "reset", b, nil)
+		return s.visitPage(r, http.StatusOK, "reset", b, nil)
 	}
 	return s.devicesPage(r, http.StatusOK, b, "", "")
 }
@@ -107,7 +107,7 @@ func (s *Server) devicesPage(r *Request, status int, b *browser, only matrix.Dev
 	if notice != "" {
 		data["Notice"] = words(r).say(notice)
 	}
-	return s.show(r, status, "devices", b, data)
+	return s.visitPage(r, status, "devices", b, data)
 }
 
 // askDelete asks whether a session is really to end.
@@ -123,7 +123,7 @@ func (s *Server) askDelete(r *Request, b *browser, id matrix.DeviceID) (any, err
 	if err != nil {
 		return nil, err
 	}
-	return s.show(r, http.StatusOK, "delete", b, map[string]any{"Device": p})
+	return s.visitPage(r, http.StatusOK, "delete", b, map[string]any{"Device": p})
 }
 
 // manage does what somebody has asked for on a page of account management.
@@ -147,11 +147,11 @@ func (s *Server) manage(r *Request) (any, error) {
 		}
 		return s.devicesPage(r, http.StatusOK, b, "", "deleted")
 	case "ask_reset":
-		return s.show(r, http.StatusOK, "reset", b, nil)
+		return s.visitPage(r, http.StatusOK, "reset", b, nil)
 	case "reset":
 		return s.approveReset(r, b)
 	case "ask_deactivate":
-		return s.show(r, http.StatusOK, "deactivate", b, nil)
+		return s.visitPage(r, http.StatusOK, "deactivate", b, nil)
 	case "deactivate":
 		return s.deactivateHere(r, b, form)
 	case "leave":
@@ -165,7 +165,7 @@ func (s *Server) approveReset(r *Request, b *browser) (any, error) {
 	err := s.Accounts.ApproveReset(r.Ctx(), b.Who, b.Visit.Confirms)
 	var known *matrix.Error
 	if errors.As(err, &known) {
-		return s.show(r, known.Status, "reset", b, map[string]any{"Error": words(r).say("reset_over")})
+		return s.visitPage(r, known.Status, "reset", b, map[string]any{"Error": words(r).say("reset_over")})
 	}
 	if err != nil {
 		return nil, err
@@ -174,18 +174,18 @@ func (s *Server) approveReset(r *Request, b *browser) (any, error) {
 		return nil, err
 	}
 	s.keepVisit(r, "", "")
-	return s.show(r, http.StatusOK, "end", nil, map[string]any{"Title": "reset_done_title", "Text": "reset_done"})
+	return s.visitPage(r, http.StatusOK, "end", nil, map[string]any{"Title": "reset_done_title", "Text": "reset_done"})
 }
 
 // deactivateHere closes the account of whoever has signed in and typed its name.
 func (s *Server) deactivateHere(r *Request, b *browser, form url.Values) (any, error) {
 	typed := strings.TrimSpace(form.Get("typed"))
 	if typed != string(b.Who.UserID) && typed != b.Who.UserID.Localpart() {
-		return s.show(r, http.StatusBadRequest, "deactivate", b, map[string]any{"Error": words(r).say("deactivate_wrong")})
+		return s.visitPage(r, http.StatusBadRequest, "deactivate", b, map[string]any{"Error": words(r).say("deactivate_wrong")})
 	}
 	if err := s.Accounts.Deactivate(r.Ctx(), b.Who.User); err != nil {
 		return nil, err
 	}
 	s.keepVisit(r, "", "")
-	return s.show(r, http.StatusOK, "end", nil, map[string]any{"Title": "deactivated_title", "Text": "deactivated"})
+	return s.visitPage(r, http.StatusOK, "end", nil, map[string]any{"Title": "deactivated_title", "Text": "deactivated"})
 }

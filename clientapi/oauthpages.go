@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
-	"embed"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"html/template"
@@ -24,22 +22,24 @@ import (
 // Our own pages: where people sign in for an OAuth client, let devices in, and look after their account. They are made
 // here, work without scripts (but for passkeys), load nothing from anywhere, and no other site can show them in a frame.
 
-//go:embed pages
-var pageFiles embed.FS
-
-// The languages of the pages; the first is for everybody else.
+// Their languages and texts are those of all pages (page.go).
 var (
-	pageLanguages = []string{"en", "de"}
-	pageMatcher   = language.NewMatcher([]language.Tag{language.English, language.German})
-	pageStyle     = mustRead("pages/style.css")
-	pageScript    = mustRead("pages/passkey.js")
-	pageTemplates = mustParse()
+	visitStyle     = mustRead("style.css")
+	passkeyScript  = mustRead("passkey.js")
+	visitTemplates = func() map[language.Tag]*template.Template {
+		all := map[language.Tag]*template.Template{}
+		for _, tag := range pageLanguages {
+			words := template.FuncMap{"t": pageWords(pageTexts[tag]).say}
+			all[tag] = template.Must(template.New(tag.String()).Funcs(words).Parse(mustRead("pages.html")))
+		}
+		return all
+	}()
 )
 
 func mustRead(name string) string {
-	text, err := pageFiles.ReadFile(name)
+	text, err := pageFiles.ReadFile("pages/visit/" + name)
 	if err != nil {
-		panic(err) // it is embedded above
+		panic("clientapi: " + err.Error()) // embedded files can be read
 	}
 	return string(text)
 }
@@ -47,9 +47,9 @@ func mustRead(name string) string {
 // pageWords are the texts of a language.
 type pageWords map[string]string
 
-// say is a text, with what belongs into its gaps.
+// say is a text of these pages, with what belongs into its gaps. What is no key is a text already.
 func (w pageWords) say(key string, gaps ...any) string {
-	text, ok := w[key]
+	text, ok := w["visit."+key]
 	if !ok {
 		return key
 	}
@@ -59,36 +59,18 @@ func (w pageWords) say(key string, gaps ...any) string {
 	return text
 }
 
-type pageLanguage struct {
-	words     pageWords
-	templates *template.Template
-}
-
-func mustParse() map[string]pageLanguage {
-	all := map[string]pageLanguage{}
-	for _, tag := range pageLanguages {
-		words := pageWords{}
-		if err := json.Unmarshal([]byte(mustRead("pages/"+tag+".json")), &words); err != nil {
-			panic(err)
-		}
-		set := template.Must(template.New(tag).Funcs(template.FuncMap{"t": words.say}).Parse(mustRead("pages/pages.html")))
-		all[tag] = pageLanguage{words, set}
-	}
-	return all
-}
-
 // languageOf is the language of the pages for a request.
-func languageOf(req *http.Request) string {
+func languageOf(req *http.Request) language.Tag {
 	_, i := language.MatchStrings(pageMatcher, req.Header.Get("Accept-Language"))
 	return pageLanguages[i]
 }
 
-func words(r *Request) pageWords { return pageTemplates[languageOf(r.Request())].words }
+func words(r *Request) pageWords { return pageTexts[languageOf(r.Request())] }
 
 // pageHeaders are those of every answer of a page's address. Referrers stay here: an address of ours is nobody's business.
 // They are not switched off altogether, because browsers then hide where a form comes from from us, too.
 func pageHeaders(h http.Header) {
-	h.Set("Content-Security-Policy", pagePolicy("", false))
+	h.Set("Content-Security-Policy", visitPolicy("", false))
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Referrer-Policy", "same-origin")
@@ -97,19 +79,19 @@ func pageHeaders(h http.Header) {
 	h.Set("Vary", "Accept-Language, Cookie")
 }
 
-// pagePolicy is the Content-Security-Policy of a page. target is where its forms may lead in the end, beside here: browsers
+// visitPolicy is the Content-Security-Policy of a page. target is where its forms may lead in the end, beside here: browsers
 // look at redirects too.
-func pagePolicy(target string, script bool) string {
+func visitPolicy(target string, script bool) string {
 	hash := func(text string) string {
 		sum := sha256.Sum256([]byte(text))
 		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 	}
-	policy := "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; style-src " + hash(pageStyle) + "; form-action 'self'"
+	policy := "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; style-src " + hash(visitStyle) + "; form-action 'self'"
 	if target != "" {
 		policy += " " + target
 	}
 	if script {
-		policy += "; script-src " + hash(pageScript)
+		policy += "; script-src " + hash(passkeyScript)
 	}
 	return policy
 }
@@ -126,11 +108,11 @@ func formTarget(redirect string) string {
 	return u.Scheme + "://" + u.Host
 }
 
-// show writes a page.
-func (s *Server) show(r *Request, status int, name string, b *browser, data map[string]any) (any, error) {
+// visitPage writes a page.
+func (s *Server) visitPage(r *Request, status int, name string, b *browser, data map[string]any) (any, error) {
 	tag := languageOf(r.Request())
 	all := map[string]any{
-		"Server": s.Config.ServerName, "Style": template.CSS(pageStyle), "Title": name + "_title", "Error": "", "Notice": "", //nolint:gosec // ours
+		"Server": s.Config.ServerName, "Style": template.CSS(visitStyle), "Title": name + "_title", "Error": "", "Notice": "", //nolint:gosec // ours
 		"Script": template.JS(""), "Visit": (*accounts.Visit)(nil), "CSRF": "", "ClientName": "",
 	}
 	target := ""
@@ -138,7 +120,7 @@ func (s *Server) show(r *Request, status int, name string, b *browser, data map[
 		all["Visit"], all["CSRF"] = b.Visit, b.csrf()
 		target = formTarget(b.Visit.Redirect)
 		if c := b.Visit.Client; c != nil {
-			all["ClientName"] = clientName(c, tag)
+			all["ClientName"] = clientName(c, tag.String())
 		}
 		if b.Who != nil {
 			all["UserID"] = b.Who.UserID
@@ -146,17 +128,17 @@ func (s *Server) show(r *Request, status int, name string, b *browser, data map[
 	}
 	script := name == "passkey"
 	if script {
-		all["Script"] = template.JS(pageScript) //nolint:gosec // ours
+		all["Script"] = template.JS(passkeyScript) //nolint:gosec // ours
 	}
 	maps.Copy(all, data)
 	var out bytes.Buffer
-	if err := pageTemplates[tag].templates.ExecuteTemplate(&out, name, all); err != nil {
+	if err := visitTemplates[tag].ExecuteTemplate(&out, name, all); err != nil {
 		return nil, err
 	}
 	h := r.Response().Header()
-	h.Set("Content-Security-Policy", pagePolicy(target, script))
+	h.Set("Content-Security-Policy", visitPolicy(target, script))
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Language", tag)
+	h.Set("Content-Language", tag.String())
 	r.Response().WriteHeader(status)
 	_, _ = r.Response().Write(out.Bytes()) // a browser that went away is nobody to tell
 	return Done{}, nil
@@ -254,7 +236,7 @@ func (s *Server) posted(r *Request) (*browser, url.Values, error) {
 	if !s.fromHere(r.Request()) {
 		return nil, nil, errForged
 	}
-	form, err := r.form()
+	form, err := r.oauthForm()
 	if err != nil {
 		return nil, nil, errForged
 	}
@@ -276,7 +258,7 @@ func (s *Server) failPage(r *Request, err error) {
 		status, key = known.Status, problem(known, "visit_over")
 	}
 	text := words(r).say(key)
-	if _, err := s.show(r, status, "error", nil, map[string]any{"Title": "failed_title", "Error": text}); err != nil {
+	if _, err := s.visitPage(r, status, "error", nil, map[string]any{"Title": "failed_title", "Error": text}); err != nil {
 		s.respond(r.Context, r.route.OperationID, nil, err)
 	}
 }

@@ -14,19 +14,19 @@ import (
 
 // pageRoutes are our pages (oauthpages.go).
 var pageRoutes = []Route{
-	page(get, "/oauth2/authorize", "im.conclave.page.authorize", LimitRefresh, (*Server).authorize),
-	page(get, "/oauth2/sign_in", "im.conclave.page.signIn", LimitRead, (*Server).signInPage),
-	page(post, "/oauth2/sign_in", "im.conclave.page.password", LimitLogin, (*Server).pagePassword),
-	page(post, "/oauth2/factor", "im.conclave.page.factor", LimitLogin, (*Server).pageFactor),
-	page(post, "/oauth2/passkey", "im.conclave.page.passkey", LimitLogin, (*Server).pagePasskey),
-	page(post, "/oauth2/decide", "im.conclave.page.decide", LimitChange, (*Server).decide),
-	page(get, "/oauth2/link", "im.conclave.page.link", LimitRefresh, (*Server).linkPage),
-	page(post, "/oauth2/link", "im.conclave.page.userCode", LimitLogin, (*Server).enterUserCode),
-	page(get, "/oauth2/account", "im.conclave.page.account", LimitRefresh, (*Server).accountPage),
-	page(post, "/oauth2/account", "im.conclave.page.manage", LimitChange, (*Server).manage),
+	pageRoute(get, "/oauth2/authorize", "im.conclave.page.authorize", LimitRefresh, (*Server).authorize),
+	pageRoute(get, "/oauth2/sign_in", "im.conclave.page.signIn", LimitRead, (*Server).signInPage),
+	pageRoute(post, "/oauth2/sign_in", "im.conclave.page.password", LimitLogin, (*Server).pagePassword),
+	pageRoute(post, "/oauth2/factor", "im.conclave.page.factor", LimitLogin, (*Server).pageFactor),
+	pageRoute(post, "/oauth2/passkey", "im.conclave.page.passkey", LimitLogin, (*Server).pagePasskey),
+	pageRoute(post, "/oauth2/decide", "im.conclave.page.decide", LimitChange, (*Server).decide),
+	pageRoute(get, "/oauth2/link", "im.conclave.page.link", LimitRefresh, (*Server).linkPage),
+	pageRoute(post, "/oauth2/link", "im.conclave.page.userCode", LimitLogin, (*Server).enterUserCode),
+	pageRoute(get, "/oauth2/account", "im.conclave.page.account", LimitRefresh, (*Server).accountPage),
+	pageRoute(post, "/oauth2/account", "im.conclave.page.manage", LimitChange, (*Server).manage),
 }
 
-func page(method, path, id string, limit Limit, handler func(*Server, *Request) (any, error)) Route {
+func pageRoute(method, path, id string, limit Limit, handler func(*Server, *Request) (any, error)) Route {
 	return Route{
 		Method: method, Path: path, OperationID: id, Auth: NoAuth, Limit: limit, Body: maxOAuthBody, Handler: handler,
 		Page: true, Fail: (*Server).failPage,
@@ -52,10 +52,10 @@ func (s *Server) authorize(r *Request) (any, error) {
 // without having seen where that is (RFC 9700, section 4.11.2; threats A13).
 func (s *Server) badAuthorization(r *Request, v *accounts.Visit, fault *accounts.OAuthError) (any, error) {
 	if v == nil {
-		return s.show(r, http.StatusBadRequest, "error", nil, map[string]any{"Title": "failed_title", "Error": words(r).say("unknown_app")})
+		return s.visitPage(r, http.StatusBadRequest, "error", nil, map[string]any{"Title": "failed_title", "Error": words(r).say("unknown_app")})
 	}
 	back := v.Return(url.Values{"error": {fault.Code}, "error_description": {fault.Text}, "iss": {s.issuer()}})
-	return s.show(r, http.StatusBadRequest, "error", nil, map[string]any{
+	return s.visitPage(r, http.StatusBadRequest, "error", nil, map[string]any{
 		"Title": "failed_title", "Error": words(r).say("bad_request") + " " + fault.Text,
 		"Return": template.URL(back), "ClientHost": v.Client.Host(), //nolint:gosec // a redirect URI that was checked when it was registered
 	})
@@ -95,12 +95,12 @@ func (s *Server) step(r *Request, status int, b *browser, refused string) (any, 
 	switch {
 	case b.Who == nil:
 		data["Passkeys"], data["Name"] = s.Accounts.HasPasskeys(), b.Visit.Hint
-		return s.show(r, status, "password", b, data)
+		return s.visitPage(r, status, "password", b, data)
 	case !b.Who.Ready():
 		for name, kind := range map[string]accounts.Evidence{"TOTP": accounts.ByTOTP, "Passkey": accounts.ByPasskey, "Recovery": accounts.ByRecoveryCode} {
 			data[name] = slices.Contains(b.Who.Needs, kind)
 		}
-		return s.show(r, status, "factor", b, data)
+		return s.visitPage(r, status, "factor", b, data)
 	case b.Visit.Client == nil:
 		return turnTo(r, signInPageAt)
 	}
@@ -109,7 +109,7 @@ func (s *Server) step(r *Request, status int, b *browser, refused string) (any, 
 
 // consent asks whether a client may have a session.
 func (s *Server) consent(r *Request, status int, b *browser, data map[string]any) (any, error) {
-	tag, client := languageOf(r.Request()), b.Visit.Client
+	tag, client := languageOf(r.Request()).String(), b.Visit.Client
 	data["Terms"], data["Policy"] = client.In(tag, "tos_uri", client.Terms), client.In(tag, "policy_uri", client.Policy)
 	if b.Visit.Purpose == accounts.ToLink {
 		data["UserCode"] = accounts.ReadableUserCode(b.Visit.Code)
@@ -124,7 +124,7 @@ func (s *Server) consent(r *Request, status int, b *browser, data map[string]any
 		return nil, err
 	}
 	data["Replaces"] = device != nil
-	return s.show(r, status, "consent", b, data)
+	return s.visitPage(r, status, "consent", b, data)
 }
 
 // goOn goes on with a sign-in that a step has brought forward.
@@ -218,7 +218,7 @@ func (s *Server) askPasskey(r *Request, b *browser) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.show(r, http.StatusOK, "passkey", b, map[string]any{"Options": string(raw), "Challenge": challenge})
+	return s.visitPage(r, http.StatusOK, "passkey", b, map[string]any{"Options": string(raw), "Challenge": challenge})
 }
 
 // decide ends a visit with a yes or a no, or goes back to the question who it is.
@@ -255,7 +255,7 @@ func (s *Server) allow(r *Request, b *browser, form url.Values) (any, error) {
 	}
 	s.keepVisit(r, "", "")
 	if link {
-		return s.show(r, http.StatusOK, "end", nil, map[string]any{"Title": "linked_title", "Text": "linked"})
+		return s.visitPage(r, http.StatusOK, "end", nil, map[string]any{"Title": "linked_title", "Text": "linked"})
 	}
 	return turnTo(r, v.Return(url.Values{"code": {code}, "iss": {s.issuer()}}))
 }
@@ -270,9 +270,9 @@ func (s *Server) refuse(r *Request, b *browser) (any, error) {
 	case accounts.ToAuthorize:
 		return turnTo(r, v.Return(url.Values{"error": {"access_denied"}, "error_description": {"The user did not allow it."}, "iss": {s.issuer()}}))
 	case accounts.ToLink:
-		return s.show(r, http.StatusOK, "end", nil, map[string]any{"Title": "denied_title", "Text": "denied"})
+		return s.visitPage(r, http.StatusOK, "end", nil, map[string]any{"Title": "denied_title", "Text": "denied"})
 	}
-	return s.show(r, http.StatusOK, "end", nil, map[string]any{"Title": "closed_title", "Text": "closed"})
+	return s.visitPage(r, http.StatusOK, "end", nil, map[string]any{"Title": "closed_title", "Text": "closed"})
 }
 
 // linkPage asks for the user code of a device. One that is in the address is shown, to be compared with the device's own
@@ -287,7 +287,7 @@ func (s *Server) linkPage(r *Request) (any, error) {
 		s.keepVisit(r, b.Secret, "")
 	}
 	code := accounts.ReadableUserCode(accounts.PlainUserCode(r.QueryParam("user_code")))
-	return s.show(r, http.StatusOK, "link", b, map[string]any{"UserCode": code})
+	return s.visitPage(r, http.StatusOK, "link", b, map[string]any{"UserCode": code})
 }
 
 // enterUserCode takes a user code.
@@ -300,7 +300,7 @@ func (s *Server) enterUserCode(r *Request) (any, error) {
 	var known *matrix.Error
 	if errors.As(err, &known) {
 		data := map[string]any{"UserCode": form.Get("user_code"), "Error": words(r).say(problem(known, "wrong_code"))}
-		return s.show(r, known.Status, "link", b, data)
+		return s.visitPage(r, known.Status, "link", b, data)
 	}
 	if err != nil {
 		return nil, err

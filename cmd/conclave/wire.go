@@ -203,6 +203,7 @@ func (s *server) domains(ctx context.Context) (err error) {
 	}
 	s.accounts = accounts.New(accounts.Options{
 		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log, Provide: s.bridges.HasUser, Secrets: secrets,
+		Outgoing: netguard.NewDialer(s.conf.Network.AllowPrivate, nil).HTTPClient(netguard.HTTPOptions{}),
 		Closed: func(user store.UserNID) {
 			s.presence.Closed(user)
 			s.keys.Closed()
