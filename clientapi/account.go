@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"conclave/internal/accounts"
+	"conclave/internal/mail"
 	"conclave/internal/matrix"
 )
 
@@ -14,7 +15,7 @@ var accountRoutes = []Route{
 	op(post, "/register", "register", NoAuth, LimitRegister, (*Server).register),
 	op(get, "/register/available", "checkUsernameAvailability", NoAuth, LimitLogin, (*Server).checkUsernameAvailability),
 	op(get, "/account/whoami", "getTokenOwner", Token, LimitRead, (*Server).getTokenOwner),
-	op(post, "/account/password", "changePassword", Token, LimitLogin, (*Server).changePassword),
+	op(post, "/account/password", "changePassword", OptionalToken, LimitLogin, (*Server).changePassword),
 	op(get, "/devices", "getDevices", Token, LimitRead, (*Server).getDevices),
 	op(get, "/devices/:deviceId", "getDevice", Token, LimitRead, (*Server).getDevice),
 	op(put, "/devices/:deviceId", "updateDevice", Token, LimitChange, (*Server).updateDevice),
@@ -68,13 +69,32 @@ func (s *Server) register(r *Request) (any, error) {
 	}
 	// What confirms a registration is bound to the name alone, because clients add the password only to the last of
 	// their requests.
-	_, err := s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
-		Operation: "register", Body: []byte(body.Username), Flows: accounts.Flows([]string{accounts.StageDummy}), Auth: body.Auth,
+	done, err := s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
+		Operation: "register", Body: []byte(body.Username), Flows: s.registerFlows(), Auth: body.Auth,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return s.loggedIn(s.Accounts.Register(r.Ctx(), accounts.Registration{Username: body.Username, Password: body.Password, Device: device}))
+	email, err := done.Email()
+	if err != nil {
+		return nil, err
+	}
+	return s.loggedIn(s.Accounts.Register(r.Ctx(), accounts.Registration{
+		Username: body.Username, Password: body.Password, Device: device,
+		Email: email, Lang: mail.Language(r.Request().Header.Get("Accept-Language")),
+	}))
+}
+
+// registerFlows are the ways in which somebody can make an account: with a confirmed address, or, where none is needed,
+// without.
+func (s *Server) registerFlows() []accounts.Flow {
+	switch {
+	case s.Config.Registration.NeedsEmail():
+		return accounts.Flows([]string{accounts.StageEmail})
+	case s.Accounts.Mails():
+		return accounts.Flows([]string{accounts.StageDummy}, []string{accounts.StageEmail})
+	}
+	return accounts.Flows([]string{accounts.StageDummy})
 }
 
 // mayRegister refuses (M_FORBIDDEN) where nobody can make an account by themselves.
@@ -120,6 +140,15 @@ func (s *Server) confirmed(r *Request, auth *accounts.AuthData) error {
 
 // confirmedHow is confirmed, for requests that every client has to have confirmed, and that want to know how it was.
 func (s *Server) confirmedHow(r *Request, auth *accounts.AuthData) (*accounts.Confirmed, error) {
+	flows, params, err := s.flows(r)
+	if err != nil {
+		return nil, err
+	}
+	return s.confirmedBy(r, auth, flows, params)
+}
+
+// confirmedBy asks whoever makes a request to confirm it by one of some flows.
+func (s *Server) confirmedBy(r *Request, auth *accounts.AuthData, flows []accounts.Flow, params map[string]any) (*accounts.Confirmed, error) {
 	raw, err := r.Object()
 	if err != nil {
 		return nil, err
@@ -134,10 +163,6 @@ func (s *Server) confirmedHow(r *Request, auth *accounts.AuthData) (*accounts.Co
 		if m.Key != "auth" {
 			bound = append(strconv.AppendQuote(bound, m.Key), m.Value...)
 		}
-	}
-	flows, params, err := s.flows(r)
-	if err != nil {
-		return nil, err
 	}
 	return s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
 		Session: r.Session, Operation: r.route.OperationID, Body: bound, Flows: flows, Params: params, Auth: auth,
@@ -163,14 +188,33 @@ func (s *Server) changePassword(r *Request) (any, error) {
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
+	if r.Session == nil && !s.Accounts.Mails() {
+		return nil, matrix.MissingToken() // there is no other way to show who one is
+	}
 	if err := accounts.CheckPassword(body.Password); err != nil {
 		return nil, err
+	}
+	others := body.LogoutOthers == nil || *body.LogoutOthers
+	if r.Session == nil {
+		return nil, s.resetPassword(r, body.Auth, body.Password, others)
 	}
 	if err := s.confirmed(r, body.Auth); err != nil {
 		return nil, err
 	}
-	others := body.LogoutOthers == nil || *body.LogoutOthers
-	return nil, s.Accounts.ChangePassword(r.Ctx(), r.Session, body.Password, others)
+	return nil, s.Accounts.ChangePassword(r.Ctx(), r.Session, body.Password, s.address(r.Request()), others)
+}
+
+// resetPassword is changePassword for somebody who is not logged in: by an address of the account.
+func (s *Server) resetPassword(r *Request, auth *accounts.AuthData, password string, logout bool) error {
+	done, err := s.confirmedBy(r, auth, accounts.Flows([]string{accounts.StageEmail}), nil)
+	if err != nil {
+		return err
+	}
+	proof, err := done.Email()
+	if err != nil {
+		return err
+	}
+	return s.Accounts.ResetByEmail(r.Ctx(), *proof, password, s.address(r.Request()), logout)
 }
 
 // deviceAnswer is a device as its owner sees it.
@@ -263,13 +307,18 @@ func (s *Server) deleteDevices(r *Request) (any, error) {
 	return nil, s.Accounts.DeleteDevices(r.Ctx(), r.Session.User, ids)
 }
 
-// deactivateAccount is POST /account/deactivate. There are no third-party identifiers to unbind.
+// deactivateAccount is POST /account/deactivate. Identity servers that do not forget the account's addresses now are asked
+// again later: the answer says how it stands.
 func (s *Server) deactivateAccount(r *Request) (any, error) {
 	if err := s.confirmedAlone(r); err != nil {
+		return nil, err
+	}
+	unbound, err := s.Accounts.UnbindAll(r.Ctx(), r.Session)
+	if err != nil {
 		return nil, err
 	}
 	if err := s.Accounts.Deactivate(r.Ctx(), r.Session.User); err != nil {
 		return nil, err
 	}
-	return map[string]string{"id_server_unbind_result": "success"}, nil
+	return unbindResult(unbound), nil
 }

@@ -119,15 +119,18 @@ func TestNoAnswerBecomesAPage(t *testing.T) {
 		for _, name := range r.pathParams() {
 			path = strings.Replace(path, ":"+name, url.PathEscape(evil), 1)
 		}
-		q := "?" + url.Values{"since": {evil}, "filter": {evil}, "dir": {evil}, "from": {evil}, "username": {evil}, "ticket": {evil}, "limit": {evil}, "url": {evil}, "server": {evil},
+		q := "?" + url.Values{"since": {evil}, "filter": {evil}, "dir": {evil}, "from": {evil}, "username": {evil}, "ticket": {evil}, "limit": {evil}, "token": {evil}, "url": {evil}, "server": {evil},
 			"user_code": {evil}, "action": {evil}, "device_id": {evil}, "client_id": {evil}, "redirect_uri": {evil}}.Encode()
 		for _, query := range []string{"", q} {
+			what := r.OperationID
+			if what == "im.conclave.email.page" {
+				what = "page of a link"
+			}
 			res, text := plainly(t, r.Method, s.URL+path+query, `{"type":"`+evil+`","user_id":"`+evil+`","`+evil+`":1}`, auth...)
-			what := r.OperationID + query
 			if r.Page {
 				what = "page " + what
 			}
-			check(what, res, text)
+			check(what+query, res, text)
 		}
 	}
 	for _, path := range []string{"/_matrix/" + evil, "/_matrix/client/v3/" + evil, "/_matrix/static/", "/_matrix/client/v3/auth/" + evil + "/fallback/web",

@@ -19,24 +19,27 @@ import (
 // too: nothing becomes open by accident (threats A01).
 var openRoutes = []string{
 	"checkUsernameAvailability", "getAuthMetadata", "getLoginFlows", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown", "getWellknownSupport",
+	"im.conclave.email.page", "im.conclave.email.submitToken",
 	"im.conclave.oauth.device", "im.conclave.oauth.register", "im.conclave.oauth.revoke", "im.conclave.oauth.token",
 	"im.conclave.page.account", "im.conclave.page.authorize", "im.conclave.page.decide", "im.conclave.page.factor", "im.conclave.page.link",
 	"im.conclave.page.manage", "im.conclave.page.passkey", "im.conclave.page.password", "im.conclave.page.signIn", "im.conclave.page.userCode",
 	"im.conclave.passkeySignIn", "im.conclave.passkeySignInChallenge", "im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister",
 	"im.conclave.signIn", "im.conclave.signInChallenge", "im.conclave.signInFactor", "im.conclave.ssoCallback", "im.conclave.ssoContinue",
 	"login", "redirectToIdP", "redirectToSSO", "refresh", "register",
+	"requestTokenToRegisterEmail", "requestTokenToRegisterMSISDN", "requestTokenToResetPasswordEmail", "requestTokenToResetPasswordMSISDN",
 }
 
 // optionalRoutes are the operations that answer with and without a session.
 var optionalRoutes = []string{
-	"getContent", "getContentOverrideName", "getContentThumbnail", "getRoomIdByAlias", "getRoomSummary", "getVersions",
+	"changePassword", "getContent", "getContentOverrideName", "getContentThumbnail", "getRoomIdByAlias", "getRoomSummary", "getVersions",
+	"requestTokenTo3PIDEmail", "requestTokenTo3PIDMSISDN",
 }
 
 // strangersMay are the operations that may succeed for somebody who is logged in and shares nothing with the room, the
 // user and the device that the path names: what is public, what is about the caller alone, and content, which everybody
 // may read who knows its ID. A new operation that succeeds for a stranger has to be judged, and added here.
 var strangersMay = []string{
-	"createContent", "createRoom", "getCapabilities", "getConfig", "getConfigAuthed", "getContentAuthed", "getContentOverrideNameAuthed",
+	"getAccount3PIDs", "createContent", "createRoom", "getCapabilities", "getConfig", "getConfigAuthed", "getContentAuthed", "getContentOverrideNameAuthed",
 	"getDevices", "getEvents", "getJoinedRooms", "getProtocols", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
 	"getNotifications", "getPushers", "getProfileField", "getTurnServer", "getUserProfile", "im.conclave.account.appPasswords", "im.conclave.account.factors", "im.conclave.account.passkeys", "im.conclave.ws.ticket", "initialSync", "isPushRuleEnabled", "logout", "logout_all",
 	"queryLocationByAlias",

@@ -63,22 +63,21 @@ func (s *Server) getLoginFlows(*Request) (any, error) {
 
 // whoBody is how clients name who they are.
 type whoBody struct {
-	User       string `json:"user"` // deprecated form of identifier
-	Identifier struct {
-		Type string `json:"type"`
-		User string `json:"user"`
-	} `json:"identifier"`
+	User       string              `json:"user"` // deprecated form of identifier
+	Identifier accounts.Identifier `json:"identifier"`
 }
 
-// name is the name of an account; "" if none is given.
-func (w whoBody) name() (string, error) {
+// who says whose account is meant; its User is "" if nobody's is.
+func (w whoBody) who() (by accounts.Identifier, err error) {
 	switch w.Identifier.Type {
 	case "":
-		return w.User, nil
-	case "m.id.user":
-		return w.Identifier.User, nil
+		return accounts.Identifier{User: w.User}, nil
+	case "m.id.user", "m.id.thirdparty":
+		return w.Identifier, nil
+	case "m.id.phone":
+		return by, matrix.Forbidden("Accounts have no telephone numbers on this server.")
 	}
-	return "", matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "People log in by their user name here, not by %q.", w.Identifier.Type)
+	return by, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "People log in by their name or address here, not by %.64q.", w.Identifier.Type)
 }
 
 // login is POST /login.
@@ -96,7 +95,7 @@ func (s *Server) login(r *Request) (any, error) {
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
-	name, err := body.name()
+	by, err := body.who()
 	if err != nil {
 		return nil, err
 	}
@@ -105,16 +104,16 @@ func (s *Server) login(r *Request) (any, error) {
 	}
 	switch body.Type {
 	case passwordLogin:
-		if name == "" || body.Password == "" {
+		if by.User == "" && !by.IsAddress() || body.Password == "" {
 			return nil, matrix.MissingParam("A name and a password are needed.")
 		}
-		return s.loggedIn(s.Accounts.LoginPassword(r.Ctx(), name, body.Password, device))
+		return s.loggedIn(s.Accounts.LoginPasswordBy(r.Ctx(), by, body.Password, device))
 	case tokenLogin:
 		return s.loggedIn(s.Accounts.LoginToken(r.Ctx(), body.Token, device))
 	case signInLogin:
 		return s.loggedIn(s.Accounts.LoginSignIn(r.Ctx(), body.SignIn, device))
 	case serviceLogin:
-		return s.loginByService(r, name, device)
+		return s.loginByService(r, by.User, device)
 	}
 	return nil, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "This server does not know the login type %q.", body.Type)
 }

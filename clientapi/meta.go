@@ -56,7 +56,7 @@ func (s *Server) getCapabilities(r *Request) (any, error) {
 		// The two of before v1.16 say of their fields what m.profile_fields says.
 		"m.set_displayname": map[string]bool{"enabled": !slices.Contains(fixed, accounts.DisplayName)},
 		"m.set_avatar_url":  map[string]bool{"enabled": !slices.Contains(fixed, accounts.AvatarURL)},
-		"m.3pid_changes":    map[string]bool{"enabled": false},
+		"m.3pid_changes":    map[string]bool{"enabled": s.Accounts.Mails()},
 		"m.get_login_token": yes,
 		push.KindWebPush:    map[string]any{"enabled": true, "vapid_public_key": s.WebPush.PublicKey()},
 		// Leaving keeps the room's history for the user, until the user forgets it.

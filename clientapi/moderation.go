@@ -2,6 +2,8 @@ package clientapi
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
@@ -121,6 +123,8 @@ type adminUser struct {
 	Suspended   bool          `json:"suspended"`
 	Created     int64         `json:"creation_ts"` // ms
 	Guest       bool          `json:"is_guest"`    // never: there are none
+
+	Threepids []threepidAnswer `json:"threepids"`
 }
 
 // Accounts on a page of adminUsers: as many if the caller does not say, and at most.
@@ -151,11 +155,20 @@ func (s *Server) adminUsers(r *Request) (any, error) {
 		if total, err = tx.CountAccounts(q); err != nil {
 			return err
 		}
-		return tx.FindAccounts(q, func(a store.Account, profile string) {
-			u := adminUser{ID: a.ID, Admin: a.Admin, Deactivated: a.Deactivated, Locked: a.Locked, Suspended: a.Suspended, Created: a.Created}
+		at := map[store.UserNID]int{} // where in users
+		err = tx.FindAccounts(q, func(a store.Account, profile string) {
+			at[a.User] = len(users)
+			u := adminUser{Threepids: []threepidAnswer{}, ID: a.ID, Admin: a.Admin, Deactivated: a.Deactivated, Locked: a.Locked, Suspended: a.Suspended, Created: a.Created}
 			u.Name, _ = matrix.GetString(json.RawMessage(profile), "displayname")
 			u.Avatar, _ = matrix.GetString(json.RawMessage(profile), "avatar_url")
 			users = append(users, u)
+		})
+		if err != nil {
+			return err
+		}
+		return tx.ThreepidsOf(slices.Collect(maps.Keys(at)), func(t store.Threepid) {
+			u := &users[at[t.User]]
+			u.Threepids = append(u.Threepids, threepidAnswer{t.Medium, t.Address, t.Validated, t.Added})
 		})
 	})
 	if err != nil {

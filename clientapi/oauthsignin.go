@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"conclave/internal/accounts"
 	"conclave/internal/matrix"
@@ -147,6 +148,14 @@ func (s *Server) again(r *Request, b *browser, err error, refused string) (any, 
 	return s.step(r, known.Status, b, problem(known, refused))
 }
 
+// identifierOf is whom somebody means by what they type: a user name, a user ID, or an e-mail address.
+func identifierOf(typed string) accounts.Identifier {
+	if strings.Index(typed, "@") > 0 {
+		return accounts.Identifier{Type: "m.id.thirdparty", Medium: "email", Address: typed}
+	}
+	return accounts.Identifier{Type: "m.id.user", User: typed}
+}
+
 // pagePassword begins with a name and a password.
 func (s *Server) pagePassword(r *Request) (any, error) {
 	b, form, err := s.posted(r)
@@ -154,7 +163,7 @@ func (s *Server) pagePassword(r *Request) (any, error) {
 		return nil, err
 	}
 	b.Who, b.Visit.Hint = nil, form.Get("name")
-	signIn, err := s.Accounts.SignInPassword(r.Ctx(), form.Get("name"), form.Get("password"))
+	signIn, err := s.Accounts.SignInPassword(r.Ctx(), identifierOf(form.Get("name")), form.Get("password"))
 	if err != nil {
 		return s.again(r, b, err, "wrong_password")
 	}

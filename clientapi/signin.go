@@ -50,14 +50,14 @@ func (s *Server) signIn(r *Request) (any, error) {
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
-	name, err := body.name()
+	by, err := body.who()
 	if err != nil {
 		return nil, err
 	}
-	if name == "" || body.Password == "" {
+	if by.User == "" && !by.IsAddress() || body.Password == "" {
 		return nil, matrix.MissingParam("A name and a password are needed.")
 	}
-	return signingIn(s.Accounts.SignInPassword(r.Ctx(), name, body.Password))
+	return signingIn(s.Accounts.SignInPassword(r.Ctx(), by, body.Password))
 }
 
 // factorBody is a second factor as clients show it.

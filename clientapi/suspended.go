@@ -40,6 +40,9 @@ var suspendedRules = map[string]suspension{
 	"im.conclave.account.recoveryCodes": allowed, "im.conclave.account.passkeys.begin": allowed, "im.conclave.account.passkeys.finish": allowed,
 	"im.conclave.account.passkeys.challenge": allowed, "im.conclave.account.passkeys.rename": allowed, "im.conclave.account.passkeys.remove": allowed,
 
+	// Adding addresses, each of which says when it came, but not taking any away.
+	"requestTokenTo3PIDEmail": allowed, "requestTokenTo3PIDMSISDN": allowed, "add3PID": allowed,
+
 	// Keys: verifying one's own devices, cross-signing, backup. Messages to devices go to one's own only.
 	"uploadKeys": allowed, "queryKeys": allowed, "claimKeys": allowed, "uploadCrossSigningKeys": allowed,
 	"uploadCrossSigningSignatures": allowed, "sendToDevice": partly,

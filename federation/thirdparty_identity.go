@@ -32,6 +32,7 @@ const (
 
 // IdentityServicesOptions are what IdentityServices need from the process that they live in.
 type IdentityServicesOptions struct {
+	Identity  *Identity // whose key signs what is asked in the server's own name
 	Dialer    *netguard.Dialer
 	Roots     *x509.CertPool // the system's if nil
 	Policy    *Policy        // which services may be asked; everybody if nil
@@ -41,6 +42,7 @@ type IdentityServicesOptions struct {
 // IdentityServices asks identity services (Identity Service API, v2) in the name of our users, with the tokens that these
 // got there. It is safe for concurrent use.
 type IdentityServices struct {
+	own    *Identity
 	http   *http.Client
 	policy *Policy
 	agent  string
@@ -53,7 +55,7 @@ func NewIdentityServices(o IdentityServicesOptions) *IdentityServices {
 	client := o.Dialer.HTTPClient(netguard.HTTPOptions{
 		TLS: &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}, Total: identityTime, PerHost: 8,
 	})
-	return &IdentityServices{http: client, policy: o.Policy, agent: o.UserAgent}
+	return &IdentityServices{own: o.Identity, http: client, policy: o.Policy, agent: o.UserAgent}
 }
 
 // identityError is a refusal by an identity service.
@@ -232,10 +234,13 @@ func (s *IdentityServices) ask(ctx context.Context, by rooms.IdentityService, me
 	if !s.policy.Allowed(by.Server) {
 		return ErrNotAllowed
 	}
-	return s.do(ctx, method, "https://"+string(by.Server)+"/_matrix/identity/v2"+path, by.Token, body, answer)
+	return s.do(ctx, method, "https://"+string(by.Server)+identityV2+path, "Bearer "+by.Token, body, answer)
 }
 
-func (s *IdentityServices) do(ctx context.Context, method, at, token string, body, answer any) error {
+// identityV2 is where version 2 of the API begins.
+const identityV2 = "/_matrix/identity/v2"
+
+func (s *IdentityServices) do(ctx context.Context, method, at, authorization string, body, answer any) error {
 	var text []byte
 	if body != nil {
 		var err error
@@ -252,8 +257,8 @@ func (s *IdentityServices) do(ctx context.Context, method, at, token string, bod
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
 	}
 	res, err := s.http.Do(req)
 	if err != nil {

@@ -5,11 +5,9 @@ import (
 	"net/http"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/text/cases"
-
+	"conclave/internal/mail/address"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -64,22 +62,19 @@ type OfferedKey struct {
 // inviteAddressesTime bounds how long the maker of a room waits for identity services.
 const inviteAddressesTime = 30 * time.Second
 
-// maxAddress bounds an address in bytes: the longest path that mail can take (RFC 5321) is 256 with its brackets.
-const maxAddress = 254
-
 // ParseAddress reads an address as a client gives it into its canonical form: e-mail addresses in full Unicode case
 // folding, telephone numbers without their plus sign.
 func ParseAddress(medium, text string) (Address, error) {
-	if len(text) > maxAddress || !utf8.ValidString(text) {
-		return Address{}, matrix.InvalidParam("An address has at most %d bytes of UTF-8.", maxAddress)
+	if len(text) > address.Max || !utf8.ValidString(text) {
+		return Address{}, matrix.InvalidParam("An address has at most %d bytes of UTF-8.", address.Max)
 	}
 	switch medium {
 	case "email":
-		if !isMail(text) {
+		folded, ok := address.Fold(text)
+		if !ok {
 			return Address{}, matrix.InvalidParam("This is not an e-mail address.")
 		}
-		// Letters such as ß get longer; the bound is on what comes in.
-		return Address{medium, cases.Fold().String(text)}, nil
+		return Address{medium, folded}, nil
 	case "msisdn":
 		text = strings.TrimPrefix(text, "+")
 		if len(text) == 0 || len(text) > 15 || strings.Trim(text, "0123456789") != "" || text[0] == '0' { // E.164
@@ -88,18 +83,6 @@ func ParseAddress(medium, text string) (Address, error) {
 		return Address{medium, text}, nil
 	}
 	return Address{}, matrix.InvalidParam("There is no kind of address %.64q.", medium)
-}
-
-// isMail says whether a text can be an e-mail address and nothing around it. Blanks would also make the text ambiguous
-// that is hashed to look it up.
-func isMail(text string) bool {
-	at := strings.LastIndexByte(text, '@')
-	if at < 1 || at == len(text)-1 {
-		return false
-	}
-	return !strings.ContainsFunc(text, func(r rune) bool {
-		return unicode.IsSpace(r) || unicode.IsControl(r) || strings.ContainsRune(`<>,;"\`, r)
-	})
 }
 
 // AddressInvite is a user's wish to have somebody in a room of whom only an address is known.

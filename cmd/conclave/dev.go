@@ -53,6 +53,9 @@ func (p *pair) run(ctx context.Context, c console) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := p.catch(ctx); err != nil {
+		return err
+	}
 	var children []*child
 	defer func() {
 		cancel(nil)
@@ -61,7 +64,7 @@ func (p *pair) run(ctx context.Context, c console) (err error) {
 		}
 	}()
 	for _, s := range p.Servers {
-		started, err := startChild(ctx, cancel, executable, filepath.Join(p.dir, s.User), c.environ)
+		started, err := startChild(ctx, cancel, executable, filepath.Join(p.dir, s.User), append(withoutSettings(c.environ), p.mail.environ()...))
 		if err != nil {
 			return err
 		}
@@ -93,6 +96,7 @@ func (p *pair) show(out io.Writer) {
 	for _, s := range p.Servers {
 		fmt.Fprintf(out, "%s  user %s  password %s  (%s)\n", s.url(), s.User, s.Password, s.userID())
 	}
+	fmt.Fprintf(out, "Mail that they send goes nowhere and is shown at %s\n", p.mail.url)
 	fmt.Fprintf(out, "The two servers federate: let @%s invite %s. Logs and data are in %s; Ctrl-C ends both.\n", p.Servers[0].User, p.Servers[1].userID(), p.dir)
 }
 
@@ -112,7 +116,7 @@ func startChild(ctx context.Context, failed context.CancelCauseFunc, executable,
 	}
 	defer log.Close()                                                                                  //nolint:errcheck // the process has a handle of its own
 	cmd := exec.CommandContext(ctx, executable, "serve", "-config", filepath.Join(dir, "config.yaml")) //nolint:gosec // this very executable
-	cmd.Env, cmd.Stdout, cmd.Stderr = withoutSettings(environ), log, log
+	cmd.Env, cmd.Stdout, cmd.Stderr = environ, log, log
 	// In a group of its own: Ctrl-C in a terminal reaches a whole group, and a server's second signal stops it at once.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -33,6 +34,7 @@ type devRun struct {
 	cmd    *exec.Cmd
 	stderr bytes.Buffer
 	lines  [][]string // what devLine found
+	mails  string     // where mails are shown
 }
 
 // startDev starts it and waits until it has said what to open.
@@ -54,6 +56,8 @@ func startDev(t *testing.T, args ...string) *devRun {
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		if found := devLine.FindStringSubmatch(lines.Text()); found != nil {
 			r.lines = append(r.lines, found)
+		} else if _, at, ok := strings.Cut(lines.Text(), "is shown at "); ok {
+			r.mails = at
 		} else if strings.Contains(lines.Text(), "federate") {
 			break
 		}
@@ -144,6 +148,7 @@ func TestDev(t *testing.T) {
 	for _, line := range first.lines {
 		reached(t, dir, line[4])
 	}
+	first.catches(alice)
 	first.stop()
 	again := startDev(t, "-dir", dir)
 	if again.lines[0][0] != alice[0] || again.lines[1][0] != bob[0] {
@@ -154,6 +159,38 @@ func TestDev(t *testing.T) {
 		t.Errorf("joined rooms %v, not %s", rooms, room)
 	}
 	again.stop()
+}
+
+// catches has a server send a mail and looks at the page where it is shown, which is there under its own names alone.
+func (r *devRun) catches(line []string) {
+	r.t.Helper()
+	r.ask("POST", line[1]+"/_matrix/client/v3/account/password/email/requestToken", "", map[string]any{
+		"client_secret": "s3cret", "email": "somebody@example.org", "send_attempt": 1,
+	})
+	page := func(host string) (int, string) {
+		req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, r.mails, nil)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		req.Host = host
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		defer res.Body.Close() //nolint:errcheck // it was read
+		text, err := io.ReadAll(res.Body)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		return res.StatusCode, string(text)
+	}
+	wait.Until(r.t, "the mail on the page", func() bool {
+		_, text := page("")
+		return strings.Contains(text, "somebody@example.org")
+	})
+	if status, text := page("evil.test:80"); status != http.StatusNotFound || strings.Contains(text, "somebody") {
+		r.t.Errorf("under another name the page is answered %d %s", status, text)
+	}
 }
 
 // reached asks a server for its keys as the other one does: under its name, trusting the authority of both.

@@ -24,6 +24,7 @@ import (
 type pair struct {
 	Servers []*devServer `json:"servers"`
 	dir     string
+	mail    *devMail // while it runs
 }
 
 // devServer is one of them, with the one user that is made on it; its folder has the user's name.

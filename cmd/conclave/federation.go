@@ -50,7 +50,7 @@ func runFederation(ctx context.Context, c console, args []string) error {
 	if err != nil {
 		return err
 	}
-	roots, err := trusted(conf.Federation.CAFile)
+	roots, err := trusted("federation.ca_file", conf.Federation.CAFile)
 	if err != nil {
 		return err
 	}

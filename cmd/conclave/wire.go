@@ -133,7 +133,7 @@ func (s *server) identify() error {
 
 // reach makes what finds, asks and verifies other servers.
 func (s *server) reach() (*remote, error) {
-	roots, err := trusted(s.conf.Federation.CAFile)
+	roots, err := trusted("federation.ca_file", s.conf.Federation.CAFile)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (s *server) reach() (*remote, error) {
 		Identity: s.identity, Dial: dialer.DialContext, Roots: roots, Policy: r.policy, UserAgent: agent, Log: s.log,
 	})
 	r.identities = federation.NewIdentityServices(federation.IdentityServicesOptions{
-		Dialer: dialer, Roots: roots, Policy: federation.NewPolicy(s.conf.Identity.Allow, s.conf.Identity.Deny), UserAgent: agent,
+		Identity: s.identity, Dialer: dialer, Roots: roots, Policy: federation.NewPolicy(s.conf.Identity.Allow, s.conf.Identity.Deny), UserAgent: agent,
 	})
 	notaries := make([]matrix.ServerName, len(s.conf.Federation.Notaries))
 	for i, name := range s.conf.Federation.Notaries {
@@ -153,21 +153,22 @@ func (s *server) reach() (*remote, error) {
 	return r, nil
 }
 
-// trusted are the certificate authorities of the system and of a file; nil, which means the system's, without one.
-func trusted(file string) (*x509.CertPool, error) {
+// trusted are the certificate authorities of the system and of the file of a key; nil, which means the system's, without
+// one.
+func trusted(key, file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
 	text, err := os.ReadFile(file) //nolint:gosec // the operator's own configuration names it
 	if err != nil {
-		return nil, fmt.Errorf("federation.ca_file: %w", err)
+		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		roots = x509.NewCertPool()
 	}
 	if !roots.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("federation.ca_file: %s holds no certificate in PEM", file)
+		return nil, fmt.Errorf("%s: %s holds no certificate in PEM", key, file)
 	}
 	return roots, nil
 }
@@ -197,18 +198,9 @@ func (s *server) domains(ctx context.Context) (err error) {
 	s.work.Go("ends of rooms", s.rooms.RunMerges)
 	s.work.Go("search index", s.rooms.RunSearchIndex)
 	s.work.Go("directory of people", s.rooms.RunPeople)
-	secrets, err := s.conf.Secrets()
-	if err != nil {
+	if err := s.makeAccounts(); err != nil {
 		return err
 	}
-	s.accounts = accounts.New(accounts.Options{
-		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log, Provide: s.bridges.HasUser, Secrets: secrets,
-		Outgoing: netguard.NewDialer(s.conf.Network.AllowPrivate, nil).HTTPClient(netguard.HTTPOptions{}),
-		Closed: func(user store.UserNID) {
-			s.presence.Closed(user)
-			s.keys.Closed()
-		},
-	})
 	k := keys.Options{DB: s.db, IsOurs: s.identity.IsOurs, Bus: s.bus, Log: s.log}
 	m := media.Options{DB: s.db, Config: s.conf, Server: s.identity.Name(), Log: s.log}
 	if s.remote != nil {

@@ -28,21 +28,24 @@ import (
 
 // Accounts is the domain's door, safe for concurrent use.
 type Accounts struct {
-	db      *store.DB
-	server  matrix.ServerName
-	config  *config.Config
-	bus     cluster.Bus
-	log     *slog.Logger
-	now     func() time.Time
-	closed  func(store.UserNID)
-	provide func(context.Context, matrix.UserID) (bool, error)
-	hashes  chan struct{} // one place for each password hash under way
-	tidy    *time.Timer   // gives back the memory of hashes
-	waiting atomic.Int64  // for a place
-	nonces  nonces
-	guesses attempts
-	secrets *config.Secrets    // nil: no authenticator apps
-	relying *webauthn.WebAuthn // nil: no passkeys
+	db         *store.DB
+	server     matrix.ServerName
+	config     *config.Config
+	bus        cluster.Bus
+	log        *slog.Logger
+	now        func() time.Time
+	closed     func(store.UserNID)
+	provide    func(context.Context, matrix.UserID) (bool, error)
+	mail       Mailer        // nil: nobody sends mail here
+	mailHint   chan struct{} // there is mail to send
+	identities IdentityServers
+	hashes     chan struct{} // one place for each password hash under way
+	tidy       *time.Timer   // gives back the memory of hashes
+	waiting    atomic.Int64  // for a place
+	nonces     nonces
+	guesses    attempts
+	secrets    *config.Secrets    // nil: no authenticator apps
+	relying    *webauthn.WebAuthn // nil: no passkeys
 
 	provider *provider // nil: no single sign-on
 
@@ -69,6 +72,12 @@ type Options struct {
 	// Outgoing is what the organization's provider of logins is asked with; nil if there is none.
 	Outgoing *http.Client
 
+	// Mail hands mail to the mail server; nil where there is none, or somebody else does it.
+	Mail Mailer
+
+	// Identities publish addresses for users who want that; nil without federation.
+	Identities IdentityServers
+
 	// Provide asks whether somebody makes a user that does not exist, and waits; nil if nobody does.
 	Provide func(context.Context, matrix.UserID) (bool, error)
 }
@@ -86,6 +95,7 @@ func New(o Options) *Accounts {
 	}
 	return &Accounts{
 		db: o.DB, server: o.Server, config: o.Config, bus: o.Bus, log: o.Log, now: o.Clock, closed: o.Closed, provide: o.Provide,
+		mail: o.Mail, mailHint: make(chan struct{}, 1), identities: o.Identities,
 		hashes:   make(chan struct{}, min(hashPlaces, runtime.GOMAXPROCS(0))),
 		tidy:     time.AfterFunc(tidyAfter, debug.FreeOSMemory),
 		sessions: map[[32]byte]cached{},

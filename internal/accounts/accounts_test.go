@@ -189,14 +189,14 @@ func TestSessionsEndAtOnce(t *testing.T) {
 		second, third := login(), login()
 		must(t, w.Logout(t.Context(), w.session(second)))
 		ends("logout", []*Login{second}, []*Login{first, third})
-		must(t, w.ChangePassword(t.Context(), w.session(third), "another password", true))
+		must(t, w.ChangePassword(t.Context(), w.session(third), "another password", "", true))
 		ends("new password", []*Login{first}, []*Login{third})
 		if _, err := w.login("alice", password); err == nil {
 			t.Error("the old password still works")
 		}
-		must(t, w.ChangePassword(t.Context(), w.session(third), password, false))
+		must(t, w.ChangePassword(t.Context(), w.session(third), password, "", false))
 		second = login()
-		must(t, w.ChangePassword(t.Context(), w.session(third), password, false))
+		must(t, w.ChangePassword(t.Context(), w.session(third), password, "", false))
 		ends("new password, others stay", nil, []*Login{second, third})
 		must(t, w.LogoutAll(t.Context(), w.session(second).User))
 		ends("logout/all", []*Login{second, third}, nil)
@@ -239,7 +239,7 @@ func TestDeactivated(t *testing.T) {
 		wantCode(t, err, 403, "M_FORBIDDEN")
 		wantCode(t, w.CheckUsername(t.Context(), "alice"), 400, "M_USER_IN_USE")
 		wantCode(t, w.ResetPassword(t.Context(), s.User, password), 404, "M_NOT_FOUND")
-		must(t, w.ChangePassword(t.Context(), s, password, true)) // a request that was under way
+		must(t, w.ChangePassword(t.Context(), s, password, "", true)) // a request that was under way
 		_, err = w.login("alice", password)
 		wantCode(t, err, 403, "M_FORBIDDEN")
 		_, err = w.Find(t.Context(), "@alice:us.test")

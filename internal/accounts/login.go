@@ -9,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"conclave/internal/mail"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -97,7 +98,17 @@ func deviceFree(tx *store.Tx, user store.UserNID, id matrix.DeviceID) error {
 // user ID of ours or a localpart. Whether the name or the password was wrong cannot be told from the answer or its time
 // (M_FORBIDDEN). Where a password is not enough the refusal holds a sign-in to go on with (SignInFactor).
 func (a *Accounts) LoginPassword(ctx context.Context, name, password string, d NewDevice) (*Login, error) {
-	account, err := a.find(ctx, name)
+	return a.LoginPasswordBy(ctx, Identifier{User: name}, password, d)
+}
+
+// LoginPasswordBy is LoginPassword for an account that is named in any of the ways of Identifier.
+func (a *Accounts) LoginPasswordBy(ctx context.Context, by Identifier, password string, d NewDevice) (*Login, error) {
+	_, find := a.lookup(by)
+	var account *store.Account
+	err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
+		account, err = find(tx)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +123,7 @@ func (a *Accounts) LoginPassword(ctx context.Context, name, password string, d N
 			})
 		}
 	}
-	if account, err = a.checkPasswordOf(ctx, name, password); err != nil {
+	if account, err = a.checkPasswordBy(ctx, by, password); err != nil {
 		return nil, err
 	}
 	shown := Proof{Shown: []Evidence{ByPassword}}
@@ -168,34 +179,6 @@ func plain(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
 }
 
-// checkPasswordOf finds the account that a name and password belong to.
-func (a *Accounts) checkPasswordOf(ctx context.Context, name, password string) (*store.Account, error) {
-	localpart := a.localpart(name)
-	if err := a.guesses.take(localpart); err != nil {
-		return nil, err
-	}
-	account, err := a.find(ctx, name)
-	if err != nil {
-		a.guesses.giveBack(localpart)
-		return nil, err
-	}
-	phc := ""
-	if account != nil && !account.Deactivated && len(password) <= maxPassword {
-		phc = account.Password
-	}
-	ok, err := a.verify(ctx, password, phc)
-	if ok || err != nil {
-		a.guesses.giveBack(localpart)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, errWrongPassword()
-	}
-	return account, nil
-}
-
 // localpart is what a name means as the localpart of a user of ours, "" if it can be none's. Upper case is forgiven.
 func (a *Accounts) localpart(name string) string {
 	if strings.HasPrefix(name, "@") {
@@ -234,8 +217,8 @@ func (a *Accounts) LogoutAll(ctx context.Context, user store.UserNID) error {
 	return a.DeleteDevices(ctx, user, nil)
 }
 
-// ChangePassword sets a new password and, if so asked, ends all sessions but one.
-func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password string, logoutOthers bool) error {
+// ChangePassword sets a new password, from the network address that asks, and, if so asked, ends all sessions but one.
+func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password, from string, logoutOthers bool) error {
 	phc, err := a.newHash(ctx, password)
 	if err != nil {
 		return err
@@ -243,6 +226,9 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password stri
 	return a.db.Write(ctx, func(tx *store.Tx) error {
 		set, err := tx.SetPassword(s.User, phc)
 		if err != nil || !set {
+			return err
+		}
+		if err := a.tellOwner(tx, s.User, mail.Password, "", from); err != nil {
 			return err
 		}
 		// Whoever was about to sign in has shown the password of before.
@@ -275,6 +261,9 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 			err = matrix.NotFound("The account is deactivated.")
 		}
 		if err == nil {
+			err = a.tellOwner(tx, user, mail.Password, "", "")
+		}
+		if err == nil {
 			err = tx.DropSignIns(user)
 		}
 		if err == nil {
@@ -288,7 +277,8 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 }
 
 // Deactivate closes an account for good: nobody can log in any more, all sessions end at once, and the name stays taken.
-// A job makes the user leave its rooms.
+// Its addresses are free for others, and identity servers have to forget them (threats A06). Jobs see to that, and make the
+// user leave its rooms.
 func (a *Accounts) Deactivate(ctx context.Context, user store.UserNID) error {
 	return a.db.Write(ctx, func(tx *store.Tx) error {
 		account, err := tx.LockAccount(user)
@@ -299,6 +289,9 @@ func (a *Accounts) Deactivate(ctx context.Context, user store.UserNID) error {
 			return err
 		}
 		if err := tx.AddJob(store.JobDepart, string(account.ID), a.now().UnixMilli()); err != nil {
+			return err
+		}
+		if err := a.dropAddresses(tx, account); err != nil {
 			return err
 		}
 		tx.AfterCommit(func() { a.closed(user) })

@@ -235,7 +235,7 @@ func request(c *Client, device string, change ...string) url.Values {
 // signedIn signs somebody in by password.
 func (w *world) signedIn(name string) string {
 	w.t.Helper()
-	s, err := w.SignInPassword(w.t.Context(), name, password)
+	s, err := w.SignInPassword(w.t.Context(), Identifier{User: name}, password)
 	must(w.t, err)
 	return s.Secret
 }
@@ -394,7 +394,7 @@ func TestOAuthAsksForTheSecondFactor(t *testing.T) {
 		wantCode(t, err, 403, "M_FORBIDDEN")
 
 		// Whatever was allowed before a new password is over with it.
-		_, err = w.SignInPassword(t.Context(), "alice", password)
+		_, err = w.SignInPassword(t.Context(), Identifier{User: "alice"}, password)
 		must(t, err)
 		pending, err := w.Authorization(t.Context(), request(c, "LATE"))
 		must(t, err)

@@ -20,22 +20,22 @@ const (
 	visitPrefix = "ccv_"
 )
 
-// Purpose is why a browser was sent to one of our pages.
-type Purpose string
+// VisitPurpose is why a browser was sent to one of our pages.
+type VisitPurpose string
 
 // The purposes of visits.
 const (
-	ToAuthorize Purpose = "authorize" // a client wants a session, and gets a code by redirect
-	ToLink      Purpose = "link"      // a device elsewhere wants a session, and shows a user code
-	ToManage    Purpose = "manage"    // somebody looks after their account
+	ToAuthorize VisitPurpose = "authorize" // a client wants a session, and gets a code by redirect
+	ToLink      VisitPurpose = "link"      // a device elsewhere wants a session, and shows a user code
+	ToManage    VisitPurpose = "manage"    // somebody looks after their account
 )
 
 // Visit is what a browser is in the middle of.
 type Visit struct {
-	Purpose  Purpose `json:"-"`
-	Client   *Client `json:"-"` // nil where no client wants anything, or its user code was not typed yet
-	Redirect string  // of the request, exactly
-	Fragment bool    // whether the answer goes into the fragment of the redirect, else into its query
+	Purpose  VisitPurpose `json:"-"`
+	Client   *Client      `json:"-"` // nil where no client wants anything, or its user code was not typed yet
+	Redirect string       // of the request, exactly
+	Fragment bool         // whether the answer goes into the fragment of the redirect, else into its query
 	State    string
 	Device   matrix.DeviceID // that the client wants to have, or that is to be managed
 	Hint     string          // the name of the account, as the client believes
@@ -87,7 +87,7 @@ func (a *Accounts) visitOf(tx *store.Tx, row *store.OAuthVisit) (*Visit, error) 
 	if err := json.Unmarshal([]byte(row.Details), v); err != nil {
 		return nil, err
 	}
-	v.Purpose = Purpose(row.Purpose)
+	v.Purpose = VisitPurpose(row.Purpose)
 	if row.Client == "" {
 		return v, nil
 	}

@@ -23,8 +23,10 @@ type Registration struct {
 	Admin    bool
 	Device   *NewDevice // nil: no session yet (inhibit_login)
 
-	DisplayName string    // "" for the name
-	External    *identity // whom the organization's provider means, nil for nobody
+	DisplayName string        // "" for the name
+	External    *identity     // whom the organization's provider means, nil for nobody
+	Email       *AddressProof // of the account's first address; nil for none
+	Lang        string        // of mails to it
 }
 
 // proof is what whoever makes an account has shown: it is theirs from the beginning.
@@ -93,6 +95,9 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 				return err
 			}
 		}
+		if err := a.firstAddress(tx, user.NID, q); err != nil {
+			return err
+		}
 		return open(tx)
 	})
 	if err != nil {
@@ -107,6 +112,18 @@ func (q Registration) displayName(name string) string {
 		return q.DisplayName
 	}
 	return name
+}
+
+// firstAddress gives a new account the address that whoever makes it has confirmed.
+func (a *Accounts) firstAddress(tx *store.Tx, user store.UserNID, q Registration) error {
+	if q.Email == nil {
+		return nil
+	}
+	v, err := a.takeAddress(tx, *q.Email, ForRegistration, 0)
+	if err != nil {
+		return err
+	}
+	return a.addAddress(tx, v, user, q.Lang)
 }
 
 // firstHash is the hash of a new account's password, "" if it has none.

@@ -33,9 +33,9 @@ type SigningIn struct {
 	Lasts  time.Duration
 }
 
-// SignInPassword begins to sign in by name and password (M_FORBIDDEN).
-func (a *Accounts) SignInPassword(ctx context.Context, name, password string) (*SigningIn, error) {
-	account, err := a.checkPasswordOf(ctx, name, password)
+// SignInPassword begins to sign in by name or address and password (M_FORBIDDEN).
+func (a *Accounts) SignInPassword(ctx context.Context, by Identifier, password string) (*SigningIn, error) {
+	account, err := a.checkPasswordBy(ctx, by, password)
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func TestNoDoorLeadsAroundTheSecondFactor(t *testing.T) {
 	proof.Of(t, "A10")
 	eachFactor(t, func(t *testing.T, w *world) {
 		alice := w.session(w.register("alice"))
-		early, err := w.SignInPassword(t.Context(), "alice", password)
+		early, err := w.SignInPassword(t.Context(), Identifier{User: "alice"}, password)
 		must(t, err)
 		if len(early.Needs) != 0 {
 			t.Errorf("an account without second factors needs %v", early.Needs)
@@ -72,7 +72,7 @@ func TestNoDoorLeadsAroundTheSecondFactor(t *testing.T) {
 		if n := atOnce(t, 20, func() error { _, err := w.loginSignIn(secret); return err }); n != 1 {
 			t.Errorf("one sign-in opened %d sessions", n)
 		}
-		again, err := w.SignInPassword(t.Context(), "alice", password+"!")
+		again, err := w.SignInPassword(t.Context(), Identifier{User: "alice"}, password+"!")
 		must(t, err)
 		_, err = w.SignInFactor(t.Context(), again.Secret, FactorAnswer{Type: "totp", Code: app.code(0)})
 		wantCode(t, err, 403, "M_FORBIDDEN")
@@ -93,7 +93,7 @@ func TestSignInsEnd(t *testing.T) {
 		alice := w.session(w.register("alice"))
 		app, _ := w.enrol(alice)
 		begin := func() string {
-			s, err := w.SignInPassword(t.Context(), "alice", password)
+			s, err := w.SignInPassword(t.Context(), Identifier{User: "alice"}, password)
 			must(t, err)
 			return s.Secret
 		}
@@ -103,7 +103,7 @@ func TestSignInsEnd(t *testing.T) {
 		wantCode(t, err, 403, "M_FORBIDDEN")
 
 		before := begin()
-		must(t, w.ChangePassword(t.Context(), alice, password, false))
+		must(t, w.ChangePassword(t.Context(), alice, password, "", false))
 		_, err = w.SignInFactor(t.Context(), before, FactorAnswer{Type: "totp", Code: app.code(0)})
 		wantCode(t, err, 403, "M_FORBIDDEN")
 
@@ -230,7 +230,7 @@ func TestAppPasswords(t *testing.T) {
 		if _, err := w.confirmedBy(alice, map[string]any{"type": StagePassword, "password": secret}); challenged(t, err).Code != "M_FORBIDDEN" {
 			t.Error("an app password confirms")
 		}
-		if _, err := w.SignInPassword(t.Context(), "alice", secret); err == nil {
+		if _, err := w.SignInPassword(t.Context(), Identifier{User: "alice"}, secret); err == nil {
 			t.Error("an app password signs in on our pages")
 		}
 		list, err := w.AppPasswords(t.Context(), alice.User)

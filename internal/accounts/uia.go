@@ -1,6 +1,7 @@
 package accounts
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -22,12 +23,14 @@ const uiaTime = 10 * time.Minute
 const (
 	StageDummy    = "m.login.dummy"
 	StagePassword = "m.login.password"
+	StageEmail    = "m.login.email.identity"
 )
 
 // stages are the checks of the stages' answers. What a check finds out it leaves with the session (confirmation.set).
 var stages = map[string]func(context.Context, *Accounts, *confirmation) error{
 	StageDummy:    func(context.Context, *Accounts, *confirmation) error { return nil },
 	StagePassword: stagePassword,
+	StageEmail:    stageEmail,
 	StageFactor:   stageFactor,
 	StageOAuth:    stageOAuth,
 }
@@ -154,10 +157,12 @@ func (a *Accounts) Confirm(ctx context.Context, q Confirm) (*Confirmed, error) {
 		}
 		c.row = found
 	}
-	if q.Auth.Type != "" {
-		if err := a.stage(ctx, c); err != nil {
-			return nil, a.refused(ctx, c, err)
-		}
+	check := a.stage
+	if q.Auth.Type == "" {
+		check = a.elsewhere
+	}
+	if err := check(ctx, c); err != nil {
+		return nil, a.refused(ctx, c, err)
 	}
 	if err := a.approvedElsewhere(ctx, c); err != nil {
 		return nil, err
@@ -212,23 +217,18 @@ func stagePassword(ctx context.Context, a *Accounts, c *confirmation) error {
 		return matrix.Forbidden("Nobody is logged in.")
 	}
 	var answer struct {
-		Password   string `json:"password"`
-		User       string `json:"user"` // the older form of identifier
-		Identifier struct {
-			User string `json:"user"`
-		} `json:"identifier"`
+		Password   string     `json:"password"`
+		User       string     `json:"user"` // the older form of identifier
+		Identifier Identifier `json:"identifier"`
 	}
 	if err := c.answer(&answer); err != nil {
 		return err
 	}
-	name := answer.Identifier.User
-	if name == "" {
-		name = answer.User
+	by := answer.Identifier
+	if by.Type != identifierThreepid {
+		by = Identifier{User: cmp.Or(by.User, answer.User, string(c.Session.UserID))}
 	}
-	if name == "" {
-		name = string(c.Session.UserID)
-	}
-	account, err := a.checkPasswordOf(ctx, name, answer.Password)
+	account, err := a.checkPasswordBy(ctx, by, answer.Password)
 	if err != nil {
 		return err
 	}

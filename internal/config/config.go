@@ -79,8 +79,8 @@ type Redis struct {
 type Registration struct {
 	Mode                string         `key:"mode" default:"closed" enum:"closed token approval open" built:"closed open" doc:"closed: only the administrator makes accounts. token: with a token. approval: an administrator confirms. open: everybody."`
 	Challenge           string         `key:"challenge" default:"none" enum:"none pow" built:"none" doc:"none, or pow: a proof of work against bulk registration."`
-	RequireEmail        bool           `key:"require_email" default:"false" built:"default" doc:"Whether an account needs a confirmed e-mail address."`
-	AllowedEmailDomains []string       `key:"allowed_email_domains" built:"default" doc:"If not empty, only addresses of these domains may register."`
+	RequireEmail        bool           `key:"require_email" default:"false" doc:"Whether whoever makes an account has to confirm an e-mail address first."`
+	AllowedEmailDomains []string       `key:"allowed_email_domains" doc:"If not empty, only addresses of these domains may register, and whoever makes an account has to confirm one."`
 	SharedSecret        observe.Secret `key:"shared_secret" doc:"Lets programs that know it make accounts over POST /_synapse/admin/v1/register. Empty: off."`
 }
 
@@ -124,8 +124,9 @@ type RateLimits struct {
 
 // Email says how mail leaves.
 type Email struct {
-	SMTPURL observe.Secret `key:"smtp_url" built:"default" doc:"smtp://user:password@host:port."`
-	From    string         `key:"from" built:"default" doc:"Sender's address."`
+	SMTPURL observe.Secret `key:"smtp_url" doc:"smtp://user:password@host:port, where TLS (STARTTLS) is required unless the host is this machine, or smtps://… for TLS from the first byte. Without a port 587 or 465. Empty: no mail is sent, and nobody can confirm an address."`
+	From    string         `key:"from" example:"Conclave <conclave@example.org>" doc:"Sender's address, with or without a name before it. Needed with smtp_url."`
+	CAFile  string         `key:"ca_file" doc:"Certificates in PEM that are trusted in addition to the system's when mail is handed over."`
 }
 
 // Federation says whom we talk to.
@@ -213,6 +214,9 @@ type Log struct {
 	Level  string `key:"level" default:"info" enum:"debug info warn error" doc:"debug, info, warn or error."`
 	Format string `key:"format" default:"text" enum:"text json" doc:"text for people, json for programs."`
 }
+
+// NeedsEmail reports whether an account can only be made with an e-mail address.
+func (r Registration) NeedsEmail() bool { return r.RequireEmail || len(r.AllowedEmailDomains) > 0 }
 
 // Warnings are sentences about settings that are allowed but deserve a second look; serve logs them.
 func (c *Config) Warnings() []string { return c.warnings }

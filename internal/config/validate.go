@@ -10,13 +10,16 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"conclave/internal/mail"
+	"conclave/internal/mail/address"
 )
 
 // resolve turns relative paths into ones that do not depend on the working directory of the caller: those of the file are below its folder,
 // those of the environment below the working directory.
 func (c *Config) resolve(base string) {
 	for key, path := range map[string]*string{
-		"data_dir": &c.DataDir, "tls.cert_file": &c.TLS.CertFile, "tls.key_file": &c.TLS.KeyFile, "federation.ca_file": &c.Federation.CAFile,
+		"data_dir": &c.DataDir, "tls.cert_file": &c.TLS.CertFile, "tls.key_file": &c.TLS.KeyFile, "federation.ca_file": &c.Federation.CAFile, "email.ca_file": &c.Email.CAFile,
 	} {
 		from := base
 		if strings.HasPrefix(c.origins[key], "CONCLAVE_") {
@@ -42,7 +45,7 @@ func (c *Config) errorf(path, format string, args ...any) error {
 }
 
 func (c *Config) validate() error {
-	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkAuth, c.checkOIDC, c.checkMedia, c.checkFederation, c.checkPreviews, c.checkTURN, c.checkSupport, c.checkNotices}
+	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkAuth, c.checkOIDC, c.checkMedia, c.checkFederation, c.checkPreviews, c.checkTURN, c.checkSupport, c.checkNotices, c.checkEmail}
 	for _, check := range checks {
 		if err := check(); err != nil {
 			return err
@@ -137,7 +140,7 @@ func (c *Config) checkTLS() error {
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		return c.errorf("tls", "cert_file and key_file belong together; set both or none")
 	}
-	files := []struct{ key, path string }{{"tls.cert_file", c.TLS.CertFile}, {"tls.key_file", c.TLS.KeyFile}, {"federation.ca_file", c.Federation.CAFile}}
+	files := []struct{ key, path string }{{"tls.cert_file", c.TLS.CertFile}, {"tls.key_file", c.TLS.KeyFile}, {"federation.ca_file", c.Federation.CAFile}, {"email.ca_file", c.Email.CAFile}}
 	for _, f := range files {
 		if f.path == "" {
 			continue
@@ -334,6 +337,28 @@ func (c *Config) checkNotices() error {
 	}
 	if c.ServerNotices.Name == "" || len(c.ServerNotices.Name) > 100 {
 		return c.errorf("server_notices.name", "it must have 1 to 100 bytes")
+	}
+	return nil
+}
+
+// checkEmail never repeats the address of the mail server: it may hold a password.
+func (c *Config) checkEmail() error {
+	set := c.Email.SMTPURL.Reveal() != ""
+	if set {
+		if _, err := mail.ParseServer(c.Email.SMTPURL.Reveal()); err != nil {
+			return c.errorf("email.smtp_url", "%v", err)
+		}
+		if _, err := mail.ParseFrom(c.Email.From); err != nil {
+			return c.errorf("email.from", "%q: %v", c.Email.From, err)
+		}
+	}
+	for _, domain := range c.Registration.AllowedEmailDomains {
+		if _, ok := address.Mailbox("a@" + domain); !ok {
+			return c.errorf("registration.allowed_email_domains", "%q is not the domain of e-mail addresses", domain)
+		}
+	}
+	if c.Registration.NeedsEmail() && !set {
+		return c.errorf("email.smtp_url", "it is missing, and registration needs e-mail addresses")
 	}
 	return nil
 }

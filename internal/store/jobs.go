@@ -9,6 +9,7 @@ const (
 	JobJoin   JobKind = "join"   // a room ID and a user ID, with a blank between: the user joins through another server
 	JobUpload JobKind = "upload" // the ID of a content: an upload that comes in pieces is given up, unless it was finished
 	JobClaim  JobKind = "claim"  // a room ID, a user ID and a token: the user has an address that was invited to the room
+	JobUnbind JobKind = "unbind" // a user ID: its account was closed, and identity servers are to forget its addresses
 	JobSearch JobKind = "search" // nothing: what can be found by words is kept up to the stream's position that is its cursor
 )
 

@@ -13,7 +13,7 @@ type rule struct {
 
 // plumbing is what has no Matrix in it: every package above it may use it.
 var plumbing = []string{
-	"internal/config", "internal/cluster", "internal/observe", "internal/work", "internal/netguard", "internal/mail",
+	"internal/config", "internal/cluster", "internal/observe", "internal/work", "internal/netguard", "internal/mail", "internal/mail/address",
 }
 
 // domains may use the spec, the store and the plumbing, but not one another: they meet in rows, or in

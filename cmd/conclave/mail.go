@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+
+	"conclave/internal/accounts"
+	"conclave/internal/mail"
+	"conclave/internal/netguard"
+	"conclave/internal/store"
+)
+
+// makeAccounts builds the domain of accounts, and lets what works for it in the background work.
+func (s *server) makeAccounts() error {
+	secrets, err := s.conf.Secrets()
+	if err != nil {
+		return err
+	}
+	o := accounts.Options{
+		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log, Provide: s.bridges.HasUser, Secrets: secrets,
+		Outgoing: netguard.NewDialer(s.conf.Network.AllowPrivate, nil).HTTPClient(netguard.HTTPOptions{}),
+		Closed: func(user store.UserNID) {
+			s.presence.Closed(user)
+			s.keys.Closed()
+		},
+	}
+	sender, err := s.mailSender()
+	if err != nil {
+		return err
+	}
+	if sender != nil {
+		o.Mail = sender
+	}
+	if s.remote != nil {
+		o.Identities = s.remote.identities
+	}
+	s.accounts = accounts.New(o)
+	s.work.Go("mail", s.accounts.RunMails)
+	if s.remote != nil {
+		s.work.Go("addresses of closed accounts", s.accounts.RunUnbinds)
+	}
+	return nil
+}
+
+// mailSender is what hands mail to the organization's mail server; nil where none is configured.
+func (s *server) mailSender() (*mail.Sender, error) {
+	address := s.conf.Email.SMTPURL.Reveal()
+	if address == "" {
+		return nil, nil
+	}
+	to, err := mail.ParseServer(address)
+	if err != nil {
+		return nil, fmt.Errorf("email.smtp_url: %w", err)
+	}
+	if to.Roots, err = trusted("email.ca_file", s.conf.Email.CAFile); err != nil {
+		return nil, err
+	}
+	from, err := mail.ParseFrom(s.conf.Email.From)
+	if err != nil {
+		return nil, fmt.Errorf("email.from: %w", err)
+	}
+	return mail.NewSender(to, from), nil
+}
