@@ -140,7 +140,7 @@ func (s *Server) confirmed(r *Request, auth *accounts.AuthData) error {
 
 // confirmedHow is confirmed, for requests that every client has to have confirmed, and that want to know how it was.
 func (s *Server) confirmedHow(r *Request, auth *accounts.AuthData) (*accounts.Confirmed, error) {
-	flows, params, err := s.Accounts.ByOwner(r.Ctx(), r.Session)
+	flows, params, err := s.flows(r)
 	if err != nil {
 		return nil, err
 	}
@@ -167,6 +167,15 @@ func (s *Server) confirmedBy(r *Request, auth *accounts.AuthData, flows []accoun
 	return s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
 		Session: r.Session, Operation: r.route.OperationID, Body: bound, Flows: flows, Params: params, Auth: auth,
 	})
+}
+
+// flows are how the owner of a request's session can confirm it, and their parameters.
+func (s *Server) flows(r *Request) ([]accounts.Flow, map[string]any, error) {
+	if r.Session.Client != "" {
+		flows, err := s.Accounts.ByOAuth(r.route.OperationID)
+		return flows, nil, err
+	}
+	return s.Accounts.ByOwner(r.Ctx(), r.Session)
 }
 
 // changePassword is POST /account/password.

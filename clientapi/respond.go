@@ -61,7 +61,11 @@ func (s *Server) handle(route Route) echo.HandlerFunc {
 		req := c.Request()
 		req.Body = http.MaxBytesReader(c.Response(), req.Body, limit)
 		answer, err := s.call(r)
-		s.respond(c, route.OperationID, answer, err)
+		if err != nil && route.Fail != nil {
+			route.Fail(s, r, err)
+		} else {
+			s.respond(c, route.OperationID, answer, err)
+		}
 		s.Metrics.Request("client", route.OperationID, c.Response().Status, time.Since(began))
 		return nil
 	}

@@ -48,6 +48,9 @@ type Route struct {
 	Body        int64 // highest body size in bytes; 0 = maxClientJSON
 	Handler     func(*Server, *Request) (any, error)
 	Aliases     []string // the same operation under other versions of its path
+
+	Page bool                           // it answers with a page of ours, for people, and nothing that other sites may read
+	Fail func(*Server, *Request, error) // writes its errors; nil: as the specification has them
 }
 
 func (r Route) paths() []string { return append([]string{r.Path}, r.Aliases...) }
@@ -74,7 +77,7 @@ func Routes() []Route {
 		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, backupRoutes, dehydratedRoutes,
 		mediaRoutes, resumableRoutes, adminMediaRoutes, adminRoomMediaRoutes, adminRoutes, moderationRoutes, tagRoutes,
 		outsideRoutes, userDirectoryRoutes, noticeRoutes, destinationRoutes, pushRuleRoutes, notificationRoutes,
-		relationRoutes, searchRoutes, reportRoutes, legacyRoutes, serviceRoutes, factorRoutes, passkeyRoutes, emailRoutes, threepidRoutes,
+		relationRoutes, searchRoutes, reportRoutes, legacyRoutes, serviceRoutes, factorRoutes, passkeyRoutes, emailRoutes, threepidRoutes, oauthRoutes, pageRoutes,
 	)
 }
 

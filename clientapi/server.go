@@ -85,6 +85,7 @@ type Server struct {
 	hub     *hub
 	tickets *tickets
 	uploads uploads
+	pages   map[string]bool // the paths of routes that answer with pages
 
 	noticing gosync.Mutex // keeps two notices from making a room each for the same user
 }
@@ -93,7 +94,7 @@ type Server struct {
 func New(ctx context.Context, d Deps) (*Server, error) {
 	s := &Server{
 		Deps: d, echo: echo.New(), limits: newLimits(d.Config.RateLimits.Enabled),
-		hub: newHub(d.Accounts.Again), tickets: newTickets(),
+		hub: newHub(d.Accounts.Again), tickets: newTickets(), pages: map[string]bool{},
 	}
 	work.NewGroup(ctx, d.Log).Go("ended sessions", func(ctx context.Context) error { return s.hub.watch(ctx, d.Bus) })
 	s.echo.HideBanner, s.echo.HidePort = true, true
@@ -105,6 +106,9 @@ func New(ctx context.Context, d Deps) (*Server, error) {
 		}
 		for _, path := range route.paths() {
 			s.echo.Add(route.Method, path, s.handle(route))
+			if route.Page {
+				s.pages[path] = true
+			}
 		}
 	}
 	return s, nil
@@ -117,6 +121,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	h := w.Header()
+	if s.pages[req.URL.Path] {
+		pageHeaders(h)
+		s.echo.ServeHTTP(w, req)
+		return
+	}
 	h.Set("Access-Control-Allow-Origin", "*")
 	// No answer of the API is a page: what an error repeats of a request must not become one (threats A14).
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -138,7 +147,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 const apiPolicy = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 func isAPI(path string) bool {
-	return strings.HasPrefix(path, "/_matrix/") || strings.HasPrefix(path, "/.well-known/") || strings.HasPrefix(path, "/_synapse/")
+	return strings.HasPrefix(path, "/_matrix/") || strings.HasPrefix(path, "/.well-known/") || strings.HasPrefix(path, "/_synapse/") ||
+		strings.HasPrefix(path, "/oauth2/")
 }
 
 // The bounds of threats.md section 1 for inbound requests. Handlers that wait (sync) or carry media lift the time

@@ -32,6 +32,7 @@ var stages = map[string]func(context.Context, *Accounts, *confirmation) error{
 	StagePassword: stagePassword,
 	StageEmail:    stageEmail,
 	StageFactor:   stageFactor,
+	StageOAuth:    stageOAuth,
 }
 
 // Challenge is what a request is answered that still has to be confirmed (401, client-server API "User-interactive
@@ -163,6 +164,9 @@ func (a *Accounts) Confirm(ctx context.Context, q Confirm) (*Confirmed, error) {
 	if err := check(ctx, c); err != nil {
 		return nil, a.refused(ctx, c, err)
 	}
+	if err := a.approvedElsewhere(ctx, c); err != nil {
+		return nil, err
+	}
 	if !c.complete() {
 		return nil, a.keep(ctx, c, nil)
 	}
@@ -258,7 +262,7 @@ func (a *Accounts) keep(ctx context.Context, c *confirmation, refusal *matrix.Er
 	if err != nil {
 		return err
 	}
-	answer := &Challenge{Session: c.row.ID, Flows: c.Flows, Completed: c.row.Completed, Params: c.Params}
+	answer := &Challenge{Session: c.row.ID, Flows: c.Flows, Completed: c.row.Completed, Params: c.parameters(a)}
 	if answer.Params == nil {
 		answer.Params = map[string]any{}
 	}
@@ -288,8 +292,10 @@ func (a *Accounts) take(ctx context.Context, c *confirmation) (*Confirmed, error
 	}
 	var mine bool
 	err = a.db.Write(ctx, func(tx *store.Tx) (err error) {
-		mine, err = tx.TakeUIASession(c.row.ID)
-		return err
+		if mine, err = tx.TakeUIASession(c.row.ID); err != nil || !slices.Contains(c.row.Completed, StageOAuth) {
+			return err
+		}
+		return tx.DropApprovals(c.user) // what was approved is done once
 	})
 	if err == nil && !mine {
 		c.row = &store.UIASession{User: c.user, Operation: c.row.Operation, Body: c.row.Body}

@@ -47,10 +47,12 @@ func (tx *Tx) SignInShown(hash []byte, shown []string) error {
 	return err
 }
 
-// DropSignIns ends what a user has begun to sign in to.
+// DropSignIns ends what a user has begun to sign in to, and what signing in has allowed but not opened yet.
 func (tx *Tx) DropSignIns(user UserNID) error {
-	_, err := tx.Exec(`DELETE FROM sign_ins WHERE member = $1`, user)
-	return err
+	if _, err := tx.Exec(`DELETE FROM sign_ins WHERE member = $1`, user); err != nil {
+		return err
+	}
+	return tx.DropOAuthGrants(user)
 }
 
 // SetFactorDue notes by when (ms) an account is to have a second factor, unless that is noted already.
