@@ -123,9 +123,6 @@ func TestNoAnswerBecomesAPage(t *testing.T) {
 			"user_code": {evil}, "action": {evil}, "device_id": {evil}, "client_id": {evil}, "redirect_uri": {evil}}.Encode()
 		for _, query := range []string{"", q} {
 			what := r.OperationID
-			if what == "im.conclave.email.page" {
-				what = "page of a link"
-			}
 			res, text := plainly(t, r.Method, s.URL+path+query, `{"type":"`+evil+`","user_id":"`+evil+`","`+evil+`":1}`, auth...)
 			if r.Page {
 				what = "page " + what

@@ -19,8 +19,8 @@ const ssoProvider = "oidc"
 var ssoRoutes = []Route{
 	op(get, "/login/sso/redirect", "redirectToSSO", NoAuth, LimitLogin, (*Server).redirectToSSO),
 	op(get, "/login/sso/redirect/:idpId", "redirectToIdP", NoAuth, LimitLogin, (*Server).redirectToIdP),
-	{Method: get, Path: accounts.SSOCallback, OperationID: "im.conclave.ssoCallback", Auth: NoAuth, Limit: LimitLogin, Handler: (*Server).ssoCallback},
-	{Method: post, Path: ssoContinue, OperationID: "im.conclave.ssoContinue", Auth: NoAuth, Limit: LimitLogin, Handler: (*Server).ssoContinue},
+	{Method: get, Path: accounts.SSOCallback, OperationID: "im.conclave.ssoCallback", Auth: NoAuth, Limit: LimitLogin, Page: true, Handler: (*Server).ssoCallback},
+	{Method: post, Path: ssoContinue, OperationID: "im.conclave.ssoContinue", Auth: NoAuth, Limit: LimitLogin, Page: true, Handler: (*Server).ssoContinue},
 }
 
 // ssoContinue is where the page of the callback sends its form.
