@@ -75,6 +75,7 @@ func Routes() []Route {
 		mediaRoutes, resumableRoutes, adminMediaRoutes, adminRoutes, moderationRoutes, tagRoutes,
 		outsideRoutes, userDirectoryRoutes, noticeRoutes, destinationRoutes, pushRuleRoutes, notificationRoutes,
 		relationRoutes, searchRoutes, reportRoutes, legacyRoutes, serviceRoutes,
+		registrationRoutes, fallbackRoutes, adminRegistrationRoutes, auditRoutes,
 	)
 }
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/go-webauthn/webauthn/webauthn"
+	"golang.org/x/time/rate"
 
 	"conclave/internal/cluster"
 	"conclave/internal/config"
@@ -40,8 +41,10 @@ type Accounts struct {
 	waiting atomic.Int64  // for a place
 	nonces  nonces
 	guesses attempts
-	secrets *config.Secrets    // nil: no authenticator apps
-	relying *webauthn.WebAuthn // nil: no passkeys
+
+	failures *rate.Limiter      // of logins, that are noted
+	secrets  *config.Secrets    // nil: no authenticator apps
+	relying  *webauthn.WebAuthn // nil: no passkeys
 
 	mu       sync.Mutex
 	sessions map[[32]byte]cached // what Authenticate found lately
@@ -84,6 +87,7 @@ func New(o Options) *Accounts {
 		tidy:     time.AfterFunc(tidyAfter, debug.FreeOSMemory),
 		sessions: map[[32]byte]cached{},
 		guesses:  attempts{on: o.Config.RateLimits.Enabled, now: o.Clock},
+		failures: newFailures(),
 		secrets:  o.Secrets,
 		relying:  relyingParty(o.Config),
 	}

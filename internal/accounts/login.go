@@ -73,6 +73,7 @@ func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice, p Pro
 		if err != nil {
 			return err
 		}
+		a.note(tx, Event{Name: EventLogin, User: id, Address: d.Address, Details: map[string]any{"device": d.ID, "shown": p.words(), "client": d.Client}})
 		return a.issue(tx, login, store.Token{User: user, Device: device, Family: nid}, d.Renews)
 	}, nil
 }
@@ -174,24 +175,39 @@ func (a *Accounts) checkPasswordOf(ctx context.Context, name, password string) (
 	if err := a.guesses.take(localpart); err != nil {
 		return nil, err
 	}
-	account, err := a.find(ctx, name)
+	var account *store.Account
+	var asked *store.RegistrationRequest
+	err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
+		if account, err = tx.Account(localpart); err != nil {
+			return err
+		}
+		asked, err = tx.RegistrationRequest(localpart) // for everybody: its time must not tell who has an account
+		return err
+	})
 	if err != nil {
 		a.guesses.giveBack(localpart)
 		return nil, err
 	}
 	phc := ""
-	if account != nil && !account.Deactivated && len(password) <= maxPassword {
+	switch {
+	case len(password) > maxPassword:
+	case account != nil && !account.Deactivated:
 		phc = account.Password
+	case account == nil && asked != nil:
+		phc = asked.Password
 	}
 	ok, err := a.verify(ctx, password, phc)
 	if ok || err != nil {
 		a.guesses.giveBack(localpart)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if !ok {
+	case !ok:
+		a.noteFailed(ctx, account)
 		return nil, errWrongPassword()
+	case account == nil:
+		return nil, errAwaiting()
 	}
 	return account, nil
 }

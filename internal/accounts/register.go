@@ -22,6 +22,12 @@ type Registration struct {
 	NoLogin  bool // there is no password: an application service acts as the user
 	Admin    bool
 	Device   *NewDevice // nil: no session yet (inhibit_login)
+	Address  string     // the network address that it comes from, "" if nobody knows
+
+	Token  string                // of an invitation, whose use it is; "" for none
+	Terms  []store.AcceptedTerms // what was agreed to
+	Asks   bool                  // there is to be an account only once an administrator approves
+	Reason string                // what is told to the administrator, with Asks
 }
 
 // proof is what whoever makes an account has shown: it is theirs from the beginning.
@@ -32,13 +38,30 @@ func (q Registration) proof() Proof {
 	return Proof{Shown: []Evidence{ByRegistration}}
 }
 
-// CheckUsername refuses (M_INVALID_USERNAME, M_USER_IN_USE) names that cannot be registered.
-func (a *Accounts) CheckUsername(ctx context.Context, name string) error {
-	if !matrix.ValidLocalpart(name) || len("@"+name+":"+string(a.server)) > 255 {
+// CheckLocalpart refuses (M_INVALID_USERNAME) what cannot be the localpart of a user.
+func CheckLocalpart(name string, server matrix.ServerName) error {
+	if !matrix.ValidLocalpart(name) || len("@"+name+":"+string(server)) > 255 {
 		return matrix.Errorf(400, "M_INVALID_USERNAME", "A name has small letters, digits and any of . _ = - / + only.")
 	}
-	account, err := a.find(ctx, name)
-	if err == nil && account != nil {
+	return nil
+}
+
+// CheckUsername refuses (M_INVALID_USERNAME, M_USER_IN_USE) names that cannot be registered.
+func (a *Accounts) CheckUsername(ctx context.Context, name string) error {
+	if err := CheckLocalpart(name, a.server); err != nil {
+		return err
+	}
+	taken, localpart := false, strings.ToLower(name)
+	err := a.db.Read(ctx, func(tx *store.Tx) error {
+		account, err := tx.Account(localpart)
+		if err != nil {
+			return err
+		}
+		asked, err := tx.RegistrationRequest(localpart)
+		taken = account != nil || asked != nil
+		return err
+	})
+	if err == nil && taken {
 		err = errTaken()
 	}
 	return err
@@ -59,6 +82,9 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 	if err != nil {
 		return nil, err
 	}
+	if q.Asks {
+		return nil, a.ask(ctx, name, phc, q)
+	}
 	id := matrix.UserID("@" + name + ":" + string(a.server))
 	user, err := a.db.User(ctx, id)
 	if err != nil {
@@ -71,14 +97,8 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 		}
 	}
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
-		made, err := tx.CreateAccount(store.Account{User: user.NID, ID: id, Password: phc, Admin: q.Admin, Created: a.now().UnixMilli()})
-		if err != nil {
-			return err
-		}
-		if !made {
-			return errTaken()
-		}
-		if err := firstProfile(tx, user.NID, name); err != nil {
+		account := store.Account{User: user.NID, ID: id, Password: phc, Admin: q.Admin, Created: a.now().UnixMilli()}
+		if err := a.create(tx, account, q); err != nil {
 			return err
 		}
 		return open(tx)
@@ -87,6 +107,30 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 		return nil, err
 	}
 	return login, nil
+}
+
+// create makes an account in a transaction (M_USER_IN_USE), with all that belongs to it from the beginning.
+func (a *Accounts) create(tx *store.Tx, account store.Account, q Registration) error {
+	made, err := tx.CreateAccount(account)
+	if err == nil && !made {
+		err = errTaken()
+	}
+	if err == nil {
+		err = a.useToken(tx, q.Token, "")
+	}
+	if err == nil {
+		err = firstProfile(tx, account.User, account.ID.Localpart())
+	}
+	if err == nil {
+		err = tx.AcceptTerms(account.User, q.Terms, account.Created)
+	}
+	if err != nil {
+		return err
+	}
+	if !q.NoLogin { // application services make users by the thousand
+		a.note(tx, Event{Name: EventRegistered, User: account.ID, Address: q.Address, Details: map[string]any{"admin": q.Admin}})
+	}
+	return nil
 }
 
 // firstHash is the hash of a new account's password, "" if it has none.
