@@ -17,8 +17,9 @@ import (
 // too: nothing becomes open by accident (threats A01).
 var openRoutes = []string{
 	"checkUsernameAvailability", "getLoginFlows", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown", "getWellknownSupport",
+	"im.conclave.authFallback", "im.conclave.authFallbackForm", "im.conclave.loginFallback", "im.conclave.loginFallbackForm",
 	"im.conclave.passkeySignIn", "im.conclave.passkeySignInChallenge", "im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister",
-	"im.conclave.signIn", "im.conclave.signInChallenge", "im.conclave.signInFactor", "login", "refresh", "register",
+	"im.conclave.signIn", "im.conclave.signInChallenge", "im.conclave.signInFactor", "login", "refresh", "register", "registrationTokenValidity",
 }
 
 // optionalRoutes are the operations that answer with and without a session.
@@ -32,7 +33,7 @@ var optionalRoutes = []string{
 var strangersMay = []string{
 	"createContent", "createRoom", "getCapabilities", "getConfig", "getConfigAuthed", "getContentAuthed", "getContentOverrideNameAuthed",
 	"getDevices", "getEvents", "getJoinedRooms", "getProtocols", "getPublicRooms", "getPushRule", "getPushRuleActions", "getPushRules", "getPushRulesGlobal", "getTokenOwner",
-	"getNotifications", "getPushers", "getProfileField", "getTurnServer", "im.conclave.getAppPasswords", "getUserProfile", "im.conclave.ws.ticket", "initialSync", "isPushRuleEnabled", "logout", "logout_all",
+	"getNotifications", "getPushers", "getProfileField", "getTurnServer", "getUserProfile", "im.conclave.account.appPasswords", "im.conclave.account.factors", "im.conclave.account.passkeys", "im.conclave.ws.ticket", "initialSync", "isPushRuleEnabled", "logout", "logout_all",
 	"queryLocationByAlias",
 	"org.matrix.simplified_msc3575.sync", "queryLocationByProtocol", "queryPublicRooms", "queryUserByID", "queryUserByProtocol", "reportRoom", "reportUser", "search",
 	"searchUserDirectory", "sync", "uploadContent",
@@ -80,7 +81,8 @@ func newTarget(t *testing.T, s *testserver.Server, owner *testserver.User) targe
 			"serverName": server, "mediaId": media, "fileName": "x", "filterId": filter, "type": "secret", "eventType": "m.room.topic", "stateKey": "",
 			"receiptType": "m.read", "kind": "override", "ruleId": ".m.rule.master", "keyName": "displayname", "txnId": testserver.Unique("txn"),
 			"destination": "elsewhere.test", "version": backup, "sessionId": "session", "relType": "m.thread", "reportId": "1",
-			"tag": "u.secret", "uploadId": media, "protocol": "irc", "appserviceId": "irc", "networkId": "libera",
+			"tag": "u.secret", "uploadId": media, "protocol": "irc", "appserviceId": "irc", "networkId": "libera", "passkeyId": "AAAA",
+			"token": "choir", "localpart": "applicant", "authType": "m.login.password",
 		},
 		body: []byte(`{"user_id":"` + owner.ID + `","topic":"mine","typing":true,"timeout":1000,"m.read":"` + event + `","m.fully_read":"` + event +
 			`","room_id":"` + room + `","reason":"mine","search_term":"alice","displayname":"mine","display_name":"mine","visibility":"public","devices":["` + owner.Device + `"]}`),

@@ -2,6 +2,7 @@ package clientapi
 
 import (
 	"html/template"
+	"net/http"
 	"net/url"
 
 	"conclave/internal/accounts"
@@ -41,6 +42,7 @@ func (s *Server) loginFallbackForm(r *Request) (any, error) {
 		return s.loginFallbackCode(r, p, form)
 	}
 	if form.Get("user") == "" || form.Get("password") == "" {
+		p.Status, p.Error = http.StatusBadRequest, p.say("login.missing")
 		return p.askPassword(r, form.Get("user"))
 	}
 	begun, err := s.Accounts.SignInPassword(r.Ctx(), form.Get("user"), form.Get("password"))

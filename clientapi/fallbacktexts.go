@@ -22,7 +22,7 @@ var pageTexts = map[string]map[string]string{
 		"im.conclave.login.pow.wrong": "The work was not right. It begins again.",
 		"working":                     "Working …", "noscript": "This page needs JavaScript for that.",
 		"user": "User name", "password": "Password", "token": "Invitation", "code": "Code",
-		"login": "Sign in", "login.wrong": "The name or the password is not right.", "login.done": "You are signed in", "login.button": "Sign in",
+		"login": "Sign in", "login.missing": "Enter a name and a password.", "login.done": "You are signed in", "login.button": "Sign in",
 	},
 	"de": {
 		"button": "Weiter", "agree": "Ich stimme zu:", "done": "Fertig", "done.text": "Sie können diese Seite schließen und in Ihrer App weitermachen.",
@@ -42,7 +42,7 @@ var pageTexts = map[string]map[string]string{
 		"im.conclave.login.pow.wrong": "Das Ergebnis stimmte nicht. Es beginnt von vorn.",
 		"working":                     "Es wird gerechnet …", "noscript": "Diese Seite braucht dafür JavaScript.",
 		"user": "Benutzername", "password": "Passwort", "token": "Einladung", "code": "Code",
-		"login": "Anmelden", "login.wrong": "Der Name oder das Passwort stimmt nicht.", "login.done": "Sie sind angemeldet", "login.button": "Anmelden",
+		"login": "Anmelden", "login.missing": "Geben Sie einen Namen und ein Passwort ein.", "login.done": "Sie sind angemeldet", "login.button": "Anmelden",
 	},
 }
 

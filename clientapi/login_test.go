@@ -2,7 +2,11 @@ package clientapi_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
+	"time"
+
+	gotp "github.com/pquerna/otp/totp"
 
 	"conclave/internal/testserver"
 	"conclave/internal/testserver/proof"
@@ -89,5 +93,56 @@ func TestSecondFactor(t *testing.T) {
 		phone.Must("GET", "/account/whoami", nil)
 		alice.Must("DELETE", "/_matrix/client/unstable/im.conclave.account/app_passwords/"+app["id"].(string), nil)
 		phone.Refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "GET", "/account/whoami", nil)
+	})
+}
+
+// TestSecondFactorIsDemanded lets somebody in who has to set up a second factor, and to nothing else.
+func TestSecondFactorIsDemanded(t *testing.T) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
+		s := testserver.Start(t, testserver.Options{Engine: engine, Env: []string{
+			"CONCLAVE_AUTH_REQUIRE_2FA=all", "CONCLAVE_AUTH_GRACE_HOURS=0", "CONCLAVE_PUBLIC_URL=https://chat.us.test",
+		}})
+		alice := s.Register(testserver.Unique("alice"))
+		alice.Refused(http.StatusForbidden, "M_FORBIDDEN", "POST", "/createRoom", object{})
+		alice.Refused(http.StatusForbidden, "M_FORBIDDEN", "GET", "/sync", nil)
+		id := object{"type": "m.id.user", "user": alice.ID}
+		password := object{"type": "m.login.password", "password": testserver.Password, "identifier": id}
+		old, err := s.Nobody().Do("POST", "/login", password)
+		if text, _ := old.Body["error"].(string); err != nil || old.Status != http.StatusForbidden || !strings.Contains(text, "https://chat.us.test") {
+			t.Errorf("a client that knows passwords only is told %v, %v", old, err)
+		}
+
+		// Our own client leads there.
+		const steps = "/_matrix/client/unstable/im.conclave.login"
+		begun := s.Nobody().Must("POST", steps+"/sign_in", object{"identifier": id, "password": testserver.Password}).Body
+		opened := s.Nobody().Must("POST", "/login", object{"type": "im.conclave.login.sign_in", "sign_in": begun["sign_in"]}).Body
+		alice.Token, _ = opened["access_token"].(string)
+		alice.Refused(http.StatusForbidden, "M_FORBIDDEN", "POST", "/createRoom", object{})
+		const account = "/_matrix/client/unstable/im.conclave.account"
+		totp := alice.Must("POST", account+"/totp/begin", object{"auth": password}).Body
+		secret, _ := totp["secret"].(string)
+		code, err := gotp.GenerateCode(secret, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if codes, _ := alice.Must("POST", account+"/totp/confirm", object{"code": code}).Body["recovery_codes"].([]any); len(codes) != 10 {
+			t.Errorf("recovery codes %v", codes)
+		}
+		alice.CreateRoom(object{})
+
+		// From now on the way in is longer. A code that was used to set it up is used up.
+		refusal, err := s.Nobody().Do("POST", "/login", password)
+		if err != nil || refusal.Status != http.StatusForbidden || testserver.At(refusal.Body, "im.conclave.sign_in", "sign_in") == nil {
+			t.Errorf("a password alone was answered %v, %v", refusal, err)
+		}
+		secretOf := testserver.At(refusal.Body, "im.conclave.sign_in", "sign_in")
+		s.Nobody().Refused(http.StatusForbidden, "M_FORBIDDEN", "POST", "/login", object{"type": "im.conclave.login.sign_in", "sign_in": secretOf})
+		s.Nobody().Refused(http.StatusForbidden, "M_FORBIDDEN", "POST", steps+"/factor", object{"sign_in": secretOf, "type": "totp", "code": code})
+		next, err := gotp.GenerateCode(secret, time.Now().Add(30*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Nobody().Must("POST", steps+"/factor", object{"sign_in": secretOf, "type": "totp", "code": next})
+		s.Nobody().Must("POST", "/login", object{"type": "im.conclave.login.sign_in", "sign_in": secretOf})
 	})
 }

@@ -57,7 +57,10 @@ func (r *Request) gate() error {
 }
 
 // enrolling are the operations of somebody whose second factor is overdue: setting one up, and what a client needs for it.
-var enrolling = []string{"getTokenOwner", "logout", "logout_all", "getCapabilities"}
+var enrolling = []string{
+	"getTokenOwner", "logout", "logout_all", "getCapabilities", "im.conclave.account.factors", "im.conclave.account.totp.begin", "im.conclave.account.totp.confirm",
+	"im.conclave.account.passkeys", "im.conclave.account.passkeys.begin", "im.conclave.account.passkeys.finish",
+}
 
 // hasCredential reports whether a request means to say who makes it.
 func hasCredential(req *http.Request) bool {

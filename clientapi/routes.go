@@ -74,7 +74,7 @@ func Routes() []Route {
 		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, backupRoutes, dehydratedRoutes,
 		mediaRoutes, resumableRoutes, adminMediaRoutes, adminRoutes, moderationRoutes, tagRoutes,
 		outsideRoutes, userDirectoryRoutes, noticeRoutes, destinationRoutes, pushRuleRoutes, notificationRoutes,
-		relationRoutes, searchRoutes, reportRoutes, legacyRoutes, serviceRoutes,
+		relationRoutes, searchRoutes, reportRoutes, legacyRoutes, serviceRoutes, factorRoutes, passkeyRoutes,
 		registrationRoutes, fallbackRoutes, adminRegistrationRoutes, auditRoutes,
 	)
 }

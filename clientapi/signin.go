@@ -5,15 +5,11 @@ import (
 
 	"conclave/internal/accounts"
 	"conclave/internal/matrix"
-	"conclave/internal/store"
 )
 
 // signInPath is where our own pages sign people in: step by step, with a second factor or a passkey alone. What they get
 // in the end opens a session (im.conclave.login.sign_in).
 const signInPath = "/_matrix/client/unstable/im.conclave.login"
-
-// appPasswordPath is where people make passwords for clients that know of no second factor.
-const appPasswordPath = "/_matrix/client/unstable/im.conclave.account/app_passwords"
 
 var signInRoutes = []Route{
 	{Method: post, Path: signInPath + "/sign_in", OperationID: "im.conclave.signIn", Auth: NoAuth, Limit: LimitLogin, Handler: (*Server).signIn},
@@ -21,9 +17,10 @@ var signInRoutes = []Route{
 	{Method: post, Path: signInPath + "/factor/challenge", OperationID: "im.conclave.signInChallenge", Auth: NoAuth, Limit: LimitLogin, Handler: (*Server).signInChallenge},
 	{Method: post, Path: signInPath + "/passkey/challenge", OperationID: "im.conclave.passkeySignInChallenge", Auth: NoAuth, Limit: LimitLogin, Handler: (*Server).passkeySignInChallenge},
 	{Method: post, Path: signInPath + "/passkey", OperationID: "im.conclave.passkeySignIn", Auth: NoAuth, Limit: LimitLogin, Handler: (*Server).passkeySignIn},
-	{Method: get, Path: appPasswordPath, OperationID: "im.conclave.getAppPasswords", Auth: Token, Limit: LimitRead, Handler: (*Server).getAppPasswords},
-	{Method: post, Path: appPasswordPath, OperationID: "im.conclave.addAppPassword", Auth: Token, Limit: LimitLogin, Handler: (*Server).addAppPassword},
-	{Method: del, Path: appPasswordPath + "/:id", OperationID: "im.conclave.deleteAppPassword", Auth: Token, Limit: LimitChange, Handler: (*Server).deleteAppPassword},
+	own(post, "/passkeys/challenge", "passkeys.challenge", LimitLogin, (*Server).passkeyChallenge),
+	own(get, "/app_passwords", "appPasswords", LimitRead, (*Server).getAppPasswords),
+	own(post, "/app_passwords", "appPasswords.add", LimitLogin, (*Server).addAppPassword),
+	own(del, "/app_passwords/:id", "appPasswords.remove", LimitChange, (*Server).deleteAppPassword),
 }
 
 // signInAnswer says how a sign-in goes on.
@@ -103,6 +100,11 @@ func (s *Server) signInChallenge(r *Request) (any, error) {
 	return challengeAnswer(s.Accounts.SignInChallenge(r.Ctx(), body.SignIn))
 }
 
+// passkeyChallenge asks somebody who is logged in for a passkey, to confirm a request with.
+func (s *Server) passkeyChallenge(r *Request) (any, error) {
+	return challengeAnswer(s.Accounts.BeginPasskey(r.Ctx(), r.Session.User))
+}
+
 // passkeySignInChallenge asks whoever it may be for a passkey.
 func (s *Server) passkeySignInChallenge(r *Request) (any, error) {
 	return challengeAnswer(s.Accounts.BeginPasskeySignIn(r.Ctx()))
@@ -136,13 +138,9 @@ func (s *Server) getAppPasswords(r *Request) (any, error) {
 	}
 	answer := make([]appPasswordAnswer, len(list))
 	for i, p := range list {
-		answer[i] = appPasswordOf(p)
+		answer[i] = appPasswordAnswer{p.ID, p.Name, p.Created, p.Used}
 	}
 	return map[string]any{"app_passwords": answer}, nil
-}
-
-func appPasswordOf(p store.AppPassword) appPasswordAnswer {
-	return appPasswordAnswer{p.ID, p.Name, p.Created, p.Used}
 }
 
 // addAppPassword makes an app password, which is told this once.

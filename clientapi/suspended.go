@@ -35,6 +35,9 @@ var suspendedRules = map[string]suspension{
 	// Sessions, devices and the account itself.
 	"logout": allowed, "logout_all": allowed, "deleteDevice": allowed, "deleteDevices": allowed, "deactivateAccount": allowed,
 	"changePassword": allowed, "generateLoginToken": allowed,
+	"im.conclave.account.totp.begin": allowed, "im.conclave.account.totp.confirm": allowed, "im.conclave.account.totp.remove": allowed,
+	"im.conclave.account.recoveryCodes": allowed, "im.conclave.account.passkeys.begin": allowed, "im.conclave.account.passkeys.finish": allowed,
+	"im.conclave.account.passkeys.rename": allowed, "im.conclave.account.passkeys.remove": allowed,
 
 	// Keys: verifying one's own devices, cross-signing, backup. Messages to devices go to one's own only.
 	"uploadKeys": allowed, "queryKeys": allowed, "claimKeys": allowed, "uploadCrossSigningKeys": allowed,

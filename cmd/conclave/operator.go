@@ -30,7 +30,7 @@ type operator struct {
 
 // userRequest is one of the commands `conclave user …`.
 type userRequest struct {
-	Action   string `json:"action"` // create, list, reset-password, deactivate
+	Action   string `json:"action"` // create, list, reset-password, reset-2fa, deactivate
 	Name     string `json:"name,omitempty"`
 	Password string `json:"password,omitempty"`
 	Admin    bool   `json:"admin,omitempty"`
@@ -74,6 +74,8 @@ func (o operator) do(ctx context.Context, q userRequest) (userAnswer, error) {
 	switch q.Action {
 	case "reset-password":
 		err = o.accounts.ResetPassword(ctx, account.User, q.Password)
+	case "reset-2fa":
+		err = o.accounts.ResetFactors(ctx, "operator", account.User)
 	case "deactivate":
 		err = o.accounts.Deactivate(ctx, account.User)
 	default:

@@ -22,7 +22,7 @@ import (
 
 func userCommand() command {
 	return command{
-		name: "user", args: "create NAME [-password-file F] [-admin] | list | reset-password NAME [-password-file F] | deactivate NAME, each with [-config FILE]",
+		name: "user", args: "create NAME [-password-file F] [-admin] | list | reset-password NAME [-password-file F] | reset-2fa NAME | deactivate NAME, each with [-config FILE]",
 		does: "makes, lists and closes accounts, whether the server runs or not; without a file it makes up a password and prints it",
 		run:  runUser,
 	}
@@ -67,11 +67,11 @@ func parseUser(c console, action string, args []string) (f userFlags, err error)
 
 func runUser(ctx context.Context, c console, args []string) error {
 	if len(args) == 0 {
-		return usageError{"say create, list, reset-password or deactivate"}
+		return usageError{"say create, list, reset-password, reset-2fa or deactivate"}
 	}
 	action := args[0]
 	switch action {
-	case "create", "list", "reset-password", "deactivate":
+	case "create", "list", "reset-password", "reset-2fa", "deactivate":
 	default:
 		return usageError{fmt.Sprintf("there is no user %s", action)}
 	}
@@ -99,7 +99,7 @@ func changeUser(ctx context.Context, c console, conf *config.Config, action stri
 		q.Name = "@" + f.name + ":" + conf.ServerName
 	}
 	made := false
-	if action != "deactivate" {
+	if action == "create" || action == "reset-password" {
 		var err error
 		if q.Password, made, err = choosePassword(c, f.passwordFile); err != nil {
 			return err
@@ -110,7 +110,8 @@ func changeUser(ctx context.Context, c console, conf *config.Config, action stri
 		return err
 	}
 	fmt.Fprintf(c.out, "%s %s\n", a.UserID, map[string]string{
-		"create": "is made", "reset-password": "has a new password and is logged out everywhere", "deactivate": "is deactivated",
+		"create": "is made", "reset-password": "has a new password and is logged out everywhere",
+		"reset-2fa": "has no second factor any more; its password and sessions are as they were", "deactivate": "is deactivated",
 	}[action])
 	if made {
 		fmt.Fprintf(c.out, "password: %s\n", q.Password)

@@ -223,7 +223,7 @@ func (a *Accounts) over(o *store.TokenOwner) bool {
 }
 
 func (a *Accounts) sessionOf(o *store.TokenOwner) *Session {
-	due := o.SecondFactor == 0 && o.FactorDue != 0 && a.now().UnixMilli() > o.FactorDue
+	due := o.SecondFactor == 0 && o.FactorDue != 0 && a.now().UnixMilli() >= o.FactorDue
 	return &Session{
 		User: o.User, UserID: o.ID, Device: o.Device.NID, DeviceID: o.Device.ID, Client: o.Device.Client,
 		Admin: o.Admin, Locked: o.Locked, Suspended: o.Suspended, Since: time.UnixMilli(o.Created),
@@ -238,7 +238,7 @@ func (a *Accounts) beginGrace(ctx context.Context, o *store.TokenOwner) {
 	if o.SecondFactor != 0 || o.FactorDue != 0 || !a.wantsFactor(o.Admin) {
 		return
 	}
-	due := a.now().Add(factorGrace).UnixMilli()
+	due := a.now().Add(a.grace()).UnixMilli()
 	err := a.db.Write(ctx, func(tx *store.Tx) error { return tx.SetFactorDue(o.User, due) })
 	if err != nil && ctx.Err() == nil {
 		a.log.Warn("noting by when a second factor is due failed", "err", err)

@@ -156,6 +156,9 @@ func (a *Accounts) changeFactors(ctx context.Context, s *Session, event string, 
 		case !any:
 			err = tx.ReplaceRecoveryCodes(s.User, nil)
 		}
+		if (account.SecondFactor != 0) != Factors(f).Any() {
+			tx.AfterCommit(func() { a.ended(s.User) }) // what its sessions may do hangs on it
+		}
 		a.audit(tx, event, account.ID, "")
 		return err
 	})
@@ -185,6 +188,7 @@ func (a *Accounts) ResetFactors(ctx context.Context, by string, user store.UserN
 		if err != nil {
 			return err
 		}
+		tx.AfterCommit(func() { a.ended(user) })
 		a.audit(tx, "factor.reset", account.ID, by)
 		return tx.DeleteFactors(user)
 	})

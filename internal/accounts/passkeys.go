@@ -65,6 +65,9 @@ func relyingParty(conf *config.Config) *webauthn.WebAuthn {
 	return w
 }
 
+// HasPasskeys reports whether people can have passkeys here.
+func (a *Accounts) HasPasskeys() bool { return a.relying != nil }
+
 func errNoPasskeys() error {
 	return matrix.Errorf(400, "M_UNRECOGNIZED", "This server has no passkeys: they need a host name in public_url, not an address.")
 }

@@ -35,6 +35,8 @@ type Proof struct {
 	Enrols bool // the client can lead its user through setting up a second factor, and is let in to do so
 }
 
+func (p Proof) has(e Evidence) bool { return slices.Contains(p.Shown, e) }
+
 func (p Proof) secondFactor() bool {
 	return slices.ContainsFunc(p.Shown, func(e Evidence) bool { return slices.Contains(second, e) })
 }
@@ -88,17 +90,20 @@ func (a *Accounts) admitted(tx *store.Tx, account *store.Account, p Proof) error
 	}
 	now := a.now().UnixMilli()
 	if account.FactorDue == 0 {
-		return tx.SetFactorDue(account.User, now+factorGrace.Milliseconds())
+		account.FactorDue = now + a.grace().Milliseconds()
+		if err := tx.SetFactorDue(account.User, account.FactorDue); err != nil {
+			return err
+		}
 	}
-	if now > account.FactorDue && !p.Enrols {
+	if now >= account.FactorDue && !p.Enrols && !p.has(ByRegistration) {
 		return a.errMustEnrol()
 	}
 	return nil
 }
 
-// factorGrace is how long somebody whom the server's rule asks for a second factor may go without, from when they are
-// first seen under the rule.
-const factorGrace = 7 * 24 * time.Hour
+// grace is how long somebody whom the server's rule asks for a second factor may go without, from when they are first seen
+// under the rule.
+func (a *Accounts) grace() time.Duration { return time.Duration(a.config.Auth.GraceHours) * time.Hour }
 
 // wantsFactor says whether the rule of the server asks an account for a second factor.
 func (a *Accounts) wantsFactor(admin bool) bool {

@@ -174,7 +174,9 @@ func TestOwnersConfirmWithBothFactors(t *testing.T) {
 		alice := w.session(w.register("alice"))
 		app, _ := w.enrol(alice)
 		first := map[string]any{"type": StagePassword, "password": password}
-		next := func(code string) map[string]any { return map[string]any{"type": StageFactor, "factor": "totp", "code": code} }
+		next := func(code string) map[string]any {
+			return map[string]any{"type": StageFactor, "factor": "totp", "code": code}
+		}
 
 		_, err := w.confirmedBy(alice, first)
 		if c := challenged(t, err); !slices.Equal(c.Completed, []string{StagePassword}) || !slices.Equal(c.Flows[0].Stages, []string{StagePassword, StageFactor}) || c.Params[StageFactor] == nil {

@@ -152,7 +152,8 @@ func TestRenewalEndsWithTheDevice(t *testing.T) {
 func TestASecondFactorIsDue(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		before, admin := w.register("alice"), w.register("boss")
-		w.config.Auth.Require2FA = config.Require2FAAll
+		const factorGrace = 168 * time.Hour
+		w.config.Auth.Require2FA, w.config.Auth.GraceHours = config.Require2FAAll, 168
 		w.pass(sessionTime)
 		if w.session(before).MustEnrol || w.session(admin).MustEnrol {
 			t.Error("nobody was given time")
