@@ -14,6 +14,7 @@ const (
 	EventRegistered  = "registered"
 	EventLogin       = "login"
 	EventLoginFailed = "login.failed"
+	EventPassword    = "password.changed"
 )
 
 // Event is something that matters for the safety of accounts. It holds no secrets, and no names of people who have no
@@ -50,6 +51,16 @@ func (a *Accounts) note(tx *store.Tx, e Event) {
 		TS: a.now().UnixMilli(), Event: e.Name, User: string(e.User), By: e.By, Address: e.Address, Details: details,
 	})
 	tx.AfterCommit(func() { a.log.Info("security event", "event", e.Name, "user", e.User, "by", e.By) })
+}
+
+// noteOf is note, for an account whose name nobody has read yet.
+func (a *Accounts) noteOf(tx *store.Tx, user store.UserNID, e Event) error {
+	account, err := tx.AccountOf(user)
+	if err == nil && account != nil {
+		e.User = account.ID
+		a.note(tx, e)
+	}
+	return err
 }
 
 // Failed logins are noted up to this many at once and a second: whoever guesses must not fill the database.

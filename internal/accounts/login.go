@@ -261,6 +261,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password stri
 		if err != nil || !set {
 			return err
 		}
+		a.note(tx, Event{Name: EventPassword, User: s.UserID, Details: map[string]any{"others_end": logoutOthers}})
 		// Whoever was about to sign in has shown the password of before.
 		if err := tx.DropSignIns(s.User); err != nil || !logoutOthers {
 			return err
@@ -291,6 +292,9 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 			err = matrix.NotFound("The account is deactivated.")
 		}
 		if err == nil {
+			err = a.noteOf(tx, user, Event{Name: "password.reset"})
+		}
+		if err == nil {
 			err = tx.DropSignIns(user)
 		}
 		if err == nil {
@@ -314,6 +318,7 @@ func (a *Accounts) Deactivate(ctx context.Context, user store.UserNID) error {
 		if err := tx.Deactivate(user); err != nil {
 			return err
 		}
+		a.note(tx, Event{Name: "deactivated", User: account.ID})
 		if err := tx.AddJob(store.JobDepart, string(account.ID), a.now().UnixMilli()); err != nil {
 			return err
 		}
