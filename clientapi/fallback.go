@@ -294,8 +294,7 @@ func stageAnswer(f *accounts.Fallback, session string, form url.Values) (*accoun
 	case accounts.StageWork:
 		answer["nonce"] = form.Get("nonce")
 	case accounts.StageFactor:
-		answer["code"] = strings.TrimSpace(form.Get("code"))
-		answer["factor"] = factorOf(form.Get("code"))
+		answer["factor"], answer["code"] = factorOf(form.Get("code"))
 	}
 	raw, err := matrix.Encode(answer)
 	if err != nil {
@@ -304,11 +303,11 @@ func stageAnswer(f *accounts.Fallback, session string, form url.Values) (*accoun
 	return &accounts.AuthData{Type: f.Stage, Session: session, Answer: raw}, nil
 }
 
-// factorOf says what kind of second factor a code is: those of authenticator apps have six digits, recovery codes are
-// longer.
-func factorOf(code string) string {
-	if code = strings.ReplaceAll(strings.TrimSpace(code), " ", ""); len(code) == 6 && strings.Trim(code, "0123456789") == "" {
-		return string(accounts.ByTOTP)
+// factorOf says what kind of second factor a code is, and what it is without the spaces that people leave in it: those of
+// authenticator apps have six digits, recovery codes are longer.
+func factorOf(code string) (kind accounts.Evidence, bare string) {
+	if bare = strings.ReplaceAll(code, " ", ""); len(bare) == 6 && strings.Trim(bare, "0123456789") == "" {
+		return accounts.ByTOTP, bare
 	}
-	return string(accounts.ByRecoveryCode)
+	return accounts.ByRecoveryCode, bare
 }

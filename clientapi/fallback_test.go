@@ -11,6 +11,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	gotp "github.com/pquerna/otp/totp"
 
 	"conclave/internal/testserver"
 	"conclave/internal/testserver/proof"
@@ -218,5 +221,46 @@ func TestLoginFallback(t *testing.T) {
 		u.Token = answer.Token
 		u.Must("GET", "/account/whoami", nil)
 		visit(t, s, path, url.Values{"sign_in": {"ccs_unknown"}, "code": {"123456"}}).check(t, 403, "en")
+	})
+}
+
+// TestFallbackOfSecondFactors shows codes on the pages: to log in, and to confirm a change.
+func TestFallbackOfSecondFactors(t *testing.T) {
+	proof.Of(t, "AN-07", "AN-09", "A10")
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
+		s := testserver.Start(t, testserver.Options{Engine: engine})
+		alice := s.Register("alice")
+		const account = "/_matrix/client/unstable/im.conclave.account"
+		totp := alice.Must("POST", account+"/totp/begin", object{"auth": object{"type": "m.login.password", "user": "alice", "password": testserver.Password}}).Body
+		secret, _ := totp["secret"].(string)
+		code, err := gotp.GenerateCode(secret, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		codes, _ := alice.Must("POST", account+"/totp/confirm", object{"code": code}).Body["recovery_codes"].([]any)
+
+		const path = "/_matrix/static/client/login/"
+		p := visit(t, s, path, url.Values{"user": {"alice"}, "password": {testserver.Password}}).check(t, 200, "en")
+		m := regexp.MustCompile(`name="sign_in" value="([^"]*)"`).FindStringSubmatch(p.text)
+		if m == nil || strings.Contains(p.text, "access_token") {
+			t.Fatal(p.text)
+		}
+		visit(t, s, path, url.Values{"sign_in": {m[1]}, "code": {code[:3] + " " + code[3:]}}).check(t, 403, "en") // it was used
+		if p := visit(t, s, path, url.Values{"sign_in": {m[1]}, "code": {codes[0].(string)}}).check(t, 200, "en"); !strings.Contains(p.text, "access_token") {
+			t.Error(p.text)
+		}
+
+		remove := object{"devices": []string{"NONE"}}
+		session, _ := try(t, alice, "POST", "/delete_devices", remove).Body["session"].(string)
+		password, factor := fallbackPath("m.login.password", session), fallbackPath("im.conclave.second_factor", session)
+		visit(t, s, factor, url.Values{"code": {codes[1].(string)}}).check(t, 400, "en") // the password comes first
+		visit(t, s, password, url.Values{"password": {testserver.Password}}).check(t, 200, "en")
+		remove["auth"] = object{"session": session}
+		want(t, "the password alone", try(t, alice, "POST", "/delete_devices", remove), 401, "")
+		visit(t, s, factor, url.Values{"code": {codes[0].(string)}}).check(t, 403, "en") // it was used
+		if p := visit(t, s, factor, url.Values{"code": {codes[1].(string)}}).check(t, 200, "en"); !strings.Contains(p.text, authDone) {
+			t.Error(p.text)
+		}
+		alice.Must("POST", "/delete_devices", remove)
 	})
 }

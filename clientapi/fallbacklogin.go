@@ -56,8 +56,9 @@ func (s *Server) loginFallbackForm(r *Request) (any, error) {
 }
 
 func (s *Server) loginFallbackCode(r *Request, p *shownPage, form url.Values) (any, error) {
-	code, signIn := form.Get("code"), form.Get("sign_in")
-	next, err := s.Accounts.SignInFactor(r.Ctx(), signIn, accounts.FactorAnswer{Type: factorOf(code), Code: code})
+	kind, code := factorOf(form.Get("code"))
+	signIn := form.Get("sign_in")
+	next, err := s.Accounts.SignInFactor(r.Ctx(), signIn, accounts.FactorAnswer{Type: string(kind), Code: code})
 	if err != nil {
 		if err := p.refuse(err, p.say(accounts.StageFactor+".wrong")); err != nil {
 			return nil, err

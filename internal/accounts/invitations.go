@@ -48,9 +48,6 @@ func stageToken(ctx context.Context, a *Accounts, c *confirmation) error {
 	if t.EmailDomain != "" && !c.has(StageEmail) {
 		return matrix.Forbidden("This token is for people with a certain e-mail address, and this server cannot confirm addresses.")
 	}
-	if err := c.set(foundDomain, t.EmailDomain); err != nil {
-		return err
-	}
 	return c.set(foundToken, t.Token)
 }
 

@@ -25,10 +25,9 @@ const OperationRegister = "register"
 
 // What these stages leave with a session of user-interactive authentication.
 const (
-	foundToken  = "registration_token"
-	foundDomain = "registration_domain" // of the address that the token asks for
-	foundTerms  = "terms"               // what was shown, and then agreed to
-	foundWork   = "pow"                 // difficulty and seed, separated by a space
+	foundToken = "registration_token"
+	foundTerms = "terms" // what was shown, and then agreed to
+	foundWork  = "pow"   // difficulty and seed, separated by a space
 )
 
 // RegistrationFlows are the ways in which people can make an account by themselves (client-server API, "Account
