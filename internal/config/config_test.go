@@ -127,7 +127,6 @@ func TestErrors(t *testing.T) {
 		{"server_name: a\nregistration: {username: {min_length: 0}}\n", "", "registration.username.min_length: it must be from 1"},
 		{"server_name: a\nregistration: {username: {reserved: [\"(\"]}}\n", "", `registration.username.reserved: "(" is not a regular expression`},
 		{"server_name: a\nregistration: {require_email: true}\n", "", "registration.require_email: this is not available in this version"},
-		{"server_name: a\nauth: {require_2fa: all}\n", "", `"all" is not available in this version`},
 		{"server_name: a\nemail: {smtp_url: \"smtp://x\"}\n", "", "email.smtp_url: this is not available in this version"},
 		{"server_name: a\nturn: {uris: [\"turn:a\"]}\n", "", "turn.shared_secret: it is missing"},
 		{"server_name: a\nturn: {uris: [\"stun:a\"], shared_secret: x}\n", "", "config.yaml:2: turn.uris: \"stun:a\" must be turn:host:port"},
