@@ -7,13 +7,13 @@ import (
 	"strings"
 
 	"conclave/internal/accounts"
+	"conclave/internal/config"
 	"conclave/internal/mail"
 	"conclave/internal/matrix"
 )
 
 var accountRoutes = []Route{
 	op(post, "/register", "register", NoAuth, LimitRegister, (*Server).register),
-	op(get, "/register/available", "checkUsernameAvailability", NoAuth, LimitLogin, (*Server).checkUsernameAvailability),
 	op(get, "/account/whoami", "getTokenOwner", Token, LimitRead, (*Server).getTokenOwner),
 	op(post, "/account/password", "changePassword", OptionalToken, LimitLogin, (*Server).changePassword),
 	op(get, "/devices", "getDevices", Token, LimitRead, (*Server).getDevices),
@@ -35,6 +35,7 @@ func (s *Server) register(r *Request) (any, error) {
 		DeviceName   string             `json:"initial_device_display_name"`
 		InhibitLogin bool               `json:"inhibit_login"`
 		Renews       bool               `json:"refresh_token"`
+		Reason       string             `json:"im.conclave.reason"` // why somebody wants an account that has to be approved
 	}
 	if r.QueryParam("kind") == "guest" {
 		return nil, matrix.Errorf(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "This server has no guest accounts.")
@@ -55,10 +56,7 @@ func (s *Server) register(r *Request) (any, error) {
 		return nil, err
 	}
 	if body.Username != "" {
-		if err := s.reservedName(body.Username, nil); err != nil {
-			return nil, err
-		}
-		if err := s.Accounts.CheckUsername(r.Ctx(), body.Username); err != nil {
+		if err := s.mayChoose(r, body.Username, s.Config.Registration.Mode == config.RegistrationOpen); err != nil {
 			return nil, err
 		}
 	}
@@ -70,7 +68,8 @@ func (s *Server) register(r *Request) (any, error) {
 	// What confirms a registration is bound to the name alone, because clients add the password only to the last of
 	// their requests.
 	done, err := s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
-		Operation: "register", Body: []byte(body.Username), Flows: s.registerFlows(), Auth: body.Auth,
+		Operation: accounts.OperationRegister, Body: []byte(body.Username), Flows: s.Accounts.RegistrationFlows(), Auth: body.Auth,
+		Address: block(s.address(r.Request())),
 	})
 	if err != nil {
 		return nil, err
@@ -79,45 +78,10 @@ func (s *Server) register(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.loggedIn(s.Accounts.Register(r.Ctx(), accounts.Registration{
-		Username: body.Username, Password: body.Password, Device: device,
+	return s.registered(r, accounts.Registration{
+		Username: body.Username, Password: body.Password, Device: device, Address: s.address(r.Request()), Reason: body.Reason,
 		Email: email, Lang: mail.Language(r.Request().Header.Get("Accept-Language")),
-	}))
-}
-
-// registerFlows are the ways in which somebody can make an account: with a confirmed address, or, where none is needed,
-// without.
-func (s *Server) registerFlows() []accounts.Flow {
-	switch {
-	case s.Config.Registration.NeedsEmail():
-		return accounts.Flows([]string{accounts.StageEmail})
-	case s.Accounts.Mails():
-		return accounts.Flows([]string{accounts.StageDummy}, []string{accounts.StageEmail})
-	}
-	return accounts.Flows([]string{accounts.StageDummy})
-}
-
-// mayRegister refuses (M_FORBIDDEN) where nobody can make an account by themselves.
-func (s *Server) mayRegister() error {
-	if s.Config.Registration.Mode != "open" {
-		return matrix.Forbidden("Registration is closed on this server. Ask its administrator for an account.")
-	}
-	return nil
-}
-
-// checkUsernameAvailability is GET /register/available. Where nobody can register it tells nothing of who is here
-// (threats A08).
-func (s *Server) checkUsernameAvailability(r *Request) (any, error) {
-	if err := s.mayRegister(); err != nil {
-		return nil, err
-	}
-	if err := s.reservedName(r.QueryParam("username"), nil); err != nil {
-		return nil, err
-	}
-	if err := s.Accounts.CheckUsername(r.Ctx(), r.QueryParam("username")); err != nil {
-		return nil, err
-	}
-	return Raw(`{"available":true}`), nil
+	}.With(done))
 }
 
 // getTokenOwner is GET /account/whoami.

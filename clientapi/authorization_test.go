@@ -18,15 +18,16 @@ import (
 // openRoutes are the operations that answer without a session. A route that is to be one of them has to be added here
 // too: nothing becomes open by accident (threats A01).
 var openRoutes = []string{
-	"checkUsernameAvailability", "getAuthMetadata", "getLoginFlows", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown", "getWellknownSupport",
-	"im.conclave.email.page", "im.conclave.email.submitToken",
-	"im.conclave.oauth.device", "im.conclave.oauth.register", "im.conclave.oauth.revoke", "im.conclave.oauth.token",
-	"im.conclave.page.account", "im.conclave.page.authorize", "im.conclave.page.decide", "im.conclave.page.factor", "im.conclave.page.link",
-	"im.conclave.page.manage", "im.conclave.page.passkey", "im.conclave.page.password", "im.conclave.page.signIn", "im.conclave.page.userCode",
-	"im.conclave.passkeySignIn", "im.conclave.passkeySignInChallenge", "im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister",
-	"im.conclave.signIn", "im.conclave.signInChallenge", "im.conclave.signInFactor", "im.conclave.ssoCallback", "im.conclave.ssoContinue",
-	"login", "redirectToIdP", "redirectToSSO", "refresh", "register",
-	"requestTokenToRegisterEmail", "requestTokenToRegisterMSISDN", "requestTokenToResetPasswordEmail", "requestTokenToResetPasswordMSISDN",
+	"checkUsernameAvailability", "getAuthMetadata", "getLoginFlows", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown",
+	"getWellknownSupport", "im.conclave.authFallback", "im.conclave.authFallbackForm", "im.conclave.email.page", "im.conclave.email.submitToken",
+	"im.conclave.loginFallback", "im.conclave.loginFallbackForm", "im.conclave.oauth.device", "im.conclave.oauth.register",
+	"im.conclave.oauth.revoke", "im.conclave.oauth.token", "im.conclave.page.account", "im.conclave.page.authorize", "im.conclave.page.decide",
+	"im.conclave.page.factor", "im.conclave.page.link", "im.conclave.page.manage", "im.conclave.page.passkey", "im.conclave.page.password",
+	"im.conclave.page.signIn", "im.conclave.page.userCode", "im.conclave.passkeySignIn", "im.conclave.passkeySignInChallenge",
+	"im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister", "im.conclave.signIn", "im.conclave.signInChallenge",
+	"im.conclave.signInFactor", "im.conclave.ssoCallback", "im.conclave.ssoContinue", "login", "redirectToIdP", "redirectToSSO",
+	"refresh", "register", "registrationTokenValidity", "requestTokenToRegisterEmail", "requestTokenToRegisterMSISDN", "requestTokenToResetPasswordEmail",
+	"requestTokenToResetPasswordMSISDN",
 }
 
 // optionalRoutes are the operations that answer with and without a session.
@@ -103,7 +104,8 @@ func newTarget(t *testing.T, s *testserver.Server, owner *testserver.User) targe
 			"serverName": server, "mediaId": media, "fileName": "x", "filterId": filter, "type": "secret", "eventType": "m.room.topic", "stateKey": "",
 			"receiptType": "m.read", "kind": "override", "ruleId": ".m.rule.master", "keyName": "displayname", "txnId": testserver.Unique("txn"),
 			"destination": "elsewhere.test", "version": backup, "sessionId": "session", "relType": "m.thread", "reportId": "1",
-			"tag": "u.secret", "uploadId": media, "protocol": "irc", "appserviceId": "irc", "networkId": "libera", "idpId": "oidc", "id": "1", "passkeyId": "AAAA", "idpId": "none",
+			"tag": "u.secret", "uploadId": media, "protocol": "irc", "appserviceId": "irc", "networkId": "libera", "id": "AAAA", "passkeyId": "AAAA", "idpId": "none",
+			"token": "choir", "localpart": "applicant", "authType": "m.login.password",
 		},
 		body: []byte(`{"user_id":"` + owner.ID + `","topic":"mine","typing":true,"timeout":1000,"m.read":"` + event + `","m.fully_read":"` + event +
 			`","room_id":"` + room + `","reason":"mine","search_term":"alice","displayname":"mine","display_name":"mine","visibility":"public","devices":["` + owner.Device + `"]}`),

@@ -9,6 +9,9 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"path"
+	"regexp"
+	"slices"
 	"strings"
 	gosync "sync"
 	"time"
@@ -85,7 +88,7 @@ type Server struct {
 	hub     *hub
 	tickets *tickets
 	uploads uploads
-	pages   map[string]bool // the paths of routes that answer with pages
+	pages   []string // the paths of routes that answer with pages, as path.Match reads them
 
 	noticing gosync.Mutex // keeps two notices from making a room each for the same user
 }
@@ -94,7 +97,7 @@ type Server struct {
 func New(ctx context.Context, d Deps) (*Server, error) {
 	s := &Server{
 		Deps: d, echo: echo.New(), limits: newLimits(d.Config.RateLimits.Enabled),
-		hub: newHub(d.Accounts.Again), tickets: newTickets(), pages: map[string]bool{},
+		hub: newHub(d.Accounts.Again), tickets: newTickets(),
 	}
 	work.NewGroup(ctx, d.Log).Go("ended sessions", func(ctx context.Context) error { return s.hub.watch(ctx, d.Bus) })
 	s.echo.HideBanner, s.echo.HidePort = true, true
@@ -104,14 +107,25 @@ func New(ctx context.Context, d Deps) (*Server, error) {
 		if err := route.check(seen); err != nil {
 			return nil, err
 		}
-		for _, path := range route.paths() {
-			s.echo.Add(route.Method, path, s.handle(route))
+		for _, at := range route.paths() {
+			s.echo.Add(route.Method, at, s.handle(route))
 			if route.Page {
-				s.pages[path] = true
+				s.pages = append(s.pages, parameters.ReplaceAllString(at, "*"))
 			}
 		}
 	}
 	return s, nil
+}
+
+// parameters are those of a route's path.
+var parameters = regexp.MustCompile(`:[^/]+`)
+
+// isPage says whether a path is that of a page of ours.
+func (s *Server) isPage(at string) bool {
+	return slices.ContainsFunc(s.pages, func(pattern string) bool {
+		yes, err := path.Match(pattern, at)
+		return err == nil && yes
+	})
 }
 
 // ServeHTTP answers preflights, API requests, and everything else with the browser client.
@@ -121,7 +135,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	h := w.Header()
-	if s.pages[req.URL.Path] {
+	if s.isPage(req.URL.Path) {
 		pageHeaders(h)
 		s.echo.ServeHTTP(w, req)
 		return

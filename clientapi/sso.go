@@ -3,7 +3,6 @@ package clientapi
 import (
 	"errors"
 	"html/template"
-	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -174,21 +173,4 @@ func withToken(target, token string) (template.URL, error) {
 	q.Set("loginToken", token)
 	u.RawQuery = q.Encode()
 	return template.URL(u.String()), nil //nolint:gosec // its scheme runs nothing
-}
-
-// form reads a request's body as what a browser sends of a form.
-func (r *Request) form() (url.Values, error) {
-	kind, _, err := mime.ParseMediaType(r.Request().Header.Get("Content-Type"))
-	if err != nil || kind != "application/x-www-form-urlencoded" {
-		return nil, matrix.InvalidParam("This is for the form of a page.")
-	}
-	body, err := r.Body()
-	if err != nil {
-		return nil, err
-	}
-	form, err := url.ParseQuery(string(body))
-	if err != nil {
-		return nil, matrix.InvalidParam("That is no form.").With(err)
-	}
-	return form, nil
 }

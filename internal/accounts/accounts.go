@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/go-webauthn/webauthn/webauthn"
+	"golang.org/x/time/rate"
 
 	"conclave/internal/cluster"
 	"conclave/internal/config"
@@ -48,6 +49,8 @@ type Accounts struct {
 	relying    *webauthn.WebAuthn // nil: no passkeys
 
 	provider *provider // nil: no single sign-on
+
+	failures *rate.Limiter // of logins, that are noted
 
 	mu       sync.Mutex
 	sessions map[[32]byte]cached // what Authenticate found lately
@@ -100,6 +103,7 @@ func New(o Options) *Accounts {
 		tidy:     time.AfterFunc(tidyAfter, debug.FreeOSMemory),
 		sessions: map[[32]byte]cached{},
 		guesses:  attempts{on: o.Config.RateLimits.Enabled, now: o.Clock},
+		failures: newFailures(),
 		secrets:  o.Secrets,
 		relying:  relyingParty(o.Config),
 		provider: newProvider(o.Config, o.Outgoing),

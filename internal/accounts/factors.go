@@ -131,12 +131,6 @@ func (a *Accounts) countWrong(tx *store.Tx, account *store.Account, had store.At
 	return tx.SetFactorAttempts(account.User, next)
 }
 
-// audit notes an event that matters for the safety of an account, once it is committed: what happened, to whom, and by
-// whom, "" if it was the user's own doing or nobody knows.
-func (a *Accounts) audit(tx *store.Tx, event string, user matrix.UserID, by string) {
-	tx.AfterCommit(func() { a.log.Info("security event", "event", event, "user", user, "by", by) })
-}
-
 // changeFactors lets change add or remove second factors of the account of a session, and brings the rest in line: the
 // note that there are any, recovery codes for the first, none without any. It returns new recovery codes, if it made some.
 // What the policy demands cannot be removed (M_FORBIDDEN).

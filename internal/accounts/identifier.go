@@ -33,8 +33,12 @@ func (a *Accounts) checkPasswordBy(ctx context.Context, by Identifier, password 
 		return nil, err
 	}
 	var account *store.Account
+	var asked *store.RegistrationRequest
 	err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
-		account, err = find(tx)
+		if account, err = find(tx); err != nil {
+			return err
+		}
+		asked, err = tx.RegistrationRequest(a.localpart(by.User)) // for everybody: its time must not tell who has an account
 		return err
 	})
 	if err != nil {
@@ -49,6 +53,9 @@ func (a *Accounts) checkPasswordBy(ctx context.Context, by Identifier, password 
 			counted = ""
 		}
 	}
+	if account == nil && asked != nil && len(password) <= maxPassword && !by.IsAddress() {
+		phc = asked.Password
+	}
 	ok, err := a.verify(ctx, password, phc)
 	if ok || err != nil {
 		a.guesses.giveBack(key)
@@ -56,11 +63,14 @@ func (a *Accounts) checkPasswordBy(ctx context.Context, by Identifier, password 
 			a.guesses.giveBack(counted)
 		}
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if !ok {
+	case !ok:
+		a.noteFailed(ctx, account)
 		return nil, errWrongPassword()
+	case account == nil:
+		return nil, errAwaiting()
 	}
 	return account, nil
 }

@@ -74,6 +74,7 @@ func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice, p Pro
 		if err != nil {
 			return err
 		}
+		a.note(tx, Event{Name: EventLogin, User: id, Address: d.Address, Details: map[string]any{"device": d.ID, "shown": p.words(), "client": d.Client}})
 		return a.issue(tx, login, store.Token{User: user, Device: device, Family: nid}, d.Renews)
 	}, nil
 }
@@ -231,6 +232,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password, fro
 		if err := a.tellOwner(tx, s.User, mail.Password, "", from); err != nil {
 			return err
 		}
+		a.note(tx, Event{Name: EventPassword, User: s.UserID, Details: map[string]any{"others_end": logoutOthers}})
 		// Whoever was about to sign in has shown the password of before.
 		if err := tx.DropSignIns(s.User); err != nil || !logoutOthers {
 			return err
@@ -264,6 +266,9 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 			err = a.tellOwner(tx, user, mail.Password, "", "")
 		}
 		if err == nil {
+			err = a.noteOf(tx, user, Event{Name: "password.reset"})
+		}
+		if err == nil {
 			err = tx.DropSignIns(user)
 		}
 		if err == nil {
@@ -288,6 +293,7 @@ func (a *Accounts) Deactivate(ctx context.Context, user store.UserNID) error {
 		if err := tx.Deactivate(user); err != nil {
 			return err
 		}
+		a.note(tx, Event{Name: "deactivated", User: account.ID})
 		if err := tx.AddJob(store.JobDepart, string(account.ID), a.now().UnixMilli()); err != nil {
 			return err
 		}

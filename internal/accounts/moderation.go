@@ -28,12 +28,14 @@ func (a *Accounts) Suspended(ctx context.Context, id matrix.UserID) (bool, error
 // SetLocked locks an account, or lifts the lock, for an administrator. Its sessions stay, but every connection that they
 // hold open ends, and they can only log out.
 func (a *Accounts) SetLocked(ctx context.Context, by *Session, id matrix.UserID, locked bool) error {
-	return a.moderate(ctx, by, id, func(tx *store.Tx, user store.UserNID) error { return tx.SetLocked(user, locked) })
+	event := map[bool]string{true: "locked", false: "unlocked"}[locked]
+	return a.moderate(ctx, by, id, event, func(tx *store.Tx, user store.UserNID) error { return tx.SetLocked(user, locked) })
 }
 
 // SetSuspended suspends an account, or ends that, for an administrator.
 func (a *Accounts) SetSuspended(ctx context.Context, by *Session, id matrix.UserID, suspended bool) error {
-	return a.moderate(ctx, by, id, func(tx *store.Tx, user store.UserNID) error { return tx.SetSuspended(user, suspended) })
+	event := map[bool]string{true: "suspended", false: "unsuspended"}[suspended]
+	return a.moderate(ctx, by, id, event, func(tx *store.Tx, user store.UserNID) error { return tx.SetSuspended(user, suspended) })
 }
 
 // moderated finds the account that an administrator asks about: one of ours (M_INVALID_PARAM) that is open (M_NOT_FOUND)
@@ -54,7 +56,7 @@ func errModerateAdmin() error {
 }
 
 // moderate changes an account that is still what moderated found it to be.
-func (a *Accounts) moderate(ctx context.Context, by *Session, id matrix.UserID, change func(*store.Tx, store.UserNID) error) error {
+func (a *Accounts) moderate(ctx context.Context, by *Session, id matrix.UserID, event string, change func(*store.Tx, store.UserNID) error) error {
 	if id == by.UserID {
 		return matrix.Forbidden("You cannot lock or suspend yourself.")
 	}
@@ -72,6 +74,7 @@ func (a *Accounts) moderate(ctx context.Context, by *Session, id matrix.UserID, 
 		case account.Admin:
 			return errModerateAdmin()
 		}
+		a.note(tx, Event{Name: event, User: id, By: string(by.UserID)})
 		tx.AfterCommit(func() { a.ended(found.User) })
 		return change(tx, found.User)
 	})

@@ -23,10 +23,17 @@ type Registration struct {
 	Admin    bool
 	Device   *NewDevice // nil: no session yet (inhibit_login)
 
-	DisplayName string        // "" for the name
-	External    *identity     // whom the organization's provider means, nil for nobody
-	Email       *AddressProof // of the account's first address; nil for none
-	Lang        string        // of mails to it
+	DisplayName string            // "" for the name
+	External    *identity         // whom the organization's provider means, nil for nobody
+	Email       *AddressProof     // of the account's first address; nil for none
+	Approved    *store.Validation // that address, where it was taken with the request that an administrator approves of
+	Lang        string            // of mails to it
+	Address     string            // the network address that it comes from, "" if nobody knows
+
+	Token  string                // of an invitation, whose use it is; "" for none
+	Terms  []store.AcceptedTerms // what was agreed to
+	Asks   bool                  // there is to be an account only once an administrator approves
+	Reason string                // what is told to the administrator, with Asks
 }
 
 // proof is what whoever makes an account has shown: it is theirs from the beginning.
@@ -37,13 +44,30 @@ func (q Registration) proof() Proof {
 	return Proof{Shown: []Evidence{ByRegistration}}
 }
 
-// CheckUsername refuses (M_INVALID_USERNAME, M_USER_IN_USE) names that cannot be registered.
-func (a *Accounts) CheckUsername(ctx context.Context, name string) error {
-	if !matrix.ValidLocalpart(name) || len("@"+name+":"+string(a.server)) > 255 {
+// CheckLocalpart refuses (M_INVALID_USERNAME) what cannot be the localpart of a user.
+func CheckLocalpart(name string, server matrix.ServerName) error {
+	if !matrix.ValidLocalpart(name) || len("@"+name+":"+string(server)) > 255 {
 		return matrix.Errorf(400, "M_INVALID_USERNAME", "A name has small letters, digits and any of . _ = - / + only.")
 	}
-	account, err := a.find(ctx, name)
-	if err == nil && account != nil {
+	return nil
+}
+
+// CheckUsername refuses (M_INVALID_USERNAME, M_USER_IN_USE) names that cannot be registered.
+func (a *Accounts) CheckUsername(ctx context.Context, name string) error {
+	if err := CheckLocalpart(name, a.server); err != nil {
+		return err
+	}
+	taken, localpart := false, strings.ToLower(name)
+	err := a.db.Read(ctx, func(tx *store.Tx) error {
+		account, err := tx.Account(localpart)
+		if err != nil {
+			return err
+		}
+		asked, err := tx.RegistrationRequest(localpart)
+		taken = account != nil || asked != nil
+		return err
+	})
+	if err == nil && taken {
 		err = errTaken()
 	}
 	return err
@@ -64,6 +88,9 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 	if err != nil {
 		return nil, err
 	}
+	if q.Asks {
+		return nil, a.ask(ctx, name, phc, q)
+	}
 	id := matrix.UserID("@" + name + ":" + string(a.server))
 	user, err := a.db.User(ctx, id)
 	if err != nil {
@@ -76,26 +103,8 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 		}
 	}
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
-		made, err := tx.CreateAccount(store.Account{User: user.NID, ID: id, Password: phc, Admin: q.Admin, Created: a.now().UnixMilli()})
-		if err != nil {
-			return err
-		}
-		if !made {
-			return errTaken()
-		}
-		if err := firstProfile(tx, user.NID, q.displayName(name)); err != nil {
-			return err
-		}
-		if q.External != nil {
-			linked, err := tx.AddExternalID(q.External.issuer, q.External.subject, user.NID)
-			if err == nil && !linked {
-				err = errTaken()
-			}
-			if err != nil {
-				return err
-			}
-		}
-		if err := a.firstAddress(tx, user.NID, q); err != nil {
+		account := store.Account{User: user.NID, ID: id, Password: phc, Admin: q.Admin, Created: a.now().UnixMilli()}
+		if err := a.create(tx, account, q); err != nil {
 			return err
 		}
 		return open(tx)
@@ -114,16 +123,61 @@ func (q Registration) displayName(name string) string {
 	return name
 }
 
-// firstAddress gives a new account the address that whoever makes it has confirmed.
-func (a *Accounts) firstAddress(tx *store.Tx, user store.UserNID, q Registration) error {
-	if q.Email == nil {
-		return nil
+// create makes an account in a transaction (M_USER_IN_USE), with all that belongs to it from the beginning.
+func (a *Accounts) create(tx *store.Tx, account store.Account, q Registration) error {
+	made, err := tx.CreateAccount(account)
+	if err == nil && !made {
+		err = errTaken()
 	}
-	v, err := a.takeAddress(tx, *q.Email, ForRegistration, 0)
+	if err == nil {
+		err = a.firstAddress(tx, account.User, q)
+	}
+	if err == nil {
+		err = firstProfile(tx, account.User, q.displayName(account.ID.Localpart()))
+	}
+	if err == nil && q.External != nil {
+		made, err = tx.AddExternalID(q.External.issuer, q.External.subject, account.User)
+		if err == nil && !made {
+			err = errTaken()
+		}
+	}
+	if err == nil {
+		err = tx.AcceptTerms(account.User, q.Terms, account.Created)
+	}
 	if err != nil {
 		return err
 	}
+	if !q.NoLogin || q.External != nil { // application services make users by the thousand
+		a.note(tx, Event{Name: EventRegistered, User: account.ID, Address: q.Address, Details: map[string]any{"admin": q.Admin}})
+	}
+	return nil
+}
+
+// firstAddress gives a new account the address that whoever makes it has confirmed, and uses up the token that it is made
+// with, which may be for some addresses only.
+func (a *Accounts) firstAddress(tx *store.Tx, user store.UserNID, q Registration) error {
+	v, err := a.provenAddress(tx, q)
+	if err != nil {
+		return err
+	}
+	if v == nil {
+		return a.useToken(tx, q.Token, "")
+	}
+	if err := a.useToken(tx, q.Token, v.Address); err != nil {
+		return err
+	}
 	return a.addAddress(tx, v, user, q.Lang)
+}
+
+// provenAddress is the address that whoever makes an account has confirmed, which is used up by it; nil if there is none.
+func (a *Accounts) provenAddress(tx *store.Tx, q Registration) (*store.Validation, error) {
+	switch {
+	case q.Approved != nil:
+		return q.Approved, nil
+	case q.Email != nil:
+		return a.takeAddress(tx, *q.Email, ForRegistration, 0)
+	}
+	return nil, nil
 }
 
 // firstHash is the hash of a new account's password, "" if it has none.

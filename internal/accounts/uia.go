@@ -33,6 +33,9 @@ var stages = map[string]func(context.Context, *Accounts, *confirmation) error{
 	StageEmail:    stageEmail,
 	StageFactor:   stageFactor,
 	StageOAuth:    stageOAuth,
+	StageToken:    stageToken,
+	StageTerms:    stageTerms,
+	StageWork:     stageWork,
 }
 
 // Challenge is what a request is answered that still has to be confirmed (401, client-server API "User-interactive
@@ -91,6 +94,7 @@ type Confirm struct {
 	Flows     []Flow // any of them will do
 	Params    map[string]any
 	Auth      *AuthData // nil where the client sent none
+	Address   string    // the part of the client's network address that one caller controls, for counting guesses
 }
 
 // Confirmed is how a request was confirmed.
@@ -251,25 +255,55 @@ func (a *Accounts) uiaSession(ctx context.Context, id string) (found *store.UIAS
 
 // keep stores a session with what it has reached, which begins it if it is new, and answers what is left.
 func (a *Accounts) keep(ctx context.Context, c *confirmation, refusal *matrix.Error) error {
-	now := a.now()
-	if c.row.ID == "" {
-		var random [24]byte
-		rand.Read(random[:])
-		c.row.ID = base64.RawURLEncoding.EncodeToString(random[:])
-		c.row.Expires = now.Add(uiaTime).UnixMilli()
+	if err := a.prepare(ctx, c); err != nil {
+		return err
 	}
-	err := a.db.Write(ctx, func(tx *store.Tx) error { return tx.PutUIASession(*c.row, now.UnixMilli()) })
+	if err := a.save(ctx, c); err != nil {
+		return err
+	}
+	params, err := a.params(c)
 	if err != nil {
 		return err
 	}
-	answer := &Challenge{Session: c.row.ID, Flows: c.Flows, Completed: c.row.Completed, Params: c.parameters(a)}
-	if answer.Params == nil {
-		answer.Params = map[string]any{}
-	}
+	answer := &Challenge{Session: c.row.ID, Flows: c.Flows, Completed: c.row.Completed, Params: params}
 	if refusal != nil {
 		answer.Code, answer.Text = refusal.Code, refusal.Text
 	}
 	return answer
+}
+
+// save stores what a session has reached. One that has ended in the meantime is not brought back to life, with which a
+// confirmation could be used twice: nothing is left of it, and another begins.
+func (a *Accounts) save(ctx context.Context, c *confirmation) error {
+	flows, err := matrix.Encode(c.Flows)
+	if err != nil {
+		return err
+	}
+	c.row.Flows = string(flows)
+	if c.row.ID != "" {
+		still := false
+		err := a.db.Write(ctx, func(tx *store.Tx) (err error) {
+			still, err = tx.AdvanceUIASession(*c.row)
+			return err
+		})
+		if err != nil || still {
+			return err
+		}
+		c.row = &store.UIASession{User: c.user, Operation: c.row.Operation, Body: c.row.Body, Flows: c.row.Flows}
+		if err := a.prepare(ctx, c); err != nil {
+			return err
+		}
+	}
+	now := a.now()
+	c.row.ID, c.row.Expires = newSessionID(), now.Add(uiaTime).UnixMilli()
+	return a.db.Write(ctx, func(tx *store.Tx) error { return tx.AddUIASession(*c.row, now.UnixMilli()) })
+}
+
+// newSessionID makes the ID of a session, which nobody guesses.
+func newSessionID() string {
+	var random [24]byte
+	rand.Read(random[:])
+	return base64.RawURLEncoding.EncodeToString(random[:])
 }
 
 // refused answers a stage that was not passed: the session goes on with what it has, and says why.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"conclave/internal/observe"
@@ -77,11 +78,29 @@ type Redis struct {
 
 // Registration says who may make an account.
 type Registration struct {
-	Mode                string         `key:"mode" default:"closed" enum:"closed token approval open" built:"closed open" doc:"closed: only the administrator makes accounts. token: with a token. approval: an administrator confirms. open: everybody."`
-	Challenge           string         `key:"challenge" default:"none" enum:"none pow" built:"none" doc:"none, or pow: a proof of work against bulk registration."`
+	Mode                string         `key:"mode" default:"closed" enum:"closed token approval open" doc:"closed: only the administrator makes accounts. token: with a token or a link that the administrator has made. approval: the administrator has to approve of each. open: everybody."`
+	Challenge           string         `key:"challenge" default:"none" enum:"none pow" doc:"none, or pow: with open and approval the client has to do some work first, which costs whoever makes accounts in bulk. Clients that do not know it show a page of the server that does it."`
 	RequireEmail        bool           `key:"require_email" default:"false" doc:"Whether whoever makes an account has to confirm an e-mail address first."`
 	AllowedEmailDomains []string       `key:"allowed_email_domains" doc:"If not empty, only addresses of these domains may register, and whoever makes an account has to confirm one."`
 	SharedSecret        observe.Secret `key:"shared_secret" doc:"Lets programs that know it make accounts over POST /_synapse/admin/v1/register. Empty: off."`
+	Terms               []string       `key:"terms" doc:"Documents that people have to agree to when they make an account: of each, a text for every language, as ID VERSION LANGUAGE URL TITLE, e.g. privacy 1.2 en https://example.org/privacy.html Privacy policy."`
+	Username            Username       `key:"username" doc:"Which names people may choose. Administrators and application services may give others."`
+}
+
+// The values of Registration.Mode beside closed, and of Registration.Challenge beside none.
+const (
+	RegistrationToken    = "token"
+	RegistrationApproval = "approval"
+	RegistrationOpen     = "open"
+	ChallengeWork        = "pow"
+)
+
+// Username says which localparts people may choose.
+type Username struct {
+	MinLength int      `key:"min_length" default:"1" doc:"The least number of characters."`
+	Reserved  []string `key:"reserved" default:"admin administrator root system security abuse postmaster hostmaster webmaster" doc:"Names that nobody may choose, as regular expressions (RE2) for the whole name, without regard to case."`
+
+	reserved []*regexp.Regexp
 }
 
 // The values of Auth.Require2FA that ask somebody for a second factor.

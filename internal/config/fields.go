@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -70,7 +71,11 @@ func defaults() *Config {
 	c := &Config{origins: map[string]string{}}
 	for _, f := range leaves(reflect.ValueOf(c).Elem(), "") {
 		if text := f.tag.Get("default"); text != "" {
-			if err := f.setText(text); err != nil {
+			set := f.setText
+			if f.isList() {
+				set = func(text string) error { return f.setList(strings.Fields(text)) }
+			}
+			if err := set(text); err != nil {
 				panic(fmt.Sprintf("config: default of %s: %v", f.path, err)) // a wrong struct tag, which any test run finds
 			}
 		}
@@ -122,6 +127,9 @@ func (f field) isList() bool { return f.value.Kind() == reflect.Slice }
 
 // atDefault reports whether the value is the one nobody would have to write.
 func (f field) atDefault() bool {
+	if list, ok := f.value.Interface().([]string); ok {
+		return slices.Equal(list, strings.Fields(f.tag.Get("default")))
+	}
 	if f.isList() {
 		return f.value.Len() == 0
 	}

@@ -45,7 +45,7 @@ func (c *Config) errorf(path, format string, args ...any) error {
 }
 
 func (c *Config) validate() error {
-	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkAuth, c.checkOIDC, c.checkMedia, c.checkFederation, c.checkPreviews, c.checkTURN, c.checkSupport, c.checkNotices, c.checkEmail}
+	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkAuth, c.checkOIDC, c.checkMedia, c.checkFederation, c.checkPreviews, c.checkTURN, c.checkSupport, c.checkNotices, c.checkEmail, c.checkRegistration}
 	for _, check := range checks {
 		if err := check(); err != nil {
 			return err

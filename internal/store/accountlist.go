@@ -33,3 +33,8 @@ func (tx *Tx) CountAccounts(q AccountQuery) (n int, err error) {
 	}, likeText(q.Name), q.Closed)
 	return n, err
 }
+
+// Admins reads up to limit administrators, the oldest accounts first.
+func (tx *Tx) Admins(limit int, each func(Account)) error {
+	return tx.accounts(selectAccounts+`WHERE a.admin AND NOT a.deactivated ORDER BY a.created, a.member LIMIT $1`, each, limit)
+}

@@ -11,28 +11,34 @@ type UIASession struct {
 	Completed []string
 	Expires   int64  // ms
 	Data      string // what the stages have found out, as JSON; "" for nothing
+	Flows     string // by which it can be completed, as JSON
 }
 
 // UIASession finds a session, nil if there is none.
 func (tx *Tx) UIASession(id string) (found *UIASession, err error) {
-	err = tx.Query(`SELECT id, member, operation, body, completed, expires, data FROM uia_sessions WHERE id = $1`, func(r *Row) error {
+	err = tx.Query(`SELECT id, member, operation, body, completed, expires, data, flows FROM uia_sessions WHERE id = $1`, func(r *Row) error {
 		found = &UIASession{
-			r.Text(0), UserNID(r.Int64(1)), r.Text(2), append([]byte(nil), r.Bytes(3)...), strings.Fields(r.Text(4)), r.Int64(5), r.Text(6),
+			r.Text(0), UserNID(r.Int64(1)), r.Text(2), append([]byte(nil), r.Bytes(3)...), strings.Fields(r.Text(4)), r.Int64(5), r.Text(6), r.Text(7),
 		}
 		return nil
 	}, id)
 	return found, err
 }
 
-// PutUIASession stores a session and drops those that ended before now (ms).
-func (tx *Tx) PutUIASession(s UIASession, now int64) error {
+// AddUIASession stores a new session and drops those that ended before now (ms).
+func (tx *Tx) AddUIASession(s UIASession, now int64) error {
 	if _, err := tx.Exec(`DELETE FROM uia_sessions WHERE expires < $1`, now); err != nil {
 		return err
 	}
-	_, err := tx.Exec(`INSERT INTO uia_sessions (id, member, operation, body, completed, expires, data) VALUES ($1, $2, $3, $4, $5, $6, $7)
-		ON CONFLICT (id) DO UPDATE SET completed = excluded.completed, data = excluded.data`,
-		s.ID, s.User, s.Operation, s.Body, strings.Join(s.Completed, " "), s.Expires, s.Data)
+	_, err := tx.Exec(`INSERT INTO uia_sessions (id, member, operation, body, completed, expires, data, flows) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		s.ID, s.User, s.Operation, s.Body, strings.Join(s.Completed, " "), s.Expires, s.Data, s.Flows)
 	return err
+}
+
+// AdvanceUIASession stores what a session has reached; it reports false if the session has ended in the meantime.
+func (tx *Tx) AdvanceUIASession(s UIASession) (bool, error) {
+	n, err := tx.Exec(`UPDATE uia_sessions SET completed = $2, data = $3, flows = $4 WHERE id = $1`, s.ID, strings.Join(s.Completed, " "), s.Data, s.Flows)
+	return n == 1, err
 }
 
 // TakeUIASession ends a session; it reports false if somebody else did so first.

@@ -1,0 +1,3 @@
+if (window.matrixLogin && window.matrixLogin.onLogin) {
+  window.matrixLogin.onLogin(JSON.parse(document.getElementById("response").dataset.response));
+}

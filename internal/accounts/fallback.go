@@ -1,0 +1,92 @@
+package accounts
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+
+	"conclave/internal/matrix"
+	"conclave/internal/store"
+)
+
+// Fallback is a stage of a session as a page shows it to somebody whose client does not know the stage (client-server API,
+// "Fallback").
+type Fallback struct {
+	Stage  string
+	User   matrix.UserID  // whose session it is, "" for nobody's
+	Done   bool           // the stage is passed
+	Params map[string]any // of all stages
+}
+
+// Fallback finds a stage of a session by the ID of the session alone, which only its client knows (M_NOT_FOUND).
+func (a *Accounts) Fallback(ctx context.Context, session, stage string) (*Fallback, error) {
+	c, err := a.resumed(ctx, session, stage)
+	if err != nil {
+		return nil, err
+	}
+	return a.fallback(c, stage)
+}
+
+func (a *Accounts) fallback(c *confirmation, stage string) (*Fallback, error) {
+	params, err := a.params(c)
+	if err != nil {
+		return nil, err
+	}
+	f := &Fallback{Stage: stage, Done: slices.Contains(c.row.Completed, stage), Params: params}
+	if c.Session != nil {
+		f.User = c.Session.UserID
+	}
+	return f, nil
+}
+
+// PassStage checks an answer that came by a page, and notes with the session that its stage is passed. The client learns
+// it when it comes with the session again. A wrong answer is M_FORBIDDEN, a stage that is passed already no error. address
+// is as in Confirm.
+func (a *Accounts) PassStage(ctx context.Context, auth *AuthData, address string) (*Fallback, error) {
+	c, err := a.resumed(ctx, auth.Session, auth.Type)
+	if err != nil {
+		return nil, err
+	}
+	c.Auth, c.Address = auth, address
+	if err := a.stage(ctx, c); err != nil {
+		return nil, err
+	}
+	still := false
+	err = a.db.Write(ctx, func(tx *store.Tx) (err error) {
+		still, err = tx.AdvanceUIASession(*c.row)
+		return err
+	})
+	if err == nil && !still {
+		err = errNoSession()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a.fallback(c, auth.Type)
+}
+
+func errNoSession() error { return matrix.NotFound("This page has expired. Begin again in your app.") }
+
+// resumed is a session that has a stage, as its client left it.
+func (a *Accounts) resumed(ctx context.Context, session, stage string) (*confirmation, error) {
+	row, err := a.uiaSession(ctx, session)
+	if err != nil {
+		return nil, err
+	}
+	if row == nil {
+		return nil, errNoSession()
+	}
+	c := &confirmation{row: row, user: row.User}
+	if json.Unmarshal([]byte(row.Flows), &c.Flows) != nil || !c.has(stage) {
+		return nil, errNoSession()
+	}
+	c.Operation = row.Operation
+	if row.User != 0 {
+		account, err := a.accountOf(ctx, row.User)
+		if err != nil {
+			return nil, err
+		}
+		c.Session = &Session{User: row.User, UserID: account.ID}
+	}
+	return c, nil
+}

@@ -1,0 +1,138 @@
+package accounts
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"conclave/internal/config"
+	"conclave/internal/matrix"
+	"conclave/internal/store"
+	"conclave/internal/testserver/proof"
+)
+
+// invite makes a token of registration.
+func (w *world) invite(t store.RegistrationToken) *Invitation {
+	w.t.Helper()
+	i, err := w.NewInvitation(w.t.Context(), &Session{UserID: "@boss:us.test"}, t, 0)
+	must(w.t, err)
+	return i
+}
+
+// TestGuessesAtInvitations guesses ten thousand times within an hour, from one address and from five hundred (threats A09).
+func TestGuessesAtInvitations(t *testing.T) {
+	proof.Of(t, "A09")
+	each(t, func(t *testing.T, w *world) {
+		long, short := w.invite(store.RegistrationToken{UsesAllowed: -1}), w.invite(store.RegistrationToken{Token: "choir", UsesAllowed: -1})
+		const guesses, atMost = 10_000, 30
+		guess := func(token func(int) string, addresses int) (evaluated int) {
+			for i := range guesses {
+				_, err := w.TokenValid(t.Context(), token(i), fmt.Sprintf("address %d", i%addresses))
+				var known *matrix.Error
+				switch {
+				case err == nil:
+					evaluated++
+				case !errors.As(err, &known) || known.Code != "M_LIMIT_EXCEEDED":
+					t.Fatal(err)
+				}
+				w.clock.Add((time.Hour / guesses).Milliseconds())
+			}
+			return evaluated
+		}
+		if n := guess(func(i int) string { return fmt.Sprintf("%d", i) }, 1); n > atMost {
+			t.Errorf("from one address %d short tokens were looked at", n)
+		}
+		if n := guess(func(i int) string { return fmt.Sprintf("%016d", i) }, 1); n > atMost {
+			t.Errorf("from one address %d long tokens were looked at", n)
+		}
+		w.pass(time.Hour)
+		if n := guess(func(i int) string { return fmt.Sprintf("%d", i) }, 500); n > atMost {
+			t.Errorf("from 500 addresses %d short tokens were looked at", n)
+		}
+		_, _ = w.TokenValid(t.Context(), "0", "one more") // what the last moment of the hour may have left
+		// Meanwhile people with an invitation that nobody can guess get in, as often as they like.
+		for range 50 {
+			if ok, err := w.TokenValid(t.Context(), long.Token, "elsewhere"); err != nil || !ok {
+				t.Fatalf("a good invitation: %v %v", ok, err)
+			}
+		}
+		w.pass(time.Hour)
+		if ok, err := w.TokenValid(t.Context(), short.Token, "elsewhere"); err != nil || !ok {
+			t.Errorf("a short one, an hour later: %v %v", ok, err)
+		}
+	})
+}
+
+// TestInvitationsEnd looks at invitations as time passes and as they change.
+func TestInvitationsEnd(t *testing.T) {
+	proof.Of(t, "AN-10", "A11")
+	each(t, func(t *testing.T, w *world) {
+		w.config.Registration.Mode = config.RegistrationToken
+		i := w.invite(store.RegistrationToken{Token: "choir", UsesAllowed: 1, Expires: w.now().Add(time.Minute).UnixMilli()})
+		make := func(name string) error {
+			_, err := w.Register(t.Context(), Registration{Username: name, Password: password, Token: i.Token})
+			return err
+		}
+		// What is shown in time and used too late does not count, whatever was confirmed before.
+		w.pass(2 * time.Minute)
+		if err := make("alice"); err == nil {
+			t.Error("a token was used that is over")
+		}
+		if _, err := w.ChangeInvitation(t.Context(), &Session{}, i.Token, func(r *store.RegistrationToken) { r.Expires = 0 }); err != nil {
+			t.Fatal(err)
+		}
+		must(t, make("alice"))
+		if err := make("bob"); err == nil {
+			t.Error("a token was used twice")
+		}
+		if account, err := w.find(t.Context(), "bob"); err != nil || account != nil {
+			t.Errorf("bob: %v %v", account, err)
+		}
+		for n := range 5 {
+			w.invite(store.RegistrationToken{Token: fmt.Sprintf("t%d", n), UsesAllowed: int64(n % 2)})
+		}
+		var names []string
+		for after, more := "", true; more; {
+			list, next, err := w.Invitations(t.Context(), after, 2, nil)
+			must(t, err)
+			for _, i := range list {
+				names = append(names, i.Token)
+			}
+			after, more = next, next != ""
+		}
+		if fmt.Sprint(names) != "[choir t0 t1 t2 t3 t4]" {
+			t.Errorf("the pages held %q", names)
+		}
+		valid := true
+		if list, _, err := w.Invitations(t.Context(), "", 100, &valid); err != nil || len(list) != 2 {
+			t.Errorf("of those 2 can be used, not %v: %v", list, err)
+		}
+	})
+}
+
+// TestAConfirmationIsNotBroughtBack ends a session while another request is busy with it: what that one has reached must not
+// make it good a second time (threats A03).
+func TestAConfirmationIsNotBroughtBack(t *testing.T) {
+	proof.Of(t, "A03")
+	each(t, func(t *testing.T, w *world) {
+		ask := Confirm{Operation: OperationRegister, Flows: Flows([]string{StageDummy, StageTerms})}
+		c := challenged(t, confirm(t, w, ask))
+		late, err := w.resumed(t.Context(), c.Session, StageDummy)
+		must(t, err)
+		_, err = w.PassStage(t.Context(), &AuthData{Type: StageDummy, Session: c.Session, Answer: []byte(`{}`)}, "")
+		must(t, err)
+		_, err = w.PassStage(t.Context(), &AuthData{Type: StageTerms, Session: c.Session, Answer: []byte(`{}`)}, "")
+		must(t, err)
+		ask.Auth = &AuthData{Session: c.Session}
+		must(t, confirm(t, w, ask))
+		late.Confirm, late.row.Completed = ask, []string{StageDummy, StageTerms}
+		next := challenged(t, w.keep(t.Context(), late, nil))
+		if next.Session == c.Session || len(next.Completed) != 0 {
+			t.Errorf("the session %q goes on as %+v", c.Session, next)
+		}
+		if again := challenged(t, confirm(t, w, ask)); len(again.Completed) != 0 {
+			t.Errorf("the session was brought back: %+v", again)
+		}
+	})
+}
