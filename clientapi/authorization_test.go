@@ -376,7 +376,7 @@ func TestPreflights(t *testing.T) {
 		}
 		_ = res.Body.Close()
 		if r.Page { // nobody's business but ours
-			if res.Header.Get("Access-Control-Allow-Origin") != "" || res.StatusCode/100 == 2 {
+			if res.Header.Get("Access-Control-Allow-Origin") != "" || res.Header.Get("Access-Control-Allow-Methods") != "" {
 				t.Errorf("the preflight of %s is answered %d %v", r.OperationID, res.StatusCode, res.Header)
 			}
 			continue
