@@ -1,7 +1,7 @@
 # Everything is in internal/tools/*.sh, which also say what they do. make run and make test install what
 # they need.
 
-.PHONY: run test test-long check build dev bench coverage fmt
+.PHONY: run test test-long check build dev bench coverage shapes fmt
 
 run: ## build, and start a server for this machine in ./data; prints where to open it
 	@internal/tools/run.sh
@@ -26,6 +26,9 @@ bench: ## the Go benchmarks, against both databases
 
 coverage: ## what of the specification the tests exercise, as the last test run recorded it
 	@internal/tools/coverage.sh
+
+shapes: ## what answers look like, from a clone of the specification: make shapes SPEC=FOLDER
+	@go run ./internal/tools/openapi -spec "$(SPEC)"
 
 fmt: ## format Go and TypeScript
 	@gofmt -w $$(git ls-files '*.go')

@@ -22,6 +22,7 @@ var accountDataRoutes = []Route{
 const (
 	maxAccountData      = 64 << 10
 	maxAccountDataTypes = 1000
+	maxFilters          = 1000 // of a user, each at most as large as account data
 )
 
 // dataPlace reads whose data and of which room (0 = global) the path means.
@@ -78,7 +79,7 @@ func (s *Server) setAccountData(r *Request) (any, error) {
 		return nil, matrix.TooLarge("Account data has at most %d bytes.", maxAccountData)
 	}
 	return nil, s.DB.Write(r.Ctx(), func(tx *store.Tx) error {
-		n, err := tx.CountAccountData(r.Session.User, room)
+		n, err := tx.OtherAccountData(r.Session.User, room, typ)
 		if err != nil {
 			return err
 		}
@@ -102,10 +103,25 @@ func (s *Server) defineFilter(r *Request) (any, error) {
 	if _, err := sync.ParseFilter(content); err != nil {
 		return nil, err
 	}
+	if len(content) > maxAccountData {
+		return nil, matrix.TooLarge("A filter has at most %d bytes.", maxAccountData)
+	}
 	hash := sha256.Sum256(content)
 	id := base64.RawURLEncoding.EncodeToString(hash[:12])
-	err = s.DB.Write(r.Ctx(), func(tx *store.Tx) error { return tx.PutFilter(r.Session.User, id, string(content)) })
-	return map[string]string{"filter_id": id}, err
+	err = s.DB.Write(r.Ctx(), func(tx *store.Tx) error {
+		n, err := tx.OtherFilters(r.Session.User, id)
+		if err != nil {
+			return err
+		}
+		if n >= maxFilters {
+			return matrix.TooLarge("You have %d filters. Use one of them, or put the filter into each request.", n)
+		}
+		return tx.PutFilter(r.Session.User, id, string(content))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"filter_id": id}, nil
 }
 
 // getFilter is GET /user/{userId}/filter/{filterId}.

@@ -71,21 +71,27 @@ const (
 	mediaPage    = 100
 )
 
+// mediaPageOf reads which part of a list of contents is wanted.
+func mediaPageOf(r *Request) (from, limit int, err error) {
+	if from, err = smallNumber(r.QueryParam("from"), 0, 1<<31-1); err != nil {
+		return 0, 0, matrix.InvalidParam("from is not a place in the list.")
+	}
+	if limit, err = smallNumber(r.QueryParam("limit"), mediaPage, 1<<31-1); err != nil || limit == 0 {
+		return 0, 0, matrix.InvalidParam("limit is not a number of contents.")
+	}
+	return from, min(limit, maxMediaPage), nil
+}
+
 // userMedia is GET /_synapse/admin/v1/users/{user_id}/media. Contents come newest first, or with dir=f oldest first.
 func (s *Server) userMedia(r *Request) (any, error) {
 	user, err := s.ownUser(r)
 	if err != nil {
 		return nil, err
 	}
-	from, err := smallNumber(r.QueryParam("from"), 0, 1<<31-1)
+	from, limit, err := mediaPageOf(r)
 	if err != nil {
-		return nil, matrix.InvalidParam("from is not a place in the list.")
+		return nil, err
 	}
-	limit, err := smallNumber(r.QueryParam("limit"), mediaPage, 1<<31-1)
-	if err != nil || limit == 0 {
-		return nil, matrix.InvalidParam("limit is not a number of contents.")
-	}
-	limit = min(limit, maxMediaPage)
 	dir := r.QueryParam("dir")
 	if order := r.QueryParam("order_by"); order != "" && order != "created_ts" || dir != "" && dir != "b" && dir != "f" {
 		return nil, matrix.InvalidParam("The list is in the order of created_ts, dir is b or f.")

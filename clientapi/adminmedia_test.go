@@ -2,6 +2,7 @@ package clientapi_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"conclave/internal/testserver"
@@ -54,6 +55,7 @@ func TestQuarantine(t *testing.T) {
 		missing("by federation", alice, own)
 		boss.Refused(404, "M_NOT_FOUND", "POST", admin+"media/quarantine/"+string(b.Name)+"/x.y", nil)
 		testMediaOfUser(t, bob, boss, own, missing)
+		testMediaOfRoom(t, alice, bob, boss, missing, there)
 	})
 }
 
@@ -102,4 +104,78 @@ func testMediaOfUser(t *testing.T, bob, boss *testserver.User, own string, missi
 	if page := boss.Must("GET", path, nil).Body; page["total"] != float64(4) {
 		t.Errorf("after one was deleted: %v", page["total"])
 	}
+}
+
+// testMediaOfRoom withdraws what a room shows, wherever an event has it, and gives it back but for what is withdrawn by
+// itself too.
+func testMediaOfRoom(t *testing.T, alice, bob, boss *testserver.User, missing func(string, *testserver.User, string), there func(string, *testserver.User, string, string)) {
+	file := func(u *testserver.User, text string) string { return upload(t, u, "text/plain", "x.txt", []byte(text)) }
+	uri := func(place string) string { return "mxc://" + place }
+	picture, small, sealed, edited, strange := file(bob, "picture"), file(bob, "small"), file(bob, "sealed"), file(bob, "edited"), file(alice, "strange")
+	face, elsewhere := file(bob, "face"), file(bob, "elsewhere")
+	bob.Must("PUT", testserver.Path("profile", bob.ID, "avatar_url"), object{"avatar_url": uri(face)})
+	room, other := bob.CreateRoom(object{}), bob.CreateRoom(object{})
+	send := func(room string, content object) {
+		content["msgtype"], content["body"] = "m.image", "x"
+		bob.Must("PUT", testserver.Path("rooms", room, "send", "m.room.message", testserver.Unique("t")), content)
+	}
+	send(other, object{"url": uri(elsewhere)})
+	send(room, object{"url": uri(picture), "info": object{"thumbnail_url": uri(small)}})
+	send(room, object{"file": object{"url": uri(sealed)}})
+	send(room, object{"url": uri(picture), "m.new_content": object{"url": uri(edited)}})
+	send(room, object{"url": "mxc://../..", "info": object{"thumbnail_url": "mxc://" + string(bob.Server.Name)}})
+	for i := range 210 { // more than are looked at in one transaction
+		send(room, object{"url": uri(picture), "n": i})
+	}
+	send(room, object{"url": uri(strange)})
+	ours := []string{picture, small, sealed, edited}
+
+	path := admin + testserver.Path("room", room, "media")[1:]
+	for _, u := range []*testserver.User{bob, bob.Server.Nobody()} {
+		for method, end := range map[string]string{"GET": "", "POST": "/quarantine"} {
+			if got := request(t, u, method, path+end, nil); got.Status != 403 && got.Status != 401 {
+				t.Errorf("%s%s by somebody else: %d", path, end, got.Status)
+			}
+		}
+	}
+	boss.Refused(404, "M_NOT_FOUND", "POST", admin+testserver.Path("room", "!nowhere:x.test", "media", "quarantine")[1:], nil)
+	listed := boss.Must("GET", path, nil).Body
+	var want []any
+	for _, place := range ours {
+		want = append(want, uri(place))
+	}
+	local, _ := listed["local"].([]any)
+	for _, w := range want {
+		if len(local) != 4 || !slices.Contains(local, w) {
+			t.Errorf("the room shows %v, want %v", local, want)
+		}
+	}
+	if remote, _ := listed["remote"].([]any); !slices.Equal(remote, []any{uri(strange)}) {
+		t.Errorf("of other servers the room shows %v", remote)
+	}
+	quarantine := func(end, field string, n int) {
+		t.Helper()
+		if got := boss.Must("POST", path+end, nil).Body[field]; got != float64(n) {
+			t.Errorf("%s: %v, want %d", end, got, n)
+		}
+	}
+	quarantine("/quarantine", "num_quarantined", 5)
+	quarantine("/quarantine", "num_quarantined", 0)
+	for _, place := range append(ours, strange) {
+		missing("what a room shows", bob, place)
+	}
+	there("a user's picture", bob, face, "face")
+	there("of another room", bob, elsewhere, "elsewhere")
+	page := boss.Must("GET", path+"/quarantine?limit=3", nil).Body
+	first := testserver.Events(page["media"])
+	if len(first) != 3 || page["total"] != float64(5) || page["next_token"] != float64(3) || first[0]["quarantined_by"] != boss.ID {
+		t.Errorf("in quarantine: %v", page)
+	}
+	boss.Must("POST", admin+"media/quarantine/"+small, nil) // by itself too
+	quarantine("/unquarantine", "num_unquarantined", 4)
+	there("given back", bob, picture, "picture")
+	there("given back", bob, strange, "strange")
+	missing("withdrawn by itself", bob, small)
+	boss.Must("POST", admin+"media/unquarantine/"+small, nil)
+	there("given back by itself", bob, small, "small")
 }

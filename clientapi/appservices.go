@@ -19,7 +19,7 @@ const serviceLogin = "m.login.application_service"
 // that it names, or the service's sender ("Identity assertion"). Where nobody needs to be logged in only the service
 // counts.
 func (s *Server) asService(r *Request) (done bool, err error) {
-	token, err := bearer(r.Request().Header)
+	token, err := credential(r.Request())
 	if err != nil {
 		return false, nil // what is missing the others say
 	}
@@ -139,7 +139,7 @@ func (s *Server) reservedAlias(r *Request, alias matrix.RoomAlias) error {
 // Without its token it is refused as a request without a session is.
 func (s *Server) mayProvide(r *Request, name string) error {
 	if r.Service == nil {
-		if _, err := bearer(r.Request().Header); err != nil {
+		if _, err := credential(r.Request()); err != nil {
 			return err
 		}
 		return matrix.UnknownToken(false)

@@ -40,8 +40,10 @@ type bridge struct {
 	asked  []string // paths other than transactions, with their queries
 }
 
-// newBridge makes a server with one application service. more is added to its registration, whose lines hold.
+// newBridge makes a server with one application service that it talks to, and one that has no address. more is added to the
+// registration of the first, whose lines hold.
 func newBridge(t *testing.T, engine, more string, env ...string) *bridge {
+	t.Helper()
 	b := &bridge{t: t, end: make(chan struct{})}
 	b.http = httptest.NewServer(http.HandlerFunc(b.serve))
 	t.Cleanup(b.http.Close)
@@ -60,7 +62,12 @@ namespaces:
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b.server = testserver.Start(t, testserver.Options{Engine: engine, Presence: true, Env: append(env, "CONCLAVE_APP_SERVICES="+path)})
+	quiet := filepath.Join(t.TempDir(), "quiet.yaml")
+	text = "id: quiet\nurl: null\nas_token: secret-of-the-quiet\nhs_token: x\nsender_localpart: _quiet_bot\nnamespaces: {}\n"
+	if err := os.WriteFile(quiet, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.server = testserver.Start(t, testserver.Options{Engine: engine, Presence: true, Env: append(env, "CONCLAVE_APP_SERVICES="+path+","+quiet)})
 	b.as = b.server.Nobody()
 	b.as.Token, b.as.ID = "secret-of-the-service", "@_irc_bot:"+string(b.server.Name)
 	return b
@@ -188,6 +195,11 @@ func TestActingAsUsers(t *testing.T) {
 		as.Refused(403, "M_FORBIDDEN", "GET", acting("/account/whoami", human.ID), nil)
 		as.Refused(403, "M_FORBIDDEN", "GET", acting("/account/whoami", "@_irc_ghost:elsewhere.org"), nil)
 		as.Refused(400, "M_UNKNOWN_DEVICE", "GET", acting("/account/whoami", ghost, "device_id", "NONE"), nil)
+		inQuery := acting("/account/whoami", ghost, "access_token", as.Token) // where the services of old have it
+		if who := nobody.Must("GET", inQuery, nil).Body; who["user_id"] != ghost {
+			t.Errorf("by a token in the query the service acts as %v", who)
+		}
+		nobody.Refused(403, "M_FORBIDDEN", "GET", acting("/account/whoami", human.ID, "access_token", as.Token), nil)
 		if who := human.Must("GET", acting("/account/whoami", ghost), nil).Body; who["user_id"] != human.ID {
 			t.Error("a human acts as a user of a service")
 		}

@@ -10,6 +10,7 @@ import (
 
 	"conclave/internal/testserver"
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/shapes"
 )
 
 // plainly makes a request with exactly the given headers, to any URL.
@@ -25,7 +26,7 @@ func plainly(t *testing.T, method, url, body string, headers ...string) (*http.R
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // what the port serves, not whose it is
 	}}
-	res, err := client.Do(req)
+	res, err := shapes.Do(t, &client, req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package clientapi
 import (
 	"bytes"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"conclave/internal/testserver"
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/shapes"
 )
 
 // openRoutes are the operations that answer without a session. A route that is to be one of them has to be added here
@@ -19,7 +21,8 @@ var openRoutes = []string{
 	"checkUsernameAvailability", "getLoginFlows", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown", "getWellknownSupport",
 	"im.conclave.email.page", "im.conclave.email.submitToken",
 	"im.conclave.passkeySignIn", "im.conclave.passkeySignInChallenge", "im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister",
-	"im.conclave.signIn", "im.conclave.signInChallenge", "im.conclave.signInFactor", "login", "refresh", "register",
+	"im.conclave.signIn", "im.conclave.signInChallenge", "im.conclave.signInFactor", "im.conclave.ssoCallback", "im.conclave.ssoContinue",
+	"login", "redirectToIdP", "redirectToSSO", "refresh", "register",
 	"requestTokenToRegisterEmail", "requestTokenToRegisterMSISDN", "requestTokenToResetPasswordEmail", "requestTokenToResetPasswordMSISDN",
 }
 
@@ -58,6 +61,20 @@ func TestRoutesThatNeedNoSession(t *testing.T) {
 	}
 }
 
+// TestRulesNameOperations finds rules for operations that do not exist: a wrong name judges nothing.
+func TestRulesNameOperations(t *testing.T) {
+	there := map[string]bool{}
+	for _, r := range Routes() {
+		there[r.OperationID] = true
+	}
+	names := slices.Concat(waitingRoutes, lockedMay, slices.Collect(maps.Keys(suspendedRules)), slices.Collect(maps.Keys(unconfirmed)))
+	for _, name := range names {
+		if !there[name] {
+			t.Errorf("there is a rule for %s, which is no operation", name)
+		}
+	}
+}
+
 // target fills in the paths of all routes with things of one user.
 type target struct {
 	params map[string]string
@@ -83,7 +100,7 @@ func newTarget(t *testing.T, s *testserver.Server, owner *testserver.User) targe
 			"serverName": server, "mediaId": media, "fileName": "x", "filterId": filter, "type": "secret", "eventType": "m.room.topic", "stateKey": "",
 			"receiptType": "m.read", "kind": "override", "ruleId": ".m.rule.master", "keyName": "displayname", "txnId": testserver.Unique("txn"),
 			"destination": "elsewhere.test", "version": backup, "sessionId": "session", "relType": "m.thread", "reportId": "1",
-			"tag": "u.secret", "uploadId": media, "protocol": "irc", "appserviceId": "irc", "networkId": "libera", "passkeyId": "AAAA", "id": "none",
+			"tag": "u.secret", "uploadId": media, "protocol": "irc", "appserviceId": "irc", "networkId": "libera", "id": "1", "passkeyId": "AAAA",
 		},
 		body: []byte(`{"user_id":"` + owner.ID + `","topic":"mine","typing":true,"timeout":1000,"m.read":"` + event + `","m.fully_read":"` + event +
 			`","room_id":"` + room + `","reason":"mine","search_term":"alice","displayname":"mine","display_name":"mine","visibility":"public","devices":["` + owner.Device + `"]}`),
@@ -114,7 +131,7 @@ func (p target) call(t *testing.T, s *testserver.Server, r Route, path string, a
 		t.Fatal(err)
 	}
 	req.Header["Authorization"] = authorization
-	res, err := http.DefaultClient.Do(req)
+	res, err := shapes.Do(t, http.DefaultClient, req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,7 +94,7 @@ func fieldsOf(r *Request) url.Values {
 	fields := url.Values{}
 	for name, values := range r.QueryParams() {
 		switch name {
-		case "access_token", "user_id", "device_id":
+		case "access_token", "user_id", "device_id", "org.matrix.msc3202.device_id":
 		default:
 			fields[name] = values
 		}

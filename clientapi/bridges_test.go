@@ -194,6 +194,10 @@ func TestPing(t *testing.T) {
 		}
 		b.server.Register("human").Refused(403, "M_FORBIDDEN", "POST", path, object{})
 		b.as.Refused(403, "M_FORBIDDEN", "POST", "/_matrix/client/v1/appservice/xmpp/ping", object{})
+		quiet := b.server.Nobody()
+		quiet.Token = "secret-of-the-quiet"
+		quiet.Refused(400, "M_URL_NOT_SET", "POST", "/_matrix/client/v1/appservice/quiet/ping", object{})
+		quiet.Refused(403, "M_FORBIDDEN", "POST", path, object{})
 		b.answers(answering(403, `{"errcode":"M_FORBIDDEN"}`))
 		a, err := b.as.Do("POST", path, object{})
 		if err != nil || a.Status != 502 || a.Body["errcode"] != "M_BAD_STATUS" || a.Body["status"] != float64(403) || a.Body["body"] != `{"errcode":"M_FORBIDDEN"}` {
@@ -204,6 +208,46 @@ func TestPing(t *testing.T) {
 		b.http.CloseClientConnections()
 		b.http.Listener.Close() //nolint:errcheck // whatever it says, it listens no more
 		b.as.Refused(502, "M_CONNECTION_FAILED", "POST", path, object{})
+	})
+}
+
+// A service hears of invitations that its users get from rooms of other servers, with what they show of the room, and how
+// they end; also for a user that it makes when it is asked.
+func TestServiceInvitedAbroad(t *testing.T) {
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
+		proof.Of(t, "AP-02", "AP-03")
+		b := newBridge(t, engine, "")
+		other := testserver.Start(t, testserver.Options{Engine: engine, CA: b.server.CA})
+		ghost, made := b.ghost("_irc_ghost"), "@_irc_made:"+string(b.server.Name)
+		far, human := other.Register("far"), b.server.Register("human")
+		room := far.CreateRoom(object{"preset": "private_chat", "name": "Far away"})
+		member := func(user, membership string) func(object) bool {
+			return func(e object) bool {
+				return e["type"] == "m.room.member" && e["state_key"] == user && e["room_id"] == room && testserver.At(e, "content", "membership") == membership
+			}
+		}
+		far.Invite(room, human.ID)
+		far.Invite(room, ghost)
+		invitation := b.waits("events", "the invitation", member(ghost, "invite"))
+		if shown := fmt.Sprint(testserver.At(invitation, "unsigned", "invite_room_state")); !strings.Contains(shown, "Far away") {
+			t.Errorf("the invitation shows %s", shown)
+		}
+		far.Must("POST", testserver.Path("rooms", room, "kick"), object{"user_id": ghost, "reason": "a mistake"})
+		b.waits("events", "the end of the invitation", member(ghost, "leave"))
+
+		b.answers(func(_ http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/users/"+made) {
+				b.ghost("_irc_made")
+			}
+		})
+		far.Invite(room, made)
+		b.waits("events", "the invitation of a user that it has made", member(made, "invite"))
+		b.as.Must("POST", acting(testserver.Path("join", room), made), object{})
+		far.Say(room, "from afar")
+		b.waits("events", "what is said there", says("from afar"))
+		if slices.ContainsFunc(b.events("events"), member(human.ID, "invite")) {
+			t.Error("the service was told of somebody else's invitation")
+		}
 	})
 }
 

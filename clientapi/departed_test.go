@@ -2,8 +2,10 @@ package clientapi_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 
 	"conclave/internal/testserver"
@@ -67,4 +69,92 @@ func eventsOf(t *testing.T, raw []byte) (events []object) {
 		t.Fatalf("%s: %v", raw, err)
 	}
 	return events
+}
+
+// TestSyncTellsNothingOfTheTimeAfter is about rooms in the list of those that were left, by all roads of sync: whoever was
+// never in one is told of its own membership alone, and whoever is banned after leaving sees the room as it was then.
+func TestSyncTellsNothingOfTheTimeAfter(t *testing.T) {
+	proof.Of(t, "HV-04")
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
+		s := testserver.Start(t, testserver.Options{Engine: engine})
+		for name, way := range map[string]func(*testing.T, *testserver.Server) (*testserver.User, string, string){
+			"never in it": invitedAndGone, "banned later": goneAndBanned,
+		} {
+			t.Run(name, func(t *testing.T) {
+				bob, room, since := way(t, s)
+				for road, body := range map[string]object{
+					"next": bob.Sync(since, 0), "lazy": bob.Sync(since, 0, "filter", `{"room":{"state":{"lazy_load_members":true}}}`),
+					"state after": bob.Sync(since, 0, "use_state_after", "true"), "full": bob.Sync(since, 0, "full_state", "true"),
+					"first": bob.Sync("", 0, "filter", `{"room":{"include_leave":true}}`),
+				} {
+					left, _ := testserver.At(body, "rooms", "leave", room).(object)
+					checkPast(t, road, bob, left, "state", "state_after", "timeline")
+				}
+				c := slides(bob, 0, 99, 20, [2]string{"*", "*"})
+				c.body["room_subscriptions"] = object{room: object{"timeline_limit": 20, "required_state": [][2]string{{"*", "*"}}}}
+				if got := slidRoom(c.next(0), room); got != nil {
+					checkPast(t, "sliding", bob, got, "required_state", "timeline")
+					if got["joined_count"] != nil || got["invited_count"] != nil {
+						t.Errorf("sliding: it counts who is there now: %v", got)
+					}
+				}
+			})
+		}
+	})
+}
+
+// checkPast looks at a room that somebody has left: the last thing to see is that it is over, and nothing is of the time after.
+func checkPast(t *testing.T, road string, bob *testserver.User, room object, lists ...string) {
+	t.Helper()
+	over := false
+	for _, list := range lists {
+		events := testserver.Events(room[list])
+		if list == "timeline" && events == nil {
+			events = testserver.Events(testserver.At(room, "timeline", "events"))
+		} else if events == nil {
+			events = testserver.Events(testserver.At(room, list, "events"))
+		}
+		for _, e := range events {
+			over = over || e["state_key"] == bob.ID && e["type"] == "m.room.member" && testserver.At(e, "content", "membership") != "join"
+			if text := fmt.Sprint(e["content"]); strings.Contains(text, "secret") {
+				t.Errorf("%s: bob is told in %s of %v", road, list, e)
+			}
+		}
+	}
+	if heroes := fmt.Sprint(room["heroes"]); strings.Contains(heroes, "secret") {
+		t.Errorf("%s: bob is told of %s", road, heroes)
+	}
+	if !over {
+		t.Errorf("%s: bob is not told that it is over: %v", road, room)
+	}
+}
+
+// secrets happen in a room that bob is not in.
+func secrets(alice *testserver.User, room string) {
+	setter{alice, room}.topic("secret")
+	alice.Must("PUT", testserver.Path("rooms", room, "state", "org.example.x", ""), object{"a": "secret"})
+	carol := alice.Server.Register(testserver.Unique("secret"))
+	alice.Invite(room, carol.ID)
+	carol.Join(room)
+	alice.Say(room, "secret")
+}
+
+func invitedAndGone(t *testing.T, s *testserver.Server) (bob *testserver.User, room, since string) {
+	alice, bob := s.Register(testserver.Unique("alice")), s.Register(testserver.Unique("bob"))
+	room = alice.CreateRoom(object{"preset": "private_chat"})
+	since, _ = bob.Sync("", 0)["next_batch"].(string)
+	secrets(alice, room)
+	alice.Invite(room, bob.ID)
+	secrets(alice, room)
+	bob.Must("POST", testserver.Path("rooms", room, "leave"), object{})
+	return bob, room, since
+}
+
+func goneAndBanned(t *testing.T, s *testserver.Server) (bob *testserver.User, room, since string) {
+	alice, bob, room := together(t, s)
+	bob.Must("POST", testserver.Path("rooms", room, "leave"), object{})
+	since, _ = bob.Sync("", 0)["next_batch"].(string)
+	secrets(alice, room)
+	alice.Must("POST", testserver.Path("rooms", room, "ban"), object{"user_id": bob.ID})
+	return bob, room, since
 }

@@ -1,50 +1,27 @@
 package clientapi
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"embed"
-	"encoding/base64"
-	"html/template"
 	"mime"
 	"net/http"
-	"net/url"
 
 	"conclave/internal/accounts"
-	"conclave/internal/mail"
 	"conclave/internal/matrix"
 )
 
-//go:embed pages
-var pageFiles embed.FS
-
-var emailPages = template.Must(template.ParseFS(pageFiles, "pages/email.html", "pages/email.de.html", "pages/email.en.html"))
-
-// pageStyle is the pages' one style sheet, which their policy allows by its hash.
-var pageStyle = func() string {
-	text, err := pageFiles.ReadFile("pages/page.css")
-	if err != nil {
-		panic("clientapi: " + err.Error()) // embedded files can be read
-	}
-	return string(text)
-}()
-
-// pagePolicy lets a page have its own style and send its form here, and nothing else: no script, no frame around it.
-var pagePolicy = func() string {
-	sum := sha256.Sum256([]byte(pageStyle))
-	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
-		"'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-}()
-
 // emailPage is what the page of a link shows.
 type emailPage struct {
-	Lang  string
-	Style template.CSS
 	State string // "ask", "done" or "gone"
 	Token string
 	Claim *accounts.AddressClaim
 	Next  string
-	Name  string // the server's
+}
+
+// title is the key of the page's title.
+func (p emailPage) title() string {
+	if p.State == "ask" && p.Claim.Purpose == accounts.ForReset {
+		return "email.reset"
+	}
+	return "email." + p.State
 }
 
 // confirmPage is the page that a link in a mail leads to. It asks, and changes nothing: programs that look through mails
@@ -59,7 +36,7 @@ func (s *Server) confirmPage(r *Request) (any, error) {
 	if claim == nil {
 		state, token = "gone", ""
 	}
-	return s.showPage(r, emailPage{State: state, Token: token, Claim: claim})
+	return s.showEmail(r, emailPage{State: state, Token: token, Claim: claim})
 }
 
 // submitToken is the form of that page, and the same for programs (Identity Service API, "POST
@@ -88,45 +65,25 @@ func (s *Server) submitToken(r *Request) (any, error) {
 
 // submitForm uses a link. Its token is the only thing that counts: no cookie could be abused by another site's form.
 func (s *Server) submitForm(r *Request) (any, error) {
-	body, err := r.Body()
+	form, err := r.form()
 	if err != nil {
 		return nil, err
-	}
-	form, err := url.ParseQuery(string(body))
-	if err != nil {
-		return nil, matrix.InvalidParam("That is no form.").With(err)
 	}
 	claim, err := s.Accounts.ConfirmAddress(r.Ctx(), form.Get("token"))
 	if err != nil {
 		return nil, err
 	}
 	if claim == nil {
-		return s.showPage(r, emailPage{State: "gone"})
+		return s.showEmail(r, emailPage{State: "gone"})
 	}
-	return s.showPage(r, emailPage{State: "done", Claim: claim, Next: claim.NextLink})
+	return s.showEmail(r, emailPage{State: "done", Claim: claim, Next: claim.NextLink})
 }
 
-// showPage writes a page in a language that the browser asks for.
-func (s *Server) showPage(r *Request, p emailPage) (any, error) {
-	p.Lang = mail.Language(r.Request().Header.Get("Accept-Language"))
-	p.Style, p.Name = template.CSS(pageStyle), s.Config.ServerName //nolint:gosec // a file of ours
-	var out bytes.Buffer
-	if err := emailPages.ExecuteTemplate(&out, "email.html", p); err != nil {
-		return nil, err
-	}
-	h := r.Response().Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Language", p.Lang)
-	h.Set("Vary", "Accept-Language")
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", pagePolicy)
-	h.Set("Referrer-Policy", "no-referrer") // the address of the page holds the token
-	h.Set("X-Frame-Options", "DENY")
+// showEmail writes the page.
+func (s *Server) showEmail(r *Request, p emailPage) (any, error) {
 	status := http.StatusOK
 	if p.State == "gone" {
 		status = http.StatusBadRequest
 	}
-	r.Response().WriteHeader(status)
-	r.Response().Write(out.Bytes()) //nolint:errcheck // a client that went away is nobody to tell
-	return Done{}, nil
+	return s.show(r, status, "email.html", page{Title: p.title(), Data: p})
 }

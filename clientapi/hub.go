@@ -7,6 +7,7 @@ import (
 
 	"conclave/internal/accounts"
 	"conclave/internal/cluster"
+	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
 
@@ -40,6 +41,22 @@ type wait struct {
 
 func newHub(check func(context.Context, *accounts.Session) (*accounts.Session, error)) *hub {
 	return &hub{check: check, waits: map[store.UserNID]map[*wait]struct{}{}}
+}
+
+// maxWaits bounds how many long polls and sockets one user has open at a time. They take no turn (turns.go), and each is
+// worked on when something happens in a room of the user.
+const maxWaits = 500
+
+// wait is enter for a request that waits for what happens; the last but too many is refused (M_LIMIT_EXCEEDED).
+func (h *hub) wait(ctx context.Context, session *accounts.Session) (context.Context, func(), error) {
+	h.mu.Lock()
+	many := len(h.waits[session.User]) >= maxWaits
+	h.mu.Unlock()
+	if many {
+		return nil, nil, matrix.LimitExceeded(turnRetry)
+	}
+	ctx, leave := h.enter(ctx, session)
+	return ctx, leave, nil
 }
 
 // enter returns a context that ends with the session, and a function to call when the wait is over.

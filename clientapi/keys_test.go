@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"testing"
+	"time"
 
 	"conclave/internal/matrix"
 	"conclave/internal/testserver"
@@ -83,6 +84,7 @@ func TestKeys(t *testing.T) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		t.Run("upload and claim", func(t *testing.T) { keysUploadAndClaim(t, s) })
 		t.Run("in sync", func(t *testing.T) { keysInSync(t, s) })
+		t.Run("lost answers", func(t *testing.T) { keysLostAnswers(t, s) })
 		t.Run("cross-signing", func(t *testing.T) { keysCrossSigning(t, s) })
 		t.Run("device lists", func(t *testing.T) { keysDeviceLists(t, s) })
 		t.Run("to device", func(t *testing.T) { keysToDevice(t, s) })
@@ -114,6 +116,22 @@ func keysUploadAndClaim(t *testing.T, s *testserver.Server) {
 		unused, told2 := body["device_unused_fallback_key_types"].([]any)
 		return told && n == 0.0 && told2 && len(unused) == 0
 	})
+}
+
+// keysLostAnswers: that keys were claimed is told again to a client that has lost the answer, at once.
+func keysLostAnswers(t *testing.T, s *testserver.Server) {
+	proof.Of(t, "E2-04")
+	alice, bob := s.Register(testserver.Unique("alice")), s.Register(testserver.Unique("bob"))
+	publish(t, alice)
+	since := token(alice.Sync("", 0))
+	bob.Must("POST", "/keys/claim", object{"one_time_keys": object{alice.ID: object{alice.Device: "signed_curve25519"}}})
+	for range 2 {
+		began := time.Now()
+		body := alice.Sync(since, 20_000)
+		if counts, _ := body["device_one_time_keys_count"].(object); counts["signed_curve25519"] != 0.0 || time.Since(began) > 15*time.Second {
+			t.Errorf("after %s a claimed key is told as %v", time.Since(began), counts)
+		}
+	}
 }
 
 // keysInSync looks at what every response of /sync says about keys.

@@ -56,7 +56,10 @@ func (s *Server) getEvents(r *Request) (any, error) {
 		}
 		q.Room = &ref
 	}
-	ctx, leave := s.hub.enter(r.Ctx(), r.Session)
+	ctx, leave, err := s.hub.wait(r.Ctx(), r.Session)
+	if err != nil {
+		return nil, err
+	}
 	defer leave()
 	answer, err := s.Sync.Listen(ctx, q)
 	switch cause := context.Cause(ctx); {
@@ -165,7 +168,11 @@ func (s *Server) roomInfo(r *Request, v *reading, now sync.Token, limit int) (*r
 	if v.until != nil {
 		from = *v.until
 	}
-	page, err := s.Rooms.Page(r.Ctx(), rooms.PageRequest{Ref: v.ref, Viewer: v.viewer, From: from, Backward: true, Limit: limit})
+	reader, err := s.Rooms.Reader(r.Ctx(), r.Session.User, v.viewer)
+	if err != nil {
+		return nil, err
+	}
+	page, err := s.Rooms.Page(r.Ctx(), rooms.PageRequest{Ref: v.ref, Viewer: v.viewer, From: from, Backward: true, Limit: limit, Keep: reader.Heeding(nil)})
 	if err != nil {
 		return nil, err
 	}
@@ -278,9 +285,19 @@ func (s *Server) initialRoom(r *Request, m store.MemberRow, now sync.Token, limi
 	if blocks, err := s.Rooms.BlocksInvites(r.Ctx(), r.Session.User); err != nil || blocks {
 		return nil, err
 	}
-	stripped, err := s.Rooms.StrippedState(r.Ctx(), ref, m)
-	if err != nil || len(stripped) == 0 {
+	row, err := s.Rooms.MemberEvent(r.Ctx(), m)
+	if err != nil {
 		return nil, err
 	}
-	return &roomInfo{Room: ref.ID, Membership: "invite", Invite: stripped[len(stripped)-1], State: sync.List(stripped)}, nil
+	ignored, err := s.Rooms.Ignored(r.Ctx(), r.Session.User)
+	if err != nil || ignored[row.Event.Sender()] {
+		return nil, err
+	}
+	shown, err := s.Rooms.StrippedState(r.Ctx(), ref, m)
+	if err != nil {
+		return nil, err
+	}
+	// Whoever is only invited has no state of the room: what the invitation shows of it stands in the event.
+	unsigned := append(append([]byte(`{"invite_room_state":`), sync.List(shown)...), '}')
+	return &roomInfo{Room: ref.ID, Membership: "invite", Invite: matrix.ClientEvent(row.Event, unsigned, true)}, nil
 }

@@ -69,7 +69,7 @@ func initialSyncs(t *testing.T, s *testserver.Server) {
 		got := map[string]string{}
 		for _, r := range testserver.Events(body["rooms"]) {
 			got[r["room_id"].(string)], _ = r["membership"].(string)
-			if r["room_id"] == invited && testserver.At(r, "invite", "sender") != alice.ID {
+			if shown := testserver.Events(testserver.At(r, "invite", "unsigned", "invite_room_state")); r["room_id"] == invited && (testserver.At(r, "invite", "sender") != alice.ID || len(shown) < 2) {
 				t.Errorf("the invitation is %v", r)
 			}
 			if fmt.Sprint(bodies(testserver.Events(testserver.At(r, "messages", "chunk")))) == "[after bob]" {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -212,7 +213,14 @@ func (s *Server) serveFile(r *Request, c *media.Content) Done {
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "private, max-age=31536000, immutable")
 	h.Set("ETag", `"`+hex.EncodeToString(c.Hash)+`"`)
-	http.ServeContent(fileWriter{r.Response()}, r.Request(), "", time.Time{}, c.File)
+	req := r.Request()
+	if strings.Contains(req.Header.Get("Range"), ",") {
+		// Many parts of a file would be as many requests to the store of files. Whoever asks may be given the whole (RFC 9110
+		// section 14.2), and every part by itself.
+		req = req.Clone(req.Context())
+		req.Header.Del("Range")
+	}
+	http.ServeContent(fileWriter{r.Response()}, req, "", time.Time{}, c.File)
 	return Done{}
 }
 

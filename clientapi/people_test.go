@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net"
 	"reflect"
 	"slices"
 	"strconv"
@@ -28,7 +29,10 @@ func TestPeople(t *testing.T) {
 		}})
 		t.Run("tags", func(t *testing.T) { roomTags(t, s) })
 		t.Run("account data", func(t *testing.T) { accountData(t, s) })
+		t.Run("full", func(t *testing.T) { fullOfData(t, s) })
 		t.Run("profile", func(t *testing.T) { profileFields(t, s) })
+		t.Run("profile of one who goes", func(t *testing.T) { profileOfOneWhoGoes(t, s) })
+		t.Run("profile at once", func(t *testing.T) { profileAtOnce(t, s) })
 		t.Run("directory", func(t *testing.T) { userDirectory(t, s) })
 		t.Run("turn", func(t *testing.T) { turnServer(t, s) })
 		t.Run("outside", func(t *testing.T) { outside(t, s) })
@@ -116,6 +120,73 @@ func accountData(t *testing.T, s *testserver.Server) {
 	}
 	alice.Refused(404, "M_NOT_FOUND", "GET", testserver.Path("user", alice.ID, "filter", "none"), nil)
 	bob.Refused(403, "M_FORBIDDEN", "GET", testserver.Path("user", alice.ID, "filter", id), nil)
+}
+
+// fullOfData shows that what a user can store is bounded by number, and that what is there can still be changed.
+func fullOfData(t *testing.T, s *testserver.Server) {
+	u := s.Register(testserver.Unique("full"))
+	put := func(i int) *testserver.Answer {
+		a, err := u.Do("PUT", testserver.Path("user", u.ID, "account_data", fmt.Sprint("org.example.", i)), object{"n": i})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	last := 0
+	for a := put(last); a.Status == 200 && last < 1001; a = put(last) {
+		last++
+	}
+	u.Refused(413, "M_TOO_LARGE", "PUT", testserver.Path("user", u.ID, "account_data", "org.example.more"), object{})
+	if a := put(1); last > 1000 || last < 900 || a.Status != 200 {
+		t.Errorf("with %d types the first can no longer be changed: %d %s", last, a.Status, a.Raw)
+	}
+	filters := testserver.Path("user", u.ID, "filter")
+	for i := range 1000 {
+		u.Must("POST", filters, object{"room": object{"timeline": object{"limit": i + 1}}})
+	}
+	u.Refused(413, "M_TOO_LARGE", "POST", filters, object{"room": object{"timeline": object{"limit": 5000}}})
+	u.Refused(413, "M_TOO_LARGE", "POST", filters, object{"room": object{"rooms": []string{strings.Repeat("x", 64<<10)}}})
+	u.Must("POST", filters, object{"room": object{"timeline": object{"limit": 1}}})
+}
+
+// profileOfOneWhoGoes changes a profile for a client that does not wait for the answer: its rooms are told all the same.
+func profileOfOneWhoGoes(t *testing.T, s *testserver.Server) {
+	u := s.Register(testserver.Unique("gone"))
+	var in []string
+	for range 60 {
+		in = append(in, u.CreateRoom(object{}))
+	}
+	to, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := `{"displayname":"New"}`
+	fmt.Fprintf(to, "PUT /_matrix/client/v3%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s",
+		testserver.Path("profile", u.ID, "displayname"), u.Token, len(body), body)
+	name := func(room string) any {
+		return u.Must("GET", testserver.Path("rooms", room, "state", "m.room.member", u.ID), nil).Body["displayname"]
+	}
+	wait.Until(t, "one room shows the name", func() bool { return slices.ContainsFunc(in, func(room string) bool { return name(room) == "New" }) })
+	_ = to.Close()
+	wait.Until(t, "all rooms show the name", func() bool { return !slices.ContainsFunc(in, func(room string) bool { return name(room) != "New" }) })
+}
+
+// profileAtOnce sets several fields of a profile at the same time: none is lost.
+func profileAtOnce(t *testing.T, s *testserver.Server) {
+	u := s.Register(testserver.Unique("profile"))
+	var all sync.WaitGroup
+	for i := range 12 {
+		field := fmt.Sprintf("org.example.field%d", i)
+		all.Go(func() {
+			if a, err := u.Do("PUT", testserver.Path("profile", u.ID, field), object{field: i}); err != nil || a.Status != 200 {
+				t.Errorf("%s: %v %s", field, err, a.Raw)
+			}
+		})
+	}
+	all.Wait()
+	if p := u.Must("GET", testserver.Path("profile", u.ID), nil).Body; len(p) != 13 { // with displayname
+		t.Errorf("of twelve fields that were set at the same time these are left: %v", p)
+	}
 }
 
 func profileFields(t *testing.T, s *testserver.Server) {

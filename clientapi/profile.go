@@ -1,10 +1,12 @@
 package clientapi
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"conclave/internal/accounts"
 	"conclave/internal/matrix"
@@ -110,6 +112,9 @@ func (s *Server) deleteProfileField(r *Request) (any, error) {
 	return nil, s.changeProfile(r, r.Param("keyName"), nil)
 }
 
+// spreadTime bounds how long the rooms of a user are told of a new profile.
+const spreadTime = 5 * time.Minute
+
 // changeProfile changes a field and, for the two that member events repeat, tells the user's rooms.
 func (s *Server) changeProfile(r *Request, field string, value json.RawMessage) error {
 	if err := r.ownPath(); err != nil {
@@ -118,6 +123,10 @@ func (s *Server) changeProfile(r *Request, field string, value json.RawMessage) 
 	if slices.Contains(s.Config.Profiles.Fixed, field) {
 		return matrix.Forbidden("This server does not let its users change %s.", field)
 	}
+	// Once the profile is another the rooms are told to the end, also when the client goes meanwhile.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Ctx()), spreadTime)
+	defer cancel()
+	r.SetRequest(r.Request().WithContext(ctx))
 	changed, err := s.Accounts.SetProfile(r.Ctx(), r.Session.User, field, value)
 	if err != nil || !changed || field != accounts.DisplayName && field != accounts.AvatarURL {
 		return err

@@ -33,8 +33,12 @@ func (s *Server) getRelatingEvents(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	reader, err := s.Rooms.Reader(r.Ctx(), r.Session.User, viewer)
+	if err != nil {
+		return nil, err
+	}
 	q := rooms.RelatedRequest{
-		Ref: ref, Viewer: viewer, Event: id, RelType: r.Param("relType"), EventType: r.Param("eventType"), From: rooms.Newest, Backward: true,
+		Ref: ref, Reader: reader, Event: id, RelType: r.Param("relType"), EventType: r.Param("eventType"), From: rooms.Newest, Backward: true,
 	}
 	if err := s.relationsQuery(r, &q); err != nil {
 		return nil, err
@@ -43,7 +47,7 @@ func (s *Server) getRelatingEvents(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := s.Sync.Bundled(r.Ctx(), r.viewpoint(), ref, viewer, page.Events)
+	events, err := s.Sync.BundledFor(r.Ctx(), r.viewpoint(), ref, reader, page.Events)
 	if err != nil {
 		return nil, err
 	}

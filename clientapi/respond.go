@@ -39,6 +39,11 @@ type Status struct {
 	Body any
 }
 
+// jsonAppender is an answer that writes itself as JSON.
+type jsonAppender interface {
+	AppendJSON(out []byte) ([]byte, error)
+}
+
 // Done is the answer of a handler that has written to the connection itself.
 type Done struct{}
 
@@ -137,6 +142,13 @@ func (s *Server) respond(c echo.Context, operation string, answer any, err error
 		write(c, status, body)
 	case nil:
 		write(c, status, empty)
+	case jsonAppender:
+		raw, err := body.AppendJSON(nil)
+		if err != nil {
+			s.fail(c, operation, err)
+			return
+		}
+		write(c, status, raw)
 	default:
 		raw, err := json.Marshal(body)
 		if err != nil {

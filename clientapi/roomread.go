@@ -137,8 +137,8 @@ func (s *Server) getMembersByRoom(r *Request) (any, error) {
 
 // joinedMember is what joined_members says of a user.
 type joinedMember struct {
-	DisplayName *string `json:"display_name"`
-	AvatarURL   *string `json:"avatar_url"`
+	DisplayName *string `json:"display_name,omitempty"`
+	AvatarURL   *string `json:"avatar_url,omitempty"`
 }
 
 // getJoinedMembersByRoom is GET /rooms/{roomId}/joined_members, for members only.
@@ -249,12 +249,16 @@ func (s *Server) getRoomEvents(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	q.Keep = filter.Keeps
+	reader, err := s.Rooms.Reader(r.Ctx(), r.Session.User, v.viewer)
+	if err != nil {
+		return nil, err
+	}
+	q.Keep = reader.Heeding(filter.Keeps)
 	page, err := s.Rooms.History(r.Ctx(), q)
 	if err != nil {
 		return nil, err
 	}
-	events, err := s.Sync.Bundled(r.Ctx(), r.viewpoint(), v.ref, v.viewer, page.Events)
+	events, err := s.Sync.BundledFor(r.Ctx(), r.viewpoint(), v.ref, reader, page.Events)
 	if err != nil {
 		return nil, err
 	}
@@ -337,13 +341,17 @@ func (s *Server) getEventContext(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	row, before, after, err := s.Rooms.Around(r.Ctx(), ref, viewer, id, limit, filter.Keeps)
+	reader, err := s.Rooms.Reader(r.Ctx(), r.Session.User, viewer)
+	if err != nil {
+		return nil, err
+	}
+	row, before, after, err := s.Rooms.Around(r.Ctx(), ref, viewer, id, limit, reader.Heeding(filter.Keeps))
 	if err != nil {
 		return nil, err
 	}
 	answer := contextAnswer{Start: sync.FormatPlace(before.End), End: sync.FormatPlace(after.End)}
 	shown := slices.Concat([]*store.EventRow{row}, before.Events, after.Events)
-	events, err := s.Sync.Bundled(r.Ctx(), r.viewpoint(), ref, viewer, shown)
+	events, err := s.Sync.BundledFor(r.Ctx(), r.viewpoint(), ref, reader, shown)
 	if err != nil {
 		return nil, err
 	}

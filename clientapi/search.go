@@ -203,9 +203,8 @@ func (s *Server) searchRequest(r *Request, c *searchCriteria, token *searchToken
 // keepForSearch has only what passes the filter found, and of users whom the caller ignores only state.
 func (s *Server) keepForSearch(r *Request, c *searchCriteria, q *rooms.SearchRequest) error {
 	reader, err := s.Rooms.Reader(r.Ctx(), r.Session.User, rooms.Viewer{ID: r.Session.UserID})
-	q.Keep = func(row *store.EventRow) bool {
-		return c.Filter.Keeps(row) && (row.Event.IsState() || !slices.Contains(reader.Ignored, row.Sender))
-	}
+	q.Heed = reader.Heeding(nil)
+	q.Keep = reader.Heeding(c.Filter.Keeps)
 	return err
 }
 
@@ -266,7 +265,7 @@ func (s *Server) searchAnswer(r *Request, c *searchCriteria, q rooms.SearchReque
 	for i, hit := range page.Hits {
 		answer.Results[i] = searchResult{Rank: float64(hit.At.Score) / 10_000, Result: texts[hit.Row.NID]}
 		if c.Context != nil {
-			if answer.Results[i].Context, err = s.searchContext(r, c, hit); err != nil {
+			if answer.Results[i].Context, err = s.searchContext(r, c, q.Heed, hit); err != nil {
 				return nil, err
 			}
 		}
@@ -300,7 +299,7 @@ func (s *Server) foundEvents(r *Request, hits []rooms.Found) (map[store.EventNID
 }
 
 // searchContext is what stands around a hit.
-func (s *Server) searchContext(r *Request, c *searchCriteria, hit rooms.Found) (*searchContext, error) {
+func (s *Server) searchContext(r *Request, c *searchCriteria, heed func(*store.EventRow) bool, hit rooms.Found) (*searchContext, error) {
 	size := func(n *int) int {
 		if n == nil {
 			return 5
@@ -308,7 +307,7 @@ func (s *Server) searchContext(r *Request, c *searchCriteria, hit rooms.Found) (
 		return max(0, min(*n, maxSearchContext))
 	}
 	ref := hit.Room.Ref
-	before, after, err := s.Rooms.Surroundings(r.Ctx(), ref, hit.Room.Viewer, hit.Row, size(c.Context.Before), size(c.Context.After), nil)
+	before, after, err := s.Rooms.Surroundings(r.Ctx(), ref, hit.Room.Viewer, hit.Row, size(c.Context.Before), size(c.Context.After), heed)
 	if err != nil {
 		return nil, err
 	}

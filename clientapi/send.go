@@ -81,6 +81,9 @@ func moveRedacts(q *rooms.SendRequest) error {
 	if !ok {
 		return matrix.MissingParam("A redaction names the event that it redacts.")
 	}
+	if len(target) > 255 || !matrix.IsText(target) {
+		return matrix.InvalidParam("%.64q is not an event ID.", target)
+	}
 	q.Redacts = matrix.EventID(target)
 	if q.Room.Version.RedactsInContent() {
 		return nil
@@ -178,8 +181,8 @@ func eventAnswer(id matrix.EventID) Raw {
 
 // checkName bounds the names that come in paths (threats.md section 1).
 func checkName(name, what string) error {
-	if name == "" || len(name) > 255 {
-		return matrix.InvalidParam("The %s has to have 1 to 255 bytes.", what)
+	if name == "" || len(name) > 255 || !matrix.IsText(name) {
+		return matrix.InvalidParam("The %s has to have 1 to 255 bytes, and no NUL among them.", what)
 	}
 	return nil
 }

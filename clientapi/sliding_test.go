@@ -87,7 +87,7 @@ func TestSlidingSync(t *testing.T) {
 			{"lost answers", slidingLostAnswers}, {"bad requests", slidingBadRequests}, {"names", slidingNames},
 			{"subscriptions", slidingSubscriptions}, {"unread", slidingUnread},
 			{"messages to the device", slidingToDevice}, {"extensions", slidingExtensionRooms}, {"extensions come later", slidingLateExtensions},
-			{"many rooms", slidingManyRooms}, {"restart", slidingRestart},
+			{"encryption paused", slidingKeysPaused}, {"many rooms", slidingManyRooms}, {"restart", slidingRestart},
 		} {
 			t.Run(row.name, func(t *testing.T) { row.test(t, s) })
 		}

@@ -91,7 +91,7 @@ func slidingBadRequests(t *testing.T, s *testserver.Server) {
 		many = append(many, object{})
 	}
 	for name, body := range map[string]object{
-		"lists": {"lists": lists}, "conn_id": {"conn_id": strings.Repeat("x", 65)},
+		"lists": {"lists": lists}, "conn_id": {"conn_id": strings.Repeat("x", 65)}, "NUL": {"conn_id": "a\x00"},
 		"range": {"lists": object{"a": object{"ranges": [][]int{{3}}}}}, "backwards": {"lists": object{"a": object{"ranges": [][]int{{3, 1}}}}},
 		"negative": {"lists": object{"a": object{"ranges": [][]int{{-1, 1}}}}}, "null": {"lists": object{"a": nil}},
 		"state": {"lists": object{"a": object{"required_state": [][]string{{"m.room.name"}}}}}, "filter": {"lists": object{"a": object{"filters": object{"tags": many}}}},
@@ -317,6 +317,40 @@ func slidingLateExtensions(t *testing.T, s *testserver.Server) {
 	}
 	if ext, _ := c.next(0)["extensions"].(object); len(ext) != 0 {
 		t.Errorf("they come again: %v", ext)
+	}
+}
+
+// slidingKeysPaused switches the extension for encryption off and on again: nobody's new devices are lost meanwhile.
+func slidingKeysPaused(t *testing.T, s *testserver.Server) {
+	proof.Of(t, "E2-05")
+	alice, bob, room := together(t, s)
+	changed := func(body object) []string {
+		return names(testserver.At(body, "extensions", "e2ee", "device_lists", "changed"))
+	}
+	on := object{"e2ee": object{"enabled": true}}
+	c := slides(bob, 0, 9, 1)
+	c.body["extensions"] = on
+	c.next(0)
+	for _, way := range []string{"in the middle", "from the beginning"} {
+		c.body["extensions"] = object{}
+		if way == "from the beginning" {
+			c.pos = ""
+			c.next(0)
+		}
+		publish(t, s.Login(alice.ID))
+		for i := range 2 { // the answer after the change says nothing of it, nor does the next
+			alice.Say(room, fmt.Sprint(i))
+			if got := changed(c.next(10_000)); got != nil {
+				t.Errorf("%s: it is switched off, and tells of %v", way, got)
+			}
+		}
+		c.body["extensions"] = on
+		if got := changed(c.next(0)); !slices.Contains(got, alice.ID) {
+			t.Errorf("%s: of the device that came meanwhile is told %v", way, got)
+		}
+		if got := changed(c.next(0)); got != nil {
+			t.Errorf("%s: it is told again: %v", way, got)
+		}
 	}
 }
 

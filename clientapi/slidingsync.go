@@ -34,7 +34,10 @@ func (s *Server) slidingSync(r *Request) (any, error) {
 		}
 		q.Pos = &token
 	}
-	ctx, leave := s.hub.enter(r.Ctx(), r.Session)
+	ctx, leave, err := s.hub.wait(r.Ctx(), r.Session)
+	if err != nil {
+		return nil, err
+	}
 	defer leave()
 	defer s.present(r, shown)()
 	answer, err := s.Sync.Slide(ctx, q)

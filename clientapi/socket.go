@@ -62,12 +62,15 @@ func (s *Server) socket(r *Request) (any, error) {
 	if !websocket.IsWebSocketUpgrade(r.Request()) {
 		return nil, matrix.InvalidParam("This endpoint is a WebSocket.")
 	}
+	ctx, leave, err := s.hub.wait(r.Ctx(), r.Session)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	conn, err := upgrader.Upgrade(r.Response(), r.Request(), nil)
 	if err != nil {
-		return Done{}, nil // the upgrader has answered
+		return Done{}, nil //nolint:nilerr // the upgrader has answered
 	}
-	ctx, leave := s.hub.enter(r.Ctx(), r.Session)
-	defer leave()
 	defer s.present(r, shown)()
 	c := &socketConn{s: s, r: r, conn: conn}
 	c.serve(ctx, q)
@@ -117,7 +120,7 @@ func (c *socketConn) serve(ctx context.Context, q sync.Request) {
 	}()
 	go c.beat(ctx)
 	err := c.s.Sync.Follow(ctx, q, func(answer *sync.Response) error {
-		raw, err := json.Marshal(answer)
+		raw, err := answer.AppendJSON(nil)
 		if err != nil {
 			return err
 		}

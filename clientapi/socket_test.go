@@ -1,6 +1,7 @@
 package clientapi_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,19 +13,27 @@ import (
 	"github.com/gorilla/websocket"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/shapes"
 	"conclave/internal/testserver/wait"
 )
 
-// frames reads a socket until a frame satisfies seen, and returns it.
+// frames reads a socket until a frame satisfies seen, and returns it. Those of the server have the form of answers of /sync.
 func frames(t *testing.T, conn *websocket.Conn, what string, seen func(object) bool) object {
 	t.Helper()
 	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	for {
+		_, text, err := conn.ReadMessage()
 		var frame object
-		if err := conn.ReadJSON(&frame); err != nil {
+		if err == nil {
+			err = json.Unmarshal(text, &frame)
+		}
+		if err != nil {
 			t.Fatalf("waiting for %s: %v", what, err)
+		}
+		if frame["id"] == nil {
+			shapes.Check(t, "GET", "/_matrix/client/v3/sync", http.StatusOK, http.Header{"Content-Type": {"application/json"}}, text)
 		}
 		if seen(frame) {
 			return frame

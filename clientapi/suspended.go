@@ -25,8 +25,9 @@ const (
 // everybody. An operation that is not named here is forbidden, so that a new one is so until somebody has judged it.
 var suspendedRules = map[string]suspension{
 	// Reading, and noting what was read.
-	"sync": allowed, "im.conclave.ws.ticket": allowed, "im.conclave.ws.sync": allowed, "slidingSync": allowed,
-	"queryPublicRooms": allowed, "search": allowed, "searchUserDirectory": allowed, "defineFilter": allowed,
+	"sync": allowed, "im.conclave.ws.ticket": allowed, "im.conclave.ws.sync": allowed,
+	"org.matrix.simplified_msc3575.sync": allowed,
+	"queryPublicRooms":                   allowed, "search": allowed, "searchUserDirectory": allowed, "defineFilter": allowed,
 	"postReceipt": allowed, "setReadMarker": allowed,
 
 	// Leaving, and taking back what one has said.
@@ -37,7 +38,7 @@ var suspendedRules = map[string]suspension{
 	"changePassword": allowed, "generateLoginToken": allowed,
 	"im.conclave.account.totp.begin": allowed, "im.conclave.account.totp.confirm": allowed, "im.conclave.account.totp.remove": allowed,
 	"im.conclave.account.recoveryCodes": allowed, "im.conclave.account.passkeys.begin": allowed, "im.conclave.account.passkeys.finish": allowed,
-	"im.conclave.account.passkeys.rename": allowed, "im.conclave.account.passkeys.remove": allowed,
+	"im.conclave.account.passkeys.challenge": allowed, "im.conclave.account.passkeys.rename": allowed, "im.conclave.account.passkeys.remove": allowed,
 
 	// Adding addresses, each of which says when it came, but not taking any away.
 	"requestTokenTo3PIDEmail": allowed, "requestTokenTo3PIDMSISDN": allowed, "add3PID": allowed,

@@ -31,7 +31,10 @@ func (s *Server) sync(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, leave := s.hub.enter(r.Ctx(), r.Session)
+	ctx, leave, err := s.hub.wait(r.Ctx(), r.Session)
+	if err != nil {
+		return nil, err
+	}
 	defer leave()
 	defer s.present(r, shown)()
 	answer, err := s.Sync.Sync(ctx, q)

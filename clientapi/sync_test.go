@@ -3,6 +3,7 @@ package clientapi_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -232,9 +233,21 @@ func syncBadTokens(t *testing.T, s *testserver.Server) {
 	alice.Refused(http.StatusBadRequest, "M_INVALID_PARAM", "GET", "/sync?timeout=-1", nil)
 	alice.Refused(http.StatusBadRequest, "M_INVALID_PARAM", "GET", "/sync?full_state=yes", nil)
 	alice.Refused(http.StatusNotFound, "M_NOT_FOUND", "GET", "/sync?filter=unknown", nil)
-	// A token of a database that was restored since: everything comes anew.
-	if body := alice.Sync("s5_5_foreign", 0); testserver.At(body, "rooms", "join", room) == nil {
-		t.Error("a token of another generation does not start afresh")
+	// A token of a database that was restored since, and one of a time that is not yet: everything comes anew.
+	parts := strings.Split(token(alice.Sync("", 0)), "_")
+	parts[0] = "s99999999999999"
+	future := strings.Join(parts, "_")
+	for _, since := range []string{"s5_5_foreign", future} {
+		if body := alice.Sync(since, 0); testserver.At(body, "rooms", "join", room) == nil {
+			t.Errorf("the token %s does not start afresh", since)
+		}
+	}
+	c := slides(alice, 0, 9, 1)
+	c.next(0)
+	number, _, _ := strings.Cut(c.pos, "_")
+	alice.Refused(http.StatusBadRequest, "M_UNKNOWN_POS", "POST", slidingPath+"?pos="+number+"_"+future, c.body)
+	if body := alice.Must("GET", "/events?timeout=0&from="+future, nil).Body; body["end"] == future {
+		t.Errorf("a token of the future leads on: %v", body)
 	}
 }
 

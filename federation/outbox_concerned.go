@@ -91,14 +91,28 @@ func (o *Rows) names(ctx context.Context, servers map[store.ServerNID]bool) (nam
 	if len(servers) == 0 {
 		return nil, nil
 	}
-	nids := make([]store.ServerNID, 0, len(servers))
+	var missing []store.ServerNID
 	for nid := range servers {
-		nids = append(nids, nid)
+		if name, ok := o.called[nid]; ok {
+			names = append(names, name)
+		} else {
+			missing = append(missing, nid)
+		}
+	}
+	if len(missing) == 0 {
+		return names, nil
+	}
+	if len(o.called) > maxKnownServers {
+		clear(o.called)
 	}
 	err = o.DB.Read(ctx, func(tx *store.Tx) error {
-		names = names[:0]
-		return tx.ServerNames(nids, func(_ store.ServerNID, name matrix.ServerName) { names = append(names, name) })
+		return tx.ServerNames(missing, func(nid store.ServerNID, name matrix.ServerName) { o.called[nid] = name })
 	})
+	for _, nid := range missing {
+		if name, ok := o.called[nid]; ok {
+			names = append(names, name)
+		}
+	}
 	return names, err
 }
 

@@ -37,6 +37,7 @@ type Rows struct {
 	RowsOptions
 
 	members roomServers
+	called  map[store.ServerNID]matrix.ServerName // names that were asked for, at most maxKnownServers; for Concerned alone
 
 	mu   sync.Mutex
 	nids map[matrix.ServerName]store.ServerNID // of destinations, at most maxKnownServers
@@ -48,7 +49,7 @@ const maxKnownServers = 20_000
 
 // NewRows makes the outbox over a database.
 func NewRows(o RowsOptions) *Rows {
-	return &Rows{RowsOptions: o, members: roomServers{}, nids: map[matrix.ServerName]store.ServerNID{}, sent: map[store.ServerNID]store.Pos{}}
+	return &Rows{RowsOptions: o, members: roomServers{}, called: map[store.ServerNID]matrix.ServerName{}, nids: map[matrix.ServerName]store.ServerNID{}, sent: map[store.ServerNID]store.Pos{}}
 }
 
 // number finds the number of a server.
@@ -231,6 +232,20 @@ func (b *eduBatch) add(typ string, content json.RawMessage) (bool, error) {
 
 func (b *eduBatch) full() bool { return len(b.edus) >= b.limit || b.bytes <= 0 }
 
+// quiet says whether it is certain without asking the database that there are no EDUs after one position and up to another:
+// nothing happened but that events were sent, as in nearly all ranges while many are.
+func (o *Rows) quiet(after, upTo store.Pos) bool {
+	if upTo <= after {
+		return true
+	}
+	commits, known := o.DB.Committed(after, upTo)
+	if !known {
+		return false
+	}
+	_, only := onlyEvents(commits, after, upTo)
+	return only
+}
+
 // outgoing is one of the queues of KeyQueues.
 type outgoing func(ctx context.Context, server store.ServerNID, after, upTo store.Pos, limit int) ([]keys.EDU, store.Pos, error)
 
@@ -242,6 +257,9 @@ func (o *Rows) keyEDUs(ctx context.Context, out *eduBatch, nid store.ServerNID, 
 	end, err := o.end(ctx, upTo)
 	if err != nil {
 		return after, err
+	}
+	if o.quiet(after, end) {
+		return max(end, after), nil
 	}
 	for want := out.limit - len(out.edus); want > 0; want /= 2 { // fewer, if so many are too large
 		edus, last, err := queue(ctx, nid, after, end, want)
@@ -283,6 +301,9 @@ func (o *Rows) receipts(ctx context.Context, out *eduBatch, nid store.ServerNID,
 	end, err := o.end(ctx, upTo)
 	if err != nil {
 		return after, err
+	}
+	if o.quiet(after, end) {
+		return max(end, after), nil
 	}
 	var rows []store.OutgoingReceipt
 	err = o.DB.Read(ctx, func(tx *store.Tx) error {

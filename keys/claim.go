@@ -14,6 +14,18 @@ import (
 // Wanted says of which algorithm a one-time key of each device is wanted.
 type Wanted map[matrix.UserID]map[matrix.DeviceID]string
 
+// check bounds what is asked for, here or elsewhere: also users without devices can name servers that are to be asked.
+func (w Wanted) check() error {
+	n := 0
+	for _, devices := range w {
+		n += len(devices)
+	}
+	if max(n, len(w)) > maxRecipients {
+		return matrix.TooLarge("A request claims keys of at most %d devices.", maxRecipients)
+	}
+	return nil
+}
+
 // OneTimeKeys are keys by user, device and <algorithm>:<key_id>.
 type OneTimeKeys map[matrix.UserID]map[matrix.DeviceID]map[string]json.RawMessage
 
@@ -38,6 +50,9 @@ type Failure struct {
 
 // Claim takes one-time keys of devices, here and elsewhere; where a device has none left, its fallback key.
 func (k *Keys) Claim(ctx context.Context, wanted Wanted, timeout time.Duration) (*Claimed, error) {
+	if err := wanted.check(); err != nil {
+		return nil, err
+	}
 	local := Wanted{}
 	remote := map[matrix.ServerName]Wanted{}
 	for user, devices := range wanted {
@@ -106,15 +121,10 @@ type claim struct {
 
 // ClaimLocal takes one-time keys of our own users' devices. Each is given out once.
 func (k *Keys) ClaimLocal(ctx context.Context, wanted Wanted) (OneTimeKeys, error) {
-	n := 0
-	for user, devices := range wanted {
-		if n += len(devices); n > maxRecipients {
-			return nil, matrix.TooLarge("A request claims keys of at most %d devices.", maxRecipients)
-		}
-		if !k.o.IsOurs(user.Server()) {
-			delete(wanted, user)
-		}
+	if err := wanted.check(); err != nil {
+		return nil, err
 	}
+	maps.DeleteFunc(wanted, func(user matrix.UserID, _ map[matrix.DeviceID]string) bool { return !k.o.IsOurs(user.Server()) })
 	if len(wanted) == 0 {
 		return OneTimeKeys{}, nil
 	}

@@ -20,9 +20,11 @@ type Upload struct {
 
 const (
 	maxOneTimeKeys  = 500 // of a device, unclaimed
-	maxFallbackKeys = 16  // of an upload; a device has one per algorithm
-	// rememberClaimed is how long a client may repeat an upload without bringing claimed keys back.
+	maxFallbackKeys = 16  // of a device: one per algorithm
+	// rememberClaimed is how long a client may repeat an upload without bringing claimed keys back, and keepClaimed how many
+	// keys of a device are remembered for that: one that makes keys to claim them itself must not fill the disk.
 	rememberClaimed = 90 * 24 * time.Hour
+	keepClaimed     = 10_000
 )
 
 // upload is an Upload that was read and checked as far as it can be without the database.
@@ -98,10 +100,8 @@ func (k *Keys) store(tx *store.Tx, d Device, up upload) error {
 	if err != nil {
 		return err
 	}
-	for _, key := range up.fallback {
-		if err := tx.PutFallbackKey(d.NID, key); err != nil {
-			return err
-		}
+	if err := storeFallback(tx, d.NID, up.fallback); err != nil {
+		return err
 	}
 	if changed || len(fresh)+len(up.fallback) > 0 {
 		tx.AfterCommit(k.wake)
@@ -119,6 +119,26 @@ func (k *Keys) store(tx *store.Tx, d Device, up upload) error {
 		return err
 	}
 	return tx.AddOneTimeKeys(d.NID, pos, fresh)
+}
+
+// storeFallback stores fallback keys. That a device has not more than it may counts what it had before, too.
+func storeFallback(tx *store.Tx, device int64, keys []store.NamedKey) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	algorithms := map[string]bool{}
+	if err := tx.FallbackAlgorithms(device, func(algorithm string) { algorithms[algorithm] = true }); err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if algorithms[key.Algorithm] = true; len(algorithms) > maxFallbackKeys {
+			return matrix.TooLarge("A device has fallback keys of at most %d algorithms.", maxFallbackKeys)
+		}
+		if err := tx.PutFallbackKey(device, key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // storeDevice stores the device's keys, if there are any, and returns those that hold, nil for none. The keys under one
@@ -158,7 +178,7 @@ func (k *Keys) freshKeys(tx *store.Tx, d Device, keys []store.NamedKey) ([]store
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	if err := tx.ForgetClaimedKeys(d.NID, k.now()-rememberClaimed.Milliseconds()); err != nil {
+	if err := tx.ForgetClaimedKeys(d.NID, k.now()-rememberClaimed.Milliseconds(), keepClaimed); err != nil {
 		return nil, err
 	}
 	type name struct{ algorithm, id string }

@@ -205,6 +205,44 @@ func TestFallbackKeys(t *testing.T) {
 		must(t, upload(map[string]json.RawMessage{"signed_curve25519:F2": alice.signedKey(t, "f2")}))
 		unused("signed_curve25519", "signed_rsa")
 		claim("signed_curve25519:F2")
+		lot := map[string]json.RawMessage{}
+		for i := range 14 {
+			lot[fmt.Sprintf("a%d:1", i)] = json.RawMessage(`"k"`)
+		}
+		must(t, upload(lot))
+		refused(t, upload(map[string]json.RawMessage{"one.more:1": json.RawMessage(`"k"`)}), "M_TOO_LARGE")
+		must(t, upload(map[string]json.RawMessage{"a0:2": json.RawMessage(`"k"`)}))
+	})
+}
+
+// TestClaimedKeysAreForgotten shows that what is remembered of claimed keys is bounded, the newest last.
+func TestClaimedKeysAreForgotten(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		alice := w.user("alice")
+		must(t, w.db.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(fmt.Sprintf(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10100)
+				INSERT INTO claimed_keys (device, algorithm, key_id, ts) SELECT %d, 'x', 'k' || i, %d + i FROM n`, alice.NID, w.now().UnixMilli()))
+			return err
+		}))
+		upload := func(id string) {
+			t.Helper()
+			_, err := w.UploadKeys(t.Context(), alice.Device, keys.Upload{OneTimeKeys: map[string]json.RawMessage{id: json.RawMessage(`"k"`)}})
+			must(t, err)
+		}
+		has := func(want int) {
+			t.Helper()
+			counts, _, err := w.KeyCounts(t.Context(), alice.NID)
+			must(t, err)
+			if counts["x"] != want {
+				t.Errorf("the device has %d keys, want %d", counts["x"], want)
+			}
+		}
+		upload("x:k10100") // claimed, and remembered
+		has(0)
+		upload("x:k100") // forgotten by the upload before
+		has(1)
+		upload("x:k101")
+		has(1)
 	})
 }
 

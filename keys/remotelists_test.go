@@ -2,6 +2,7 @@ package keys_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -347,6 +348,18 @@ func TestClaimsOfOtherServers(t *testing.T) {
 		if _, failed := claimed.Failures[there]; !failed || len(claimed.Keys) != 0 {
 			t.Errorf("with the server down: %+v", claimed)
 		}
+		// How many servers a request asks is bounded as how many devices it names.
+		asked := 0
+		w.remote.claim = func([]byte) (json.RawMessage, error) { asked++; return nil, errors.New("down") }
+		many := keys.Wanted{}
+		for i := range 1001 {
+			many[matrix.UserID(fmt.Sprintf("@far:s%d.test", i))] = nil
+		}
+		_, err = w.Claim(t.Context(), many, time.Second)
+		if refused(t, err, "M_TOO_LARGE"); asked != 0 {
+			t.Errorf("%d servers were asked", asked)
+		}
+		w.remote.claim = nil
 		// A signature on another server's user's key needs that key.
 		must(t, w.UploadCrossSigning(t.Context(), alice.User, alice.crossSigning(t), false))
 		f := newFarUser(t, "A")

@@ -60,19 +60,37 @@ func (m *Media) giveUpDue(ctx context.Context) error {
 
 // giveUpJob gives an upload up, or puts that off if bytes came meanwhile.
 func (m *Media) giveUpJob(ctx context.Context, job store.Job, u *store.MediaUpload, now int64) error {
-	if u != nil && u.Expires > now {
+	if u != nil && u.Expires <= now {
+		// A request that is at it ends first: what it still stored would have no row, and nobody would ever remove it.
+		leave, err := m.enter(ctx, u.ID, nil)
+		if err != nil {
+			return err
+		}
+		defer leave()
+		if u, err = m.expired(ctx, u.ID, now); err != nil {
+			return err
+		}
+	}
+	if u != nil {
 		return m.o.DB.Write(ctx, func(tx *store.Tx) error {
 			_, err := tx.SaveJob(job, u.Expires, 0)
 			return err
 		})
 	}
-	if u != nil {
-		if err := m.discard(ctx, *u); err != nil {
-			return err
-		}
-	}
 	return m.o.DB.Write(ctx, func(tx *store.Tx) error {
 		_, err := tx.EndJob(job)
 		return err
 	})
+}
+
+// expired gives an upload up unless bytes have come meanwhile; then it is returned.
+func (m *Media) expired(ctx context.Context, id string, now int64) (u *store.MediaUpload, err error) {
+	err = m.o.DB.Read(ctx, func(tx *store.Tx) (err error) {
+		u, err = tx.MediaUpload(id)
+		return err
+	})
+	if err != nil || u == nil || u.Expires > now {
+		return u, err
+	}
+	return nil, m.discard(ctx, *u)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -227,4 +228,34 @@ func TestManyCopiesStayWithinTheBound(t *testing.T) {
 	if n := len(w.tree()); n > 100 {
 		t.Errorf("%d copies of 2,000 bytes are kept in 200,000", n)
 	}
+}
+
+// An upload whose time ends while a request is at it leaves nothing, whatever the request still brings.
+func TestUploadEndsWhileItIsWritten(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		for _, pieces := range []int{0, 1} { // that are there when the time ends
+			p, err := w.Begin(t.Context(), 1, Resumable{Length: 4 * pieceBytes})
+			must(t, err)
+			body, in := io.Pipe()
+			ended := make(chan error, 1)
+			go func() {
+				_, err := w.Continue(t.Context(), 1, p.ID, Chunk{
+					Length: -1, Body: body, Stop: func() { in.CloseWithError(io.ErrUnexpectedEOF) }, Sum: sha256.New(), Want: make([]byte, sha256.Size),
+				})
+				_ = body.Close() // nobody reads it any more
+				ended <- err
+			}()
+			if _, err := in.Write(make([]byte, pieces*pieceBytes+1000)); err != nil {
+				t.Fatal(err)
+			}
+			w.pass(unfinishedEnd + time.Hour)
+			must(t, w.giveUpDue(t.Context()))
+			_, _ = in.Write(make([]byte, pieceBytes+1)) // it may be refused
+			_ = in.Close()
+			if err := <-ended; err == nil {
+				t.Error("an upload went on whose time had ended")
+			}
+			w.files(0)
+		}
+	})
 }

@@ -130,8 +130,7 @@ func (f *folder) take(_ context.Context, u *store.MediaUpload, in io.Reader) (*p
 	if err := checkKey(u.File); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(f.growing, u.File)
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600) //nolint:gosec // likewise
+	file, err := f.grown(u.File, u.Received)
 	if err != nil {
 		return nil, err
 	}
@@ -144,6 +143,19 @@ func (f *folder) take(_ context.Context, u *store.MediaUpload, in io.Reader) (*p
 	}
 	u.Received += n
 	return nil, nil
+}
+
+// grown opens the file of an upload that has some bytes, or makes it where there are none yet.
+func (f *folder) grown(key string, have int64) (*os.File, error) {
+	flags := os.O_WRONLY
+	if have == 0 {
+		flags |= os.O_CREATE
+	}
+	file, err := os.OpenFile(filepath.Join(f.growing, key), flags, 0o600) //nolint:gosec // likewise
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errLost
+	}
+	return file, err
 }
 
 // addTo writes a piece behind the first bytes of a file. What is there behind them was never acknowledged.
@@ -170,11 +182,10 @@ func addTo(file *os.File, have int64, in io.Reader) (n int64, err error) {
 }
 
 func (f *folder) finish(ctx context.Context, u store.MediaUpload, _ []piece) error {
-	grown := filepath.Join(f.growing, u.File)
 	if have, err := f.size(ctx, u.File); err == nil && have == u.Length {
 		return nil // a crash came after it had its name
 	}
-	file, err := os.OpenFile(grown, os.O_WRONLY|os.O_CREATE, 0o600) //nolint:gosec // likewise
+	file, err := f.grown(u.File, u.Length)
 	if err != nil {
 		return err
 	}
@@ -182,7 +193,7 @@ func (f *folder) finish(ctx context.Context, u store.MediaUpload, _ []piece) err
 	if err = errors.Join(err, file.Close()); err != nil {
 		return err
 	}
-	return f.place(grown, u.File)
+	return f.place(filepath.Join(f.growing, u.File), u.File)
 }
 
 func (f *folder) abandon(ctx context.Context, key string) error {

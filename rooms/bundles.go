@@ -3,6 +3,7 @@ package rooms
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
@@ -13,6 +14,19 @@ type Reader struct {
 	Viewer
 	NID     store.UserNID
 	Ignored []store.UserNID // "Ignoring Users"
+}
+
+// Heeds says whether an event is shown to the reader in a list: of users whom it ignores it gets state alone.
+func (r *Reader) Heeds(row *store.EventRow) bool {
+	return row.Event.IsState() || !slices.Contains(r.Ignored, row.Sender)
+}
+
+// Heeding is a filter that keeps what Heeds and another filter keep; nil keeps all.
+func (r *Reader) Heeding(keep func(*store.EventRow) bool) func(*store.EventRow) bool {
+	if len(r.Ignored) == 0 {
+		return keep
+	}
+	return func(row *store.EventRow) bool { return r.Heeds(row) && (keep == nil || keep(row)) }
 }
 
 // maxIgnored bounds how many ignored users are taken notice of.
@@ -35,7 +49,7 @@ func (r *Rooms) Reader(ctx context.Context, user store.UserNID, viewer Viewer) (
 		}
 		var ids []matrix.UserID
 		for id := range list.Users {
-			if len(ids) < maxIgnored && id != viewer.ID {
+			if len(ids) < maxIgnored && id != viewer.ID && matrix.IsText(string(id)) {
 				ids = append(ids, id)
 			}
 		}

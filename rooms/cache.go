@@ -93,6 +93,9 @@ func (c *eventCache) changed(nids ...store.EventNID) {
 	}
 }
 
+// Redacted says that events were redacted, by this node or another: what is remembered of them is read again.
+func (r *Rooms) Redacted(nids ...store.EventNID) { r.cache.events.changed(nids...) }
+
 // nodeLoader reads tree nodes of one room: fresh ones first, then the cache, then the database.
 type nodeLoader struct {
 	r     *Rooms

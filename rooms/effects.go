@@ -29,17 +29,21 @@ func (d *draft) relate(ctx context.Context, row *store.EventRow) error {
 	return nil
 }
 
-// relation reads m.relates_to: its type and target, if both are there and of a sane size.
+// relation reads m.relates_to: its type and target, if both are there, of a sane size, and what a database can keep.
 func relation(ev *matrix.Event) (relType string, target matrix.EventID, ok bool) {
 	if ev.IsState() {
 		return "", "", false
 	}
-	relType, ok1 := matrix.GetString(ev.Content(), "m.relates_to", "rel_type")
-	id, ok2 := matrix.GetString(ev.Content(), "m.relates_to", "event_id")
+	relates, ok := matrix.Get(ev.Content(), "m.relates_to") // nearly always there is none: that is found out once
+	if !ok {
+		return "", "", false
+	}
+	relType, ok1 := matrix.GetString(relates, "rel_type")
+	id, ok2 := matrix.GetString(relates, "event_id")
 	if !ok1 || !ok2 || relType == "" || len(relType) > 255 || len(id) > 255 {
 		return "", "", false
 	}
-	return relType, matrix.EventID(id), true
+	return relType, matrix.EventID(id), matrix.IsText(relType) && matrix.IsText(id)
 }
 
 // known finds an event of this room by its ID, in this group or in the database; nil if we do not hold it.

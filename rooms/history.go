@@ -35,6 +35,10 @@ type PageRequest struct {
 	Backward bool
 	Limit    int
 	Keep     func(*store.EventRow) bool // the filter; nil keeps all
+
+	// Newest are the rows that the page begins with, backward from From, where Newest has read them for as many events as
+	// Limit. Nil: they are read.
+	Newest []*store.EventRow
 }
 
 // Page is a piece of a timeline in the order of reading.
@@ -53,7 +57,12 @@ type readRows func(ctx context.Context, lo, hi store.Place, limit int) ([]*store
 // Page reads events that the viewer may see. Events that are hidden or filtered out cost rows of the budget; when it
 // is spent the page ends early, with a token to go on from.
 func (r *Rooms) Page(ctx context.Context, q PageRequest) (*Page, error) {
+	newest := q.Newest
 	return r.page(ctx, q, func(ctx context.Context, lo, hi store.Place, limit int) (rows []*store.EventRow, err error) {
+		if newest != nil {
+			rows, newest = after(lo, newest), nil
+			return rows, nil
+		}
 		err = r.db.Read(ctx, func(tx *store.Tx) error {
 			rows, err = tx.Timeline(q.Ref.NID, lo, hi, q.Backward, limit)
 			return err
@@ -62,12 +71,25 @@ func (r *Rooms) Page(ctx context.Context, q PageRequest) (*Page, error) {
 	})
 }
 
+// after are those of some rows, the newest first, that stand after a place.
+func after(lo store.Place, rows []*store.EventRow) []*store.EventRow {
+	for i, row := range rows {
+		if !Place(lo).Less(Place{row.Pos, row.Sub}) {
+			return rows[:i]
+		}
+	}
+	return rows
+}
+
+// firstRows is how many rows a page reads first that is to have so many events.
+func firstRows(events int) int { return min(max(events, 20), 200) }
+
 // page is Page for what read finds.
 func (r *Rooms) page(ctx context.Context, q PageRequest, read readRows) (*Page, error) {
 	sees := r.VisibleTo(q.Ref, q.Viewer)
 	page := &Page{End: q.From}
 	for seen := 0; len(page.Events) < q.Limit && seen < pageRows; {
-		batch := min(max(q.Limit-len(page.Events), 20), 200)
+		batch := firstRows(q.Limit - len(page.Events))
 		lo, hi := q.stretch(page.End)
 		rows, err := read(ctx, lo, hi, batch)
 		if err != nil {

@@ -36,7 +36,9 @@ func (r *Rooms) Ignored(ctx context.Context, user store.UserNID) (map[matrix.Use
 	ignored := map[matrix.UserID]bool{}
 	if json.Unmarshal([]byte(content), &list) == nil { // what is no list ignores nobody
 		for id := range list.Users {
-			ignored[id] = true
+			if matrix.IsText(string(id)) { // else nobody is called so, and databases cannot be asked for it
+				ignored[id] = true
+			}
 		}
 	}
 	return ignored, nil

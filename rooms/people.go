@@ -152,7 +152,7 @@ func (r *Rooms) streamPeople(ctx context.Context, after, upTo store.Pos, c *peop
 		}); err != nil {
 			return err
 		}
-		return tx.Stream(after, upTo, peopleRange, func(row *store.EventRow) {
+		return tx.StateStream(after, upTo, func(row *store.EventRow) {
 			if typ := row.Event.Type(); row.Event.StateKeyEquals("") && (typ == "m.room.join_rules" || typ == "m.room.history_visibility") {
 				c.rooms[row.Room] = false
 			}
@@ -193,10 +193,10 @@ func (r *Rooms) putPeople(tx *store.Tx, c *peopleChange, own []store.UserNID) er
 			p.Name, _ = matrix.GetString([]byte(profile), "displayname")
 			p.Avatar, _ = matrix.GetString([]byte(profile), "avatar_url")
 		}
-		if len(p.Name) > nameBytes {
+		if len(p.Name) > nameBytes || !matrix.IsText(p.Name) { // which no database keeps, and nobody looks for
 			p.Name = ""
 		}
-		if len(p.Avatar) > nameBytes {
+		if len(p.Avatar) > nameBytes || !matrix.IsText(p.Avatar) {
 			p.Avatar = ""
 		}
 		p.Words = wordsOf(p)

@@ -144,11 +144,20 @@ func (r *Rooms) StrippedState(ctx context.Context, ref Ref, m store.MemberRow) (
 	if err != nil {
 		return nil, err
 	}
-	rows, err := r.eventsByNID(ctx, ref.NID, []store.EventNID{m.Event})
+	row, err := r.MemberEvent(ctx, m)
 	if err != nil {
 		return nil, err
 	}
-	return append(events, matrix.Stripped(rows[0].Event)), nil
+	return append(events, matrix.Stripped(row.Event)), nil
+}
+
+// MemberEvent is the event that gave somebody the membership they have.
+func (r *Rooms) MemberEvent(ctx context.Context, m store.MemberRow) (*store.EventRow, error) {
+	rows, err := r.eventsByNID(ctx, m.Room, []store.EventNID{m.Event})
+	if err != nil {
+		return nil, err
+	}
+	return rows[0], nil
 }
 
 // strippedFromState reads the stripped state of a room that we are in, as of a position.

@@ -68,7 +68,7 @@ func (d *draft) mayAnnotate(ctx context.Context, e *entry, ev *matrix.Event, tar
 // RelatedRequest asks for events that relate to one.
 type RelatedRequest struct {
 	Ref       Ref
-	Viewer    Viewer
+	Reader    Reader
 	Event     matrix.EventID
 	RelType   string // "" for any
 	EventType string // "" for any
@@ -82,9 +82,10 @@ type RelatedRequest struct {
 // RecursionDepth is how many relations may lie between an event and those that are found to relate to it.
 const RecursionDepth = 4
 
-// Related reads events that relate to one which the viewer may see (M_NOT_FOUND), as far as the viewer may see them.
+// Related reads events that relate to one which the reader may see (M_NOT_FOUND), as far as the reader may see them and
+// does not ignore their senders.
 func (r *Rooms) Related(ctx context.Context, q RelatedRequest) (*Page, error) {
-	if _, err := r.Visible(ctx, q.Ref, q.Viewer, q.Event); err != nil {
+	if _, err := r.Visible(ctx, q.Ref, q.Reader.Viewer, q.Event); err != nil {
 		return nil, err
 	}
 	depth := 1
@@ -101,7 +102,9 @@ func (r *Rooms) Related(ctx context.Context, q RelatedRequest) (*Page, error) {
 		})
 		return rows, err
 	}
-	return r.page(ctx, PageRequest{Ref: q.Ref, Viewer: q.Viewer, From: q.From, To: q.To, Backward: q.Backward, Limit: q.Limit}, read)
+	return r.page(ctx, PageRequest{
+		Ref: q.Ref, Viewer: q.Reader.Viewer, From: q.From, To: q.To, Backward: q.Backward, Limit: q.Limit, Keep: q.Reader.Heeding(nil),
+	}, read)
 }
 
 // ThreadsRequest asks for the threads of a room.

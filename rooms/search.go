@@ -63,6 +63,7 @@ type SearchRequest struct {
 	Recent  bool            // the newest first, else those that fit best
 	After   *store.SearchPlace
 	Keep    func(*store.EventRow) bool // nil keeps all
+	Heed    func(*store.EventRow) bool // likewise, of what stands around a hit
 	Limit   int
 }
 

@@ -1,8 +1,10 @@
 package rooms
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,11 +18,12 @@ import (
 // The index for search follows the stream: one job, whose cursor is the position up to which everything is indexed (law 10).
 // Sending an event costs nothing for it. What is written outside of the stream waits in a queue of its own.
 const (
-	indexBatch = 500             // events of one round
-	indexPause = time.Second     // between the first event and the round that indexes it with those that follow
-	indexLook  = 5 * time.Second // for what no wake tells of
-	indexLease = 15 * time.Second
-	indexAhead = 10_000 // positions without anything to index after which the cursor is stored all the same
+	indexBatch  = 500                    // events of one round
+	indexPause  = time.Second            // between the first event and the round that indexes it with those that follow
+	indexGlance = 100 * time.Millisecond // between two looks at what was committed meanwhile
+	indexLook   = 5 * time.Second        // for what no wake tells of
+	indexLease  = 15 * time.Second
+	indexAhead  = 10_000 // positions without anything to index after which the cursor is stored all the same
 )
 
 // Bounds of one document.
@@ -46,7 +49,7 @@ func (r *Rooms) RunSearchIndex(ctx context.Context) error {
 		look := time.NewTimer(indexLook)
 		select {
 		case <-wakes:
-			pause(ctx, indexPause)
+			ix.collect(ctx)
 		case <-look.C:
 		case <-ctx.Done():
 		}
@@ -56,6 +59,48 @@ func (r *Rooms) RunSearchIndex(ctx context.Context) error {
 		}
 	}
 }
+
+// collect lets a second pass and notes meanwhile, from what this process commits, what there is to index: nearly all that is
+// said is sealed and has no words, and such events are never read.
+func (ix *indexer) collect(ctx context.Context) {
+	for left := indexPause; left > 0; left -= indexGlance {
+		pause(ctx, indexGlance)
+		if bound, err := ix.r.db.StreamBound(ctx); err != nil || !ix.glance(bound) {
+			pause(ctx, left-indexGlance)
+			return
+		}
+	}
+}
+
+// glance notes what was committed up to a position, and reports whether it could: what is not in memory is read in time.
+func (ix *indexer) glance(bound store.Pos) bool {
+	if ix.job == nil || len(ix.ahead) > indexBatch {
+		return false
+	}
+	if ix.seen < ix.at {
+		ix.seen, ix.ahead = ix.at, nil
+	}
+	if bound <= ix.seen {
+		return true
+	}
+	commits, ok := ix.r.db.Committed(ix.seen, bound)
+	if !ok {
+		return false
+	}
+	for _, c := range commits {
+		for _, row := range c.Events {
+			if row.Pos > ix.seen && row.Pos <= bound && concernsWords(row.Event) {
+				ix.ahead = append(ix.ahead, row)
+			}
+		}
+	}
+	ix.seen = bound
+	return true
+}
+
+// concernsWords says whether an event has words, or may change those of another. Only what has words itself is a valid edit of
+// what has.
+func concernsWords(ev *matrix.Event) bool { return ev.Type() == "m.room.redaction" || hasWords(ev) }
 
 func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
@@ -72,11 +117,15 @@ type indexer struct {
 	job   *store.Job // nil if it is somebody else
 	at    store.Pos  // how far it has looked
 	saved store.Pos  // how far the job says
+
+	seen  store.Pos         // how far glance has looked
+	ahead []*store.EventRow // what it found after at, as it was committed
 }
 
 // batch is one round's work.
 type indexWork struct {
 	upTo   store.Pos
+	full   bool // there may be more
 	rows   []*store.EventRow
 	queue  []store.Queued
 	fresh  map[store.RoomNID][]*store.EventRow
@@ -101,6 +150,7 @@ func (ix *indexer) round(ctx context.Context) (more bool, err error) {
 		upTo: max(bound, ix.at), fresh: map[store.RoomNID][]*store.EventRow{},
 		again: map[store.RoomNID]map[store.EventNID]bool{}, sealed: map[store.State]bool{},
 	}
+	ix.glance(bound)
 	if err := ix.read(ctx, w); err != nil {
 		return false, err
 	}
@@ -108,16 +158,23 @@ func (ix *indexer) round(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	if len(w.docs)+len(w.drops)+len(w.queue) == 0 && w.upTo-ix.saved < indexAhead {
-		ix.at = w.upTo // read again after a restart, which does no harm
-		return len(w.rows) == indexBatch, nil
+		ix.reached(w.upTo) // read again after a restart, which does no harm
+		return w.full, nil
 	}
 	mine, err := ix.write(ctx, w)
 	if err != nil || !mine {
 		ix.job = nil
 		return false, err
 	}
-	ix.at, ix.saved = w.upTo, w.upTo
-	return len(w.rows) == indexBatch || len(w.queue) == indexBatch, nil
+	ix.reached(w.upTo)
+	ix.saved = w.upTo
+	return w.full || len(w.queue) == indexBatch, nil
+}
+
+// reached notes how far everything is indexed.
+func (ix *indexer) reached(pos store.Pos) {
+	ix.at = pos
+	ix.ahead = slices.DeleteFunc(ix.ahead, func(row *store.EventRow) bool { return row.Pos <= pos })
 }
 
 // take leases the job, if nobody else has it.
@@ -131,6 +188,7 @@ func (ix *indexer) take(ctx context.Context) error {
 	}
 	at, err := strconv.ParseInt(ix.job.Cursor, 10, 64)
 	ix.at, ix.saved = store.Pos(at), store.Pos(at)
+	ix.seen, ix.ahead = ix.at, nil
 	return err
 }
 
@@ -138,16 +196,13 @@ func (ix *indexer) take(ctx context.Context) error {
 func (ix *indexer) read(ctx context.Context, w *indexWork) error {
 	err := ix.r.db.Read(ctx, func(tx *store.Tx) error {
 		w.rows, w.queue = nil, nil
-		if err := tx.Stream(ix.at, w.upTo, indexBatch, func(row *store.EventRow) { w.rows = append(w.rows, row) }); err != nil {
+		if err := ix.rows(tx, w); err != nil {
 			return err
 		}
 		return tx.SearchQueue(indexBatch, func(q store.Queued) { w.queue = append(w.queue, q) })
 	})
 	if err != nil {
 		return err
-	}
-	if len(w.rows) == indexBatch {
-		w.upTo = w.rows[len(w.rows)-1].Pos
 	}
 	targets := map[store.RoomNID][]matrix.EventID{}
 	for _, row := range w.rows {
@@ -179,6 +234,35 @@ func (ix *indexer) read(ctx context.Context, w *indexWork) error {
 		}
 		return nil
 	})
+}
+
+// rows finds those that came after the last round: what glance noted, read as it is now, else everything.
+func (ix *indexer) rows(tx *store.Tx, w *indexWork) error {
+	add := func(row *store.EventRow) { w.rows = append(w.rows, row) }
+	if ix.seen <= ix.at {
+		err := tx.Stream(ix.at, w.upTo, indexBatch, add)
+		if w.full = len(w.rows) == indexBatch; w.full {
+			w.upTo = w.rows[len(w.rows)-1].Pos
+		}
+		return err
+	}
+	bound := w.upTo
+	w.upTo = min(bound, ix.seen)
+	slices.SortFunc(ix.ahead, func(a, b *store.EventRow) int { return cmp.Compare(a.Pos, b.Pos) })
+	var rooms []store.RoomNID
+	var nids []store.EventNID
+	for _, row := range ix.ahead {
+		if row.Pos > w.upTo {
+			break
+		}
+		if len(nids) == indexBatch {
+			w.upTo = row.Pos - 1
+			break
+		}
+		rooms, nids = append(rooms, row.Room), append(nids, row.NID)
+	}
+	w.full = w.upTo < bound
+	return tx.EventsOf(rooms, nids, add)
 }
 
 // repeat has an event indexed again.

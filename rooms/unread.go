@@ -88,8 +88,46 @@ func (r *Rooms) Unread(ctx context.Context, ref Ref, m store.MemberRow, ignored 
 	return u, err
 }
 
+// UnreadIn is Unread for several rooms in which a user is. newest are the rooms' newest events up to that position, as Newest
+// reads them; most of what is asked stands in them.
+func (r *Rooms) UnreadIn(ctx context.Context, refs map[store.RoomNID]Ref, members []store.MemberRow, newest map[store.RoomNID][]*store.EventRow, ignored []matrix.UserID, upTo store.Pos) (map[store.RoomNID]*Unread, error) {
+	if len(members) == 0 {
+		return nil, nil
+	}
+	user := members[0].Member
+	nids, ids := make([]store.RoomNID, len(members)), make([]matrix.RoomID, len(members))
+	for i, m := range members {
+		nids[i], ids[i] = m.Room, refs[m.Room].ID
+	}
+	var out map[store.RoomNID]*Unread
+	err := r.db.Read(ctx, func(tx *store.Tx) error {
+		out = make(map[store.RoomNID]*Unread, len(members))
+		hints := make(map[store.RoomNID]*store.UnreadHint, len(members))
+		if err := tx.UnreadHints(nids, user, upTo, func(room store.RoomNID, hint store.UnreadHint) { hints[room] = &hint }); err != nil {
+			return err
+		}
+		modes, err := tx.ModesOf(user, ids)
+		if err != nil {
+			return err
+		}
+		for _, m := range members {
+			ref := refs[m.Room]
+			t := &teller{
+				tx: tx, ref: ref, user: user, upTo: upTo, ignored: ignored, modes: modes.In(ref.ID), hint: hints[m.Room], newest: newest[m.Room],
+			}
+			if out[m.Room], err = t.count(m.Joined); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
 // teller counts what is unread from the database.
 type teller struct {
+	hint    *store.UnreadHint // nil: everything is to be asked
+	newest  []*store.EventRow // the room's newest events, the newest first; may be none
 	tx      *store.Tx
 	ref     Ref
 	user    store.UserNID
@@ -103,19 +141,23 @@ type teller struct {
 
 func (t *teller) count(joined store.Pos) (*Unread, error) {
 	t.out = &Unread{UpTo: t.upTo, Joined: joined}
-	main, every, err := t.tx.ReadMark(t.ref.NID, t.user, joined, t.upTo)
+	main, every, err := t.mark(joined)
 	if err != nil {
 		return nil, err
 	}
 	t.main = main
-	if t.modes, err = t.tx.ModesIn(t.user, t.ref.ID); err != nil {
-		return nil, err
+	if t.modes == nil {
+		if t.modes, err = t.tx.ModesIn(t.user, t.ref.ID); err != nil {
+			return nil, err
+		}
 	}
 	t.out.Mode = t.modes[len(t.modes)-1].Mode
 	t.threads = map[store.EventNID]store.ThreadMark{}
-	err = t.tx.UnreadThreads(t.ref.NID, t.user, every, t.upTo, func(m store.ThreadMark) { t.threads[m.Thread] = m })
-	if err != nil {
-		return nil, err
+	if t.hint == nil || t.hint.Threaded > every {
+		err = t.tx.UnreadThreads(t.ref.NID, t.user, every, t.upTo, func(m store.ThreadMark) { t.threads[m.Thread] = m })
+		if err != nil {
+			return nil, err
+		}
 	}
 	if err := t.countMain(); err != nil {
 		return nil, err
@@ -125,27 +167,55 @@ func (t *teller) count(joined store.Pos) (*Unread, error) {
 			return nil, err
 		}
 	}
+	if t.hint != nil && t.hint.Personal <= every && t.hint.Redacted <= every && len(t.ignored) == 0 {
+		return t.out, nil
+	}
 	return t.out, t.tx.Corrections(t.ref.NID, t.user, t.ignored, every, t.upTo, t.correct)
 }
 
-func (t *teller) countMain() error {
-	at := func(pos store.Pos) (Tally, error) {
-		row, err := t.tx.HeadAt(t.ref.NID, pos)
-		if row == nil {
-			return Tally{}, err
-		}
-		return Numbers(row.Counts), err
+// mark is how far the user has read, see store.Tx.ReadMark.
+func (t *teller) mark(joined store.Pos) (main, every store.Pos, err error) {
+	if t.hint == nil {
+		return t.tx.ReadMark(t.ref.NID, t.user, joined, t.upTo)
 	}
-	read, err := at(t.main)
+	main, every = max(joined, t.hint.Main), max(joined, t.hint.Every)
+	for _, row := range t.newest {
+		switch {
+		case row.Pos <= main:
+			return main, every, nil
+		case row.Live() && row.Sender == t.user && row.Thread == 0:
+			return row.Pos, every, nil
+		}
+	}
+	main, err = t.tx.OwnNewest(t.ref.NID, t.user, main, t.upTo)
+	return main, every, err
+}
+
+// numbers are the running numbers of the main timeline at a position.
+func (t *teller) numbers(pos store.Pos) (Tally, error) {
+	for _, row := range t.newest {
+		if row.Live() && row.Pos <= pos {
+			return Numbers(row.Counts), nil
+		}
+	}
+	row, err := t.tx.HeadAt(t.ref.NID, pos)
+	if row == nil {
+		return Tally{}, err
+	}
+	return Numbers(row.Counts), err
+}
+
+func (t *teller) countMain() error {
+	read, err := t.numbers(t.main)
 	if err != nil {
 		return err
 	}
-	head, err := at(t.upTo)
+	head, err := t.numbers(t.upTo)
 	if err != nil {
 		return err
 	}
 	t.out.Main.Head = head
-	t.out.Main.Left, err = t.between(t.main, read, head, at)
+	t.out.Main.Left, err = t.between(t.main, read, head, t.numbers)
 	return err
 }
 

@@ -209,14 +209,9 @@ func (r *Rooms) AllSeeReplaced(ctx context.Context, ref Ref, row, replaced *stor
 	return then.visibility == matrix.Shared, nil
 }
 
-// MaySeeReplaced reports whether a reader of a state event may see the one that it replaced: as an event, or because the
-// reader was in the room while it was in force.
-func (r *Rooms) MaySeeReplaced(ctx context.Context, ref Ref, user Sender, row, replaced *store.EventRow) (bool, error) {
-	viewer, err := r.Viewer(ctx, ref.NID, user)
-	if err != nil {
-		return false, err
-	}
-	v := r.VisibleTo(ref, viewer)
+// MaySeeReplaced reports whether the reader, a user, of a state event may see the one that it replaced: as an event, or
+// because the reader was in the room while it was in force.
+func (v *Visibility) MaySeeReplaced(ctx context.Context, row, replaced *store.EventRow) (bool, error) {
 	then, err := v.sight(ctx, row.StateBefore())
 	if err != nil || then.was[0] == store.Join {
 		return err == nil, err

@@ -3,6 +3,7 @@ package sync
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
@@ -27,6 +28,9 @@ type assembly struct {
 	ownReceipts map[store.RoomNID]bool // of the receipts, those of the user
 
 	fresh map[store.RoomNID]bool // rooms that the user joined after from
+	ahead *ahead                 // of the rooms that are being added; may be nil
+
+	reader *rooms.Reader // once it was asked for
 
 	ownData, ownMessages, ownKeys bool // something of the user's own changed: account data, messages to a device, keys
 
@@ -120,12 +124,20 @@ func (a *assembly) rooms() error {
 	if err != nil {
 		return err
 	}
+	var visit []store.MemberRow
 	for nid, m := range a.members {
-		if m.Pos <= a.from && !changed[nid] && !a.q.FullState {
-			continue
+		if m.Pos > a.from || changed[nid] || a.q.FullState {
+			visit = append(visit, m)
 		}
-		if err := a.room(nid, m); err != nil {
+	}
+	for some := range slices.Chunk(visit, maxAhead) {
+		if err := a.lookAhead(some); err != nil {
 			return err
+		}
+		for _, m := range some {
+			if err := a.room(m.Room, m); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -216,14 +228,6 @@ type timeline struct {
 	PrevBatch string            `json:"prev_batch,omitempty"`
 }
 
-// leftRoom is a room of the response that the user is in no more.
-type leftRoom struct {
-	State      *eventList `json:"state,omitempty"`
-	StateAfter *eventList `json:"state_after,omitempty"`
-	OldAfter   *eventList `json:"org.matrix.msc4222.state_after,omitempty"`
-	Timeline   timeline   `json:"timeline"`
-}
-
 // joined adds a room that the user is in: all of it if the client does not know it yet, else what is new.
 func (a *assembly) joined(ref rooms.Ref, m store.MemberRow) error {
 	fresh := a.from == 0 || m.Joined > a.from
@@ -258,33 +262,9 @@ func (a *assembly) joined(ref rooms.Ref, m store.MemberRow) error {
 	return nil
 }
 
-// left adds a room that the user left, up to and with its leaving.
-func (a *assembly) left(ref rooms.Ref, m store.MemberRow) error {
-	out := &joinedRoom{}
-	piece, err := a.piece(ref, m, a.from == 0, m.Pos)
-	if err != nil {
-		return err
-	}
-	if err := a.fill(ref, m, piece, a.from == 0, out); err != nil {
-		return err
-	}
-	answer := a.roomsAnswer()
-	if answer.Leave == nil {
-		answer.Leave = map[matrix.RoomID]*leftRoom{}
-	}
-	answer.Leave[ref.ID] = &leftRoom{out.State, out.StateAfter, out.OldAfter, out.Timeline}
-	return nil
-}
-
 // fill puts timeline and state of a piece into a room of the response.
 func (a *assembly) fill(ref rooms.Ref, m store.MemberRow, p *piece, fresh bool, out *joinedRoom) error {
-	var events []json.RawMessage
-	var err error
-	if p.limited { // what came before is not told, so that what relates to it cannot be summed up by the client
-		events, err = a.e.Bundled(a.ctx, a.q.Viewpoint, ref, rooms.Viewer{ID: a.q.User.ID, Member: &m}, p.events)
-	} else {
-		events, err = a.e.Timeline(a.ctx, a.q.Viewpoint, ref, p.events)
-	}
+	events, err := a.timeline(ref, m, p)
 	if err != nil {
 		return err
 	}
@@ -308,6 +288,27 @@ func (a *assembly) fill(ref rooms.Ref, m store.MemberRow, p *piece, fresh bool, 
 		out.State = list
 	}
 	return nil
+}
+
+// timeline writes the events of a piece. If they do not follow on what the client knows, what relates to them goes with
+// them: the client may not hear of it otherwise, and cannot sum it up.
+func (a *assembly) timeline(ref rooms.Ref, m store.MemberRow, p *piece) ([]json.RawMessage, error) {
+	who := a.q.Viewpoint
+	if a.ahead.of(ref.NID) {
+		who.txns = a.ahead.txns
+	}
+	if !p.limited || len(p.events) == 0 || a.ahead.lonely(ref.NID, p.events) {
+		return a.e.Timeline(a.ctx, who, ref, p.events)
+	}
+	viewer := rooms.Viewer{ID: a.q.User.ID, Member: &m}
+	if a.reader == nil {
+		reader, err := a.e.rooms.Reader(a.ctx, a.q.User.NID, viewer)
+		if err != nil {
+			return nil, err
+		}
+		a.reader = &reader
+	}
+	return a.e.BundledFor(a.ctx, who, ref, rooms.Reader{Viewer: viewer, NID: a.reader.NID, Ignored: a.reader.Ignored}, p.events)
 }
 
 // hasState says whether there is state to tell, under whichever name.

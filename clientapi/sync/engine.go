@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -49,6 +50,8 @@ type Engine struct {
 	listeners  listeners
 	typing     typing
 	forms      *otter.Cache[store.EventNID, clientForm]
+	redactions atomic.Uint64 // of state events, and one: what a state event replaced is shown with it
+	was        *otter.Cache[wasKey, store.Membership]
 	facts      *otter.Cache[stateKey, *roomFacts]
 	children   *otter.Cache[stateKey, map[matrix.RoomID]bool] // of spaces
 	nudges     chan struct{}                                  // somebody waits for the tail to grow
@@ -75,6 +78,8 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		MaximumWeight: 16 << 20,
 		Weigher:       func(_ store.EventNID, f clientForm) uint32 { return uint32(len(f.text)) + 100 },
 	})
+	e.redactions.Store(1)
+	e.was = otter.Must(&otter.Options[wasKey, store.Membership]{MaximumSize: 100_000})
 	e.facts = otter.Must(&otter.Options[stateKey, *roomFacts]{MaximumSize: 50_000})
 	e.children = otter.Must(&otter.Options[stateKey, map[matrix.RoomID]bool]{
 		MaximumWeight: 100_000, Weigher: func(_ stateKey, c map[matrix.RoomID]bool) uint32 { return uint32(len(c)) + 1 },
@@ -120,6 +125,13 @@ type Viewpoint struct {
 	Device int64
 	// DeviceID is needed for messages to the device and counts of its keys.
 	DeviceID matrix.DeviceID
+
+	txns map[store.EventNID]string // transaction IDs that were read already, "" for events that have none
+}
+
+// sent says whether an event may have come from the device, as far as its row tells.
+func (v *Viewpoint) sent(row *store.EventRow) bool {
+	return v.Device != 0 && row.Sender == v.User.NID && !row.Event.IsState()
 }
 
 // Request is one /sync.
@@ -143,8 +155,8 @@ func (e *Engine) Sync(ctx context.Context, q Request) (*Response, error) {
 	if q.Filter == nil {
 		q.Filter = &Filter{}
 	}
-	if q.Since != nil && q.Since.Pos == 0 {
-		q.Since = nil // of another generation: a fresh start
+	if err := e.begin(ctx, &q); err != nil {
+		return nil, err
 	}
 	l, err := e.listeners.join(ctx, e, q.User)
 	if err != nil {
@@ -179,6 +191,27 @@ func (e *Engine) Sync(ctx context.Context, q Request) (*Response, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// begin has a client start afresh whose token is of another generation, or of no time that this database has seen.
+func (e *Engine) begin(ctx context.Context, q *Request) error {
+	if q.Since == nil {
+		return nil
+	}
+	known, err := e.knows(ctx, *q.Since)
+	if !known {
+		q.Since = nil
+	}
+	return err
+}
+
+// knows says whether the database can have given out a token. One that it cannot would be waited for in vain.
+func (e *Engine) knows(ctx context.Context, t Token) (bool, error) {
+	if t.Pos == 0 || t.Pos <= e.tail.reached() {
+		return t.Pos != 0, nil
+	}
+	given, err := e.db.Given(ctx) // another node may be ahead of this one
+	return err == nil && t.Pos <= given, err
 }
 
 // ErrGone ends a client's wait because its session ended.

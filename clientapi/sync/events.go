@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"strconv"
 	"time"
 
@@ -31,6 +32,7 @@ func ClientEvents(rows []*store.EventRow) []json.RawMessage {
 type clientForm struct {
 	row  *store.EventRow
 	text json.RawMessage
+	age  uint64 // the engine's count of redactions as the form was built, if it shows what a state event replaced; else 0
 
 	had   *store.EventRow // what a state event replaced, if some of its readers may not see that; nil if all may
 	guard json.RawMessage // for those who may not: the text without prev_content
@@ -53,35 +55,93 @@ func (e *Engine) timeline(ctx context.Context, who Viewpoint, ref rooms.Ref, row
 	}
 	out := make([]json.RawMessage, len(rows))
 	now := time.Now().UnixMilli()
+	w := &reading{e: e, ref: ref, user: who.User}
 	for i, row := range rows {
-		form, err := e.form(ctx, ref, row)
+		text, err := w.text(ctx, row)
 		if err != nil {
 			return nil, err
 		}
-		text := form.text
-		if form.had != nil {
-			ok, err := e.rooms.MaySeeReplaced(ctx, ref, who.User, row, form.had)
-			if err != nil {
-				return nil, err
-			}
-			if !ok {
-				text = form.guard
-			}
+		own := strconv.AppendInt([]byte(`"age":`), now-row.Event.OriginServerTS(), 10)
+		membership, err := w.membership(ctx, row)
+		if err != nil {
+			return nil, err
+		}
+		if membership != "" {
+			own = matrix.AppendString(append(own, `,"membership":`...), membership)
 		}
 		if txn := txns[row.NID]; txn != "" {
-			text = withUnsigned(text, matrix.AppendString([]byte(`"transaction_id":`), txn))
+			own = matrix.AppendString(append(own, `,"transaction_id":`...), txn)
 		}
 		if related := relations[row.NID]; related != nil {
-			text = withUnsigned(text, append([]byte(`"m.relations":`), related...))
+			own = append(append(own, `,"m.relations":`...), related...)
 		}
-		out[i] = withUnsigned(text, strconv.AppendInt([]byte(`"age":`), now-row.Event.OriginServerTS(), 10))
+		out[i] = withUnsigned(text, own)
 	}
 	return out, nil
 }
 
+// reading is the writing of some events of a room for one reader.
+type reading struct {
+	e    *Engine
+	ref  rooms.Ref
+	user rooms.Sender
+	sees *rooms.Visibility // nil until it is needed
+}
+
+// text is an event's client form as far as the reader may have it.
+func (w *reading) text(ctx context.Context, row *store.EventRow) (json.RawMessage, error) {
+	form, err := w.e.form(ctx, w.ref, row)
+	if err != nil || form.had == nil {
+		return form.text, err
+	}
+	if w.sees == nil {
+		viewer, err := w.e.rooms.Viewer(ctx, w.ref.NID, w.user)
+		if err != nil {
+			return nil, err
+		}
+		w.sees = w.e.rooms.VisibleTo(w.ref, viewer)
+	}
+	if ok, err := w.sees.MaySeeReplaced(ctx, row, form.had); err != nil || ok {
+		return form.text, err
+	}
+	return form.guard, nil
+}
+
+// wasKey names what a user was in a room, as one state of its members has it.
+type wasKey struct {
+	room    store.RoomNID
+	members [16]byte
+	user    store.UserNID
+}
+
+// membership is what the reader was in the room at an event, the event included (unsigned.membership); "" if that is not
+// known, or nobody in particular reads. It is remembered by the state of the members, which most events share.
+func (w *reading) membership(ctx context.Context, row *store.EventRow) (string, error) {
+	if w.user.NID == 0 || row.After == nil {
+		return "", nil
+	}
+	key := wasKey{w.ref.NID, [16]byte(row.StateAfter().Members), w.user.NID}
+	if was, ok := w.e.was.GetIfPresent(key); ok {
+		return was.String(), nil
+	}
+	member, err := w.e.rooms.StateEvent(ctx, w.ref.NID, row.StateAfter(), "m.room.member", string(w.user.ID))
+	if err != nil {
+		return "", err
+	}
+	was := store.Leave // so says the specification of somebody who has no membership
+	if member != nil {
+		if of := store.MembershipOf(member.Event.Membership()); of != store.NotMember {
+			was = of
+		}
+	}
+	w.e.was.Set(key, was)
+	return was.String(), nil
+}
+
 // form is an event's client form, from memory or built.
 func (e *Engine) form(ctx context.Context, ref rooms.Ref, row *store.EventRow) (clientForm, error) {
-	if form, ok := e.forms.GetIfPresent(row.NID); ok && form.row == row {
+	redactions := e.redactions.Load()
+	if form, ok := e.forms.GetIfPresent(row.NID); ok && form.row == row && (form.age == 0 || form.age == redactions) {
 		return form, nil
 	}
 	unsigned, had, err := e.unsigned(ctx, ref, row)
@@ -90,6 +150,7 @@ func (e *Engine) form(ctx context.Context, ref rooms.Ref, row *store.EventRow) (
 	}
 	form := clientForm{row: row, text: matrix.ClientEvent(row.Event, encodeUnsigned(unsigned), true)}
 	if had != nil {
+		form.age = redactions // what it replaced may lose its content
 		all, err := e.rooms.AllSeeReplaced(ctx, ref, row, had)
 		if err != nil {
 			return form, err
@@ -131,15 +192,16 @@ func encodeUnsigned(unsigned map[string]any) []byte {
 func (e *Engine) ownTxns(ctx context.Context, who Viewpoint, rows []*store.EventRow) (map[store.EventNID]string, error) {
 	var own []store.EventNID
 	for _, row := range rows {
-		if row.Sender == who.User.NID && !row.Event.IsState() {
+		if _, known := who.txns[row.NID]; who.sent(row) && !known {
 			own = append(own, row.NID)
 		}
 	}
-	if len(own) == 0 || who.Device == 0 {
-		return nil, nil
+	if len(own) == 0 {
+		return who.txns, nil
 	}
 	txns := map[store.EventNID]string{}
 	err := e.db.Read(ctx, func(tx *store.Tx) error {
+		maps.Copy(txns, who.txns)
 		return tx.TxnsOf(who.Device, own, func(nid store.EventNID, txn string) { txns[nid] = txn })
 	})
 	return txns, err
@@ -186,28 +248,43 @@ var receiptNames = map[store.ReceiptKind]string{
 
 // receiptEvent is m.receipt with what changed between two positions, nil if nothing did.
 func (e *Engine) receiptEvent(ctx context.Context, viewer rooms.Sender, ref rooms.Ref, after, upTo store.Pos) (json.RawMessage, error) {
-	content := map[matrix.EventID]map[string]map[matrix.UserID]map[string]any{}
+	var list []store.Receipt
 	err := e.db.Read(ctx, func(tx *store.Tx) error {
-		clear(content)
-		return tx.Receipts(ref.NID, viewer.NID, after, upTo, maxReceipts, func(r store.Receipt) {
-			kinds := content[r.Event]
-			if kinds == nil {
-				kinds = map[string]map[matrix.UserID]map[string]any{}
-				content[r.Event] = kinds
-			}
-			name := receiptNames[r.Kind]
-			if kinds[name] == nil {
-				kinds[name] = map[matrix.UserID]map[string]any{}
-			}
-			receipt := map[string]any{"ts": r.TS}
-			if r.Thread != "" {
-				receipt["thread_id"] = r.Thread
-			}
-			kinds[name][r.UserID] = receipt
-		})
+		list = nil
+		add := func(r store.Receipt) { list = append(list, r) }
+		err := tx.Receipts(ref.NID, viewer.NID, after, upTo, maxReceipts, add)
+		if err != nil || len(list) < maxReceipts {
+			return err
+		}
+		return tx.OwnReceipts(ref.NID, viewer.NID, after, upTo, add) // which are never left out
 	})
-	if err != nil || len(content) == 0 {
+	if err != nil {
 		return nil, err
+	}
+	return receiptsEvent(list)
+}
+
+// receiptsEvent is m.receipt with some receipts of a room, nil if there are none.
+func receiptsEvent(list []store.Receipt) (json.RawMessage, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	content := map[matrix.EventID]map[string]map[matrix.UserID]map[string]any{}
+	for _, r := range list {
+		kinds := content[r.Event]
+		if kinds == nil {
+			kinds = map[string]map[matrix.UserID]map[string]any{}
+			content[r.Event] = kinds
+		}
+		name := receiptNames[r.Kind]
+		if kinds[name] == nil {
+			kinds[name] = map[matrix.UserID]map[string]any{}
+		}
+		receipt := map[string]any{"ts": r.TS}
+		if r.Thread != "" {
+			receipt["thread_id"] = r.Thread
+		}
+		kinds[name][r.UserID] = receipt
 	}
 	raw, err := json.Marshal(content)
 	if err != nil {

@@ -1,11 +1,13 @@
 package sync
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"slices"
 	"time"
 
+	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/rooms"
 )
@@ -39,7 +41,16 @@ func (e *Engine) Listen(ctx context.Context, q ListenRequest) (*Heard, error) {
 	if err := e.reach(ctx, e.db.Written()); err != nil {
 		return nil, err
 	}
-	if q.Since == nil || q.Since.Pos == 0 {
+	if q.Since != nil {
+		known, err := e.knows(ctx, *q.Since)
+		if err != nil {
+			return nil, err
+		}
+		if !known {
+			q.Since = nil
+		}
+	}
+	if q.Since == nil {
 		q.Since = &Token{Pos: e.tail.reached(), Generation: e.generation}
 	}
 	if err := e.reach(ctx, q.Since.Pos); err != nil {
@@ -82,12 +93,16 @@ func (e *Engine) hear(ctx context.Context, l *listener, q ListenRequest, at stor
 			in[nid] = m.Membership == store.Join
 		}
 	}
+	ignored, err := l.ignores(ctx, e)
+	if err != nil {
+		return nil, 0, err
+	}
 	if !inTail {
-		return e.hearBehind(ctx, q, in, at, bound)
+		return e.hearBehind(ctx, q, in, ignored, at, bound)
 	}
 	sees := map[store.RoomNID]*rooms.Visibility{}
 	for _, it := range items {
-		if it.event == nil || !in[it.event.Room] {
+		if it.event == nil || !in[it.event.Room] || withheld(it.event, ignored) {
 			continue
 		}
 		row := it.event
@@ -121,7 +136,7 @@ func (e *Engine) sees(ctx context.Context, q ListenRequest, room store.RoomNID) 
 }
 
 // hearBehind is hear for a client that is further back than memory goes.
-func (e *Engine) hearBehind(ctx context.Context, q ListenRequest, in map[store.RoomNID]bool, at, bound store.Pos) (rows []*store.EventRow, upTo store.Pos, err error) {
+func (e *Engine) hearBehind(ctx context.Context, q ListenRequest, in map[store.RoomNID]bool, ignored map[matrix.UserID]bool, at, bound store.Pos) (rows []*store.EventRow, upTo store.Pos, err error) {
 	var joined, changed []store.RoomNID
 	for nid, yes := range in {
 		if yes {
@@ -146,7 +161,8 @@ func (e *Engine) hearBehind(ctx context.Context, q ListenRequest, in map[store.R
 			return nil, 0, err
 		}
 		page, err := e.rooms.Page(ctx, rooms.PageRequest{
-			Ref: ref, Viewer: viewer, From: rooms.Place{Pos: at}, To: &rooms.Place{Pos: upTo}, Limit: maxHeard, Keep: (*store.EventRow).Live,
+			Ref: ref, Viewer: viewer, From: rooms.Place{Pos: at}, To: &rooms.Place{Pos: upTo}, Limit: maxHeard,
+			Keep: func(row *store.EventRow) bool { return row.Live() && !withheld(row, ignored) },
 		})
 		if err != nil {
 			return nil, 0, err
@@ -155,12 +171,13 @@ func (e *Engine) hearBehind(ctx context.Context, q ListenRequest, in map[store.R
 		if !page.Done {
 			upTo = min(upTo, page.End.Pos)
 		}
+		slices.SortFunc(rows, func(a, b *store.EventRow) int { return cmp.Compare(a.Pos, b.Pos) })
+		if len(rows) > maxHeard { // the rooms to come are read no further
+			upTo = min(upTo, rows[maxHeard-1].Pos)
+		}
+		rows = slices.DeleteFunc(rows, func(row *store.EventRow) bool { return row.Pos > upTo })
 	}
-	slices.SortFunc(rows, func(a, b *store.EventRow) int { return int(a.Pos - b.Pos) })
-	if len(rows) > maxHeard {
-		upTo = min(upTo, rows[maxHeard-1].Pos)
-	}
-	return slices.DeleteFunc(rows, func(row *store.EventRow) bool { return row.Pos > upTo }), upTo, nil
+	return rows, upTo, nil
 }
 
 // heard writes an answer.

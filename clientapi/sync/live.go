@@ -12,8 +12,8 @@ func (e *Engine) Follow(ctx context.Context, q Request, send func(*Response) err
 	if q.Filter == nil {
 		q.Filter = &Filter{}
 	}
-	if q.Since != nil && q.Since.Pos == 0 {
-		q.Since = nil
+	if err := e.begin(ctx, &q); err != nil {
+		return err
 	}
 	l, err := e.listeners.join(ctx, e, q.User)
 	if err != nil {

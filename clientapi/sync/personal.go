@@ -91,7 +91,8 @@ func (a *assembly) keyCounts() error {
 		if counts.oneTime, counts.fallback, err = a.e.keys.KeyCounts(a.ctx, a.q.Device); err != nil {
 			return err
 		}
-		a.res.news = known && (!maps.Equal(had.oneTime, counts.oneTime) || !slices.Equal(had.fallback, counts.fallback))
+		// An answer that told of a change may have been lost: what changed after the client's token is news again.
+		a.res.news = a.ownKeys || known && (!maps.Equal(had.oneTime, counts.oneTime) || !slices.Equal(had.fallback, counts.fallback))
 		a.l.mu.Lock()
 		if a.l.keys == nil {
 			a.l.keys = map[int64]keyCounts{}

@@ -12,6 +12,7 @@ type piece struct {
 	events  []*store.EventRow
 	limited bool
 	start   rooms.Place // just before the first event shown
+	upTo    store.Pos   // where what the response covers ends
 	summary *summary    // once it was asked for
 	changed bool        // something happened, though perhaps nothing that may be shown
 
@@ -29,7 +30,7 @@ func (a *assembly) piece(ref rooms.Ref, m store.MemberRow, fresh bool, upTo stor
 	if fresh {
 		from = 0
 	}
-	p := &piece{changed: true}
+	p := &piece{changed: true, upTo: upTo}
 	keep := &a.filter().Timeline
 	ignored, err := a.l.ignores(a.ctx, a.e)
 	if err != nil {
@@ -38,6 +39,10 @@ func (a *assembly) piece(ref rooms.Ref, m store.MemberRow, fresh bool, upTo stor
 	q := rooms.PageRequest{
 		Ref: ref, Viewer: rooms.Viewer{ID: a.q.User.ID, Member: &m}, From: rooms.Place{Pos: upTo}, To: &rooms.Place{Pos: from},
 		Backward: true, Limit: keep.limit(),
+	}
+	read := a.ahead.of(ref.NID) && upTo == a.bound
+	if read {
+		q.Newest = a.ahead.newest[ref.NID]
 	}
 	if !keep.keepsAll() || len(ignored) > 0 {
 		q.Keep = func(row *store.EventRow) bool { return keep.Keeps(row) && !withheld(row, ignored) }
@@ -50,13 +55,8 @@ func (a *assembly) piece(ref rooms.Ref, m store.MemberRow, fresh bool, upTo stor
 		p.events = append(p.events, page.Events[i])
 	}
 	p.limited, p.start = !page.Done, page.End
-	if p.atEnd, err = a.e.rooms.StateAt(a.ctx, ref.NID, upTo); err != nil {
+	if err := a.states(ref, p, fresh, upTo, read); err != nil {
 		return nil, err
-	}
-	if !fresh {
-		if p.atSince, err = a.e.rooms.StateAt(a.ctx, ref.NID, a.from); err != nil {
-			return nil, err
-		}
 	}
 	p.atStart = p.atEnd
 	if len(p.events) > 0 {
@@ -65,9 +65,31 @@ func (a *assembly) piece(ref rooms.Ref, m store.MemberRow, fresh bool, upTo stor
 	return p, nil
 }
 
+// states finds the states at the ends of a piece: where they were read ahead, there.
+func (a *assembly) states(ref rooms.Ref, p *piece, fresh bool, upTo store.Pos, read bool) (err error) {
+	known := false
+	if read {
+		p.atEnd, known = a.ahead.end(ref.NID)
+	}
+	if !known {
+		if p.atEnd, err = a.e.rooms.StateAt(a.ctx, ref.NID, upTo); err != nil {
+			return err
+		}
+	}
+	if fresh {
+		return nil
+	}
+	if read {
+		p.atSince = a.ahead.since[ref.NID]
+		return nil
+	}
+	p.atSince, err = a.e.rooms.StateAt(a.ctx, ref.NID, a.from)
+	return err
+}
+
 // pieceFromTail is piece for a client that is nearly up to date: it needs no database.
 func (a *assembly) pieceFromTail(ref rooms.Ref, m store.MemberRow, upTo store.Pos) (*piece, error) {
-	p := &piece{start: rooms.Place{Pos: a.from}}
+	p := &piece{start: rooms.Place{Pos: a.from}, upTo: upTo}
 	items := a.byRoom[ref.NID]
 	if len(items) == 0 {
 		return p, nil
@@ -132,7 +154,7 @@ func (a *assembly) state(ref rooms.Ref, p *piece, fresh bool) ([]*store.EventRow
 	switch {
 	case fresh || a.q.FullState && len(p.events) == 0 && !p.changed:
 		if !fresh {
-			if target, err = a.e.rooms.StateAt(a.ctx, ref.NID, a.bound); err != nil {
+			if target, err = a.e.rooms.StateAt(a.ctx, ref.NID, p.upTo); err != nil {
 				return nil, err
 			}
 		}

@@ -44,8 +44,15 @@ func membersChanged(p *piece) bool {
 	return p.atSince.Members != p.atEnd.Members
 }
 
+// maxHeroes is how many names stand for that of a room (client-server API, "Room summary").
+const maxHeroes = 5
+
 func (a *assembly) summary(ref rooms.Ref, p *piece) (*summary, error) {
 	if p.summary != nil {
+		return p.summary, nil
+	}
+	if a.ahead.of(ref.NID) && a.ahead.summaries != nil {
+		p.summary = a.ahead.summaries[ref.NID]
 		return p.summary, nil
 	}
 	s := &summary{}
@@ -55,7 +62,7 @@ func (a *assembly) summary(ref rooms.Ref, p *piece) (*summary, error) {
 			return err
 		}
 		s.Joined, s.Invited = counts[store.Join], counts[store.Invite]
-		s.Heroes, err = tx.Heroes(ref.NID, a.q.User.NID, 5)
+		s.Heroes, err = tx.Heroes(ref.NID, a.q.User.NID, maxHeroes)
 		return err
 	})
 	p.summary = s
@@ -67,11 +74,7 @@ func (a *assembly) ephemeral(ref rooms.Ref, m store.MemberRow, fresh bool, out *
 	keep := &a.filter().Ephemeral
 	var events []json.RawMessage
 	if keep.KeepsType("m.receipt") && (fresh || !a.inTail || a.receipts[ref.NID]) {
-		since := a.from
-		if fresh {
-			since = 0
-		}
-		event, err := a.e.receiptEvent(a.ctx, a.q.User, ref, since, a.bound)
+		event, err := a.receiptEvent(ref, fresh)
 		if err != nil {
 			return err
 		}
@@ -88,8 +91,26 @@ func (a *assembly) ephemeral(ref rooms.Ref, m store.MemberRow, fresh bool, out *
 	return nil
 }
 
+// receiptEvent is what is new of a room's receipts.
+func (a *assembly) receiptEvent(ref rooms.Ref, fresh bool) (json.RawMessage, error) {
+	if a.ahead.of(ref.NID) {
+		return receiptsEvent(a.ahead.receipts[ref.NID])
+	}
+	since := a.from
+	if fresh {
+		since = 0
+	}
+	return a.e.receiptEvent(a.ctx, a.q.User, ref, since, a.bound)
+}
+
 // roomData adds the user's own data of a room.
 func (a *assembly) roomData(ref rooms.Ref, fresh bool, out *joinedRoom) error {
+	if a.ahead.of(ref.NID) {
+		if events := a.ahead.data[ref.NID]; len(events) > 0 {
+			out.AccountData = &eventList{events}
+		}
+		return nil
+	}
 	since := a.from
 	if fresh {
 		since = 0

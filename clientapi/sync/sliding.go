@@ -74,6 +74,15 @@ type slidingOp struct {
 
 // Slide answers sliding sync: at once if there is something to tell, else as soon as there is or when the time is up.
 func (e *Engine) Slide(ctx context.Context, q SlidingRequest) (*SlidingResponse, error) {
+	if q.Pos != nil {
+		known, err := e.knows(ctx, q.Pos.Token)
+		if err != nil {
+			return nil, err
+		}
+		if !known {
+			return nil, UnknownPos()
+		}
+	}
 	l, err := e.listeners.join(ctx, e, q.User)
 	if err != nil {
 		return nil, err
@@ -184,7 +193,7 @@ func (e *Engine) acknowledgeSliding(ctx context.Context, l *listener, q *Sliding
 		if err != nil {
 			return err
 		}
-		ext.from = token.Pos
+		ext.from = token.messages()
 	} else if q.Pos != nil {
 		ext.from = q.Pos.Messages
 	}

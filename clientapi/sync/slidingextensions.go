@@ -195,8 +195,20 @@ func (s *slide) messages() error {
 
 // encryption adds whose devices changed, and how many keys of this one are left.
 func (s *slide) encryption() error {
-	if !s.body.Extensions.E2EE.on() {
+	moved := s.pos == nil || s.lists || !s.inTail || s.movedRooms()
+	since := s.from
+	switch on := s.body.Extensions.E2EE.on(); {
+	case !on && moved && s.now.lists == 0: // it is told of this once it asks again
+		s.change().lists = since
+		if s.pos == nil {
+			s.change().lists = s.bound
+		}
 		return nil
+	case !on:
+		return nil
+	case s.had.lists != 0:
+		since, moved = s.had.lists, true
+		s.change().lists = 0
 	}
 	a := *s.assembly
 	a.res = &Response{}
@@ -207,8 +219,8 @@ func (s *slide) encryption() error {
 	if out.KeyCounts == nil {
 		out.KeyCounts = map[string]int{}
 	}
-	if s.pos != nil && (s.lists || !s.inTail || s.movedRooms()) {
-		changed, left, err := s.e.keys.DeviceListChanges(s.ctx, s.q.User.NID, s.from, s.bound)
+	if s.pos != nil && moved {
+		changed, left, err := s.e.keys.DeviceListChanges(s.ctx, s.q.User.NID, since, s.bound)
 		if err != nil {
 			return err
 		}

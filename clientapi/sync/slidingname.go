@@ -35,7 +35,7 @@ func (v *roomView) description(ref rooms.Ref, p *piece) error {
 	if err != nil {
 		return err
 	}
-	if members {
+	if members && v.r.member.Membership == store.Join { // how many are there now is not for somebody who has left
 		v.out.Joined, v.out.Invited = &s.Joined, &s.Invited
 	}
 	if is[0] == "" {
@@ -72,7 +72,8 @@ func changedText(was, is string) json.RawMessage {
 	return raw(is)
 }
 
-// heroes are those after whom a room is called, with the names that they have in it.
+// heroes are those of some users after whom a room is called, with the names that they have in it. Whoever came after the
+// viewer had left is none.
 func (v *roomView) heroes(ref rooms.Ref, state store.State, users []matrix.UserID) ([]slidingHero, error) {
 	keys := make([]authrules.StateKey, len(users))
 	for i, id := range users {
@@ -82,13 +83,18 @@ func (v *roomView) heroes(ref rooms.Ref, state store.State, users []matrix.UserI
 	if err != nil {
 		return nil, err
 	}
-	heroes := make([]slidingHero, len(users))
+	var heroes []slidingHero
 	for i, id := range users {
-		heroes[i].User = id
-		if row := rows[keys[i]]; row != nil {
-			heroes[i].Name, _ = matrix.GetString(row.Event.Content(), "displayname")
-			heroes[i].Avatar, _ = matrix.GetString(row.Event.Content(), "avatar_url")
+		hero := slidingHero{User: id}
+		row := rows[keys[i]]
+		if row == nil && v.r.member.Membership != store.Join {
+			continue
 		}
+		if row != nil {
+			hero.Name, _ = matrix.GetString(row.Event.Content(), "displayname")
+			hero.Avatar, _ = matrix.GetString(row.Event.Content(), "avatar_url")
+		}
+		heroes = append(heroes, hero)
 	}
 	return heroes, nil
 }

@@ -18,6 +18,7 @@ type ranking struct {
 	upTo    store.Pos
 	rooms   map[roomNID]*ranked
 	order   []*ranked
+	numbers map[matrix.RoomID]roomNID // of the rooms
 	ignored map[matrix.UserID]bool
 	own     *ownData
 }
@@ -27,7 +28,7 @@ type ranked struct {
 	ref    rooms.Ref
 	member store.MemberRow
 	bump   store.Pos
-	state  store.State // the room's state, of a room that the user is in or was in
+	state  store.State // the room's state, of a room that the user is in; as it was at the end, of one that it was in
 	facts  *roomFacts  // of a room that the user knows from outside alone, by what it was told of it
 	hidden bool        // an invitation that is kept from the user
 	put    bool        // out of the room: the user did not leave of its own accord
@@ -83,7 +84,7 @@ func (l *listener) ranking(a *assembly) (*ranking, error) {
 	if !within {
 		had = &ranking{}
 	}
-	next.rooms = had.rooms
+	next.rooms, next.numbers = had.rooms, had.numbers
 	changed, err := next.forward(a, items)
 	if err != nil {
 		return nil, err
@@ -97,6 +98,9 @@ func (l *listener) ranking(a *assembly) (*ranking, error) {
 	l.ranks.last = next
 	return next, nil
 }
+
+// find is a room by its ID, nil if the user has nothing to do with it.
+func (r *ranking) find(id matrix.RoomID) *ranked { return r.rooms[r.numbers[id]] }
 
 // forward takes in what the tail says of the rooms, and whatever changed of where the user is.
 func (r *ranking) forward(a *assembly, items []item) (changed bool, err error) {
@@ -138,7 +142,12 @@ func (r *ranking) forward(a *assembly, items []item) (changed bool, err error) {
 	}
 	maps.Copy(all, changes)
 	maps.DeleteFunc(all, func(nid roomNID, _ *ranked) bool { _, there := a.members[nid]; return !there })
-	r.rooms = all
+	if r.rooms = all; len(fresh) > 0 || gone {
+		r.numbers = make(map[matrix.RoomID]roomNID, len(all))
+		for nid, room := range all {
+			r.numbers[room.ref.ID] = nid
+		}
+	}
 	return true, nil
 }
 
@@ -248,7 +257,7 @@ func (a *assembly) rankLeft(room *ranked) (err error) {
 	}
 	room.put = m.Membership == store.Ban || row != nil && row.Sender != m.Member
 	if room.put && m.Joined != 0 {
-		room.state, err = a.e.rooms.StateAt(a.ctx, m.Room, m.Pos)
+		room.state, err = a.e.rooms.StateAt(a.ctx, m.Room, m.Departed)
 	}
 	return err
 }

@@ -136,6 +136,9 @@ func ParseSlidingBody(text []byte, user matrix.UserID) (*SlidingBody, error) {
 	if err := matrix.Decode(text, b); err != nil {
 		return nil, err
 	}
+	if !matrix.IsText(b.ConnID) {
+		return nil, matrix.InvalidParam("conn_id is text without NUL.")
+	}
 	if len(b.ConnID) > maxConnID || len(b.Lists) > maxLists || len(b.Subscriptions) > maxSubscriptions {
 		return nil, matrix.InvalidParam("A request has at most %d lists and %d rooms, and its conn_id %d bytes.", maxLists, maxSubscriptions, maxConnID)
 	}

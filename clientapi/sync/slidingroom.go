@@ -205,12 +205,13 @@ func (s *slide) others() error {
 	return nil
 }
 
-// departed tells of a room that the user is in no more, up to and with its leaving.
+// departed tells of a room that the user is in no more: as it was until the user's departure, and how that ended.
 func (s *slide) departed(r *ranked, k known, w *wish, fresh bool) error {
 	m := r.member
 	out := &slidingRoom{Initial: fresh, Membership: m.Membership.String(), BumpStamp: m.Pos}
-	v := roomView{slide: s, assembly: s.view(k, s.position(k), w.limit), r: r, k: k, w: w, fresh: fresh, upTo: m.Pos, out: out}
-	if m.Joined != 0 && (k.flags&knownOutside == 0 || fresh) {
+	since := s.position(k)
+	v := roomView{slide: s, assembly: s.view(k, since, w.limit), r: r, k: k, w: w, fresh: fresh, upTo: m.Departed, out: out}
+	if m.Joined != 0 && (fresh || k.flags&knownOutside == 0 && m.Departed > since) {
 		if err := v.fill(); err != nil {
 			return err
 		}

@@ -20,6 +20,7 @@ type slidingState struct {
 	rooms  map[roomNID]known
 	sets   map[string]*requiredSet // that rooms name
 	data   bool                    // it has the user's own data that is of no room
+	lists  store.Pos               // how far it was told of changes of devices; 0 for as far as its position
 }
 
 // known is what a client knows of a room.
@@ -87,7 +88,7 @@ func (s *slide) drop(room roomNID) {
 // change is the state by the answer, to be changed.
 func (s *slide) change() *slidingState {
 	if s.now == s.had {
-		s.now = &slidingState{rooms: maps.Clone(s.had.rooms), sets: maps.Clone(s.had.sets), data: s.had.data}
+		s.now = &slidingState{rooms: maps.Clone(s.had.rooms), sets: maps.Clone(s.had.sets), data: s.had.data, lists: s.had.lists}
 		if s.now.rooms == nil {
 			s.now.rooms, s.now.sets = map[roomNID]known{}, map[string]*requiredSet{}
 		}
@@ -98,6 +99,7 @@ func (s *slide) change() *slidingState {
 // storedSliding is a state as its row has it. Rooms are number, position, timeline, index of the state, flags.
 type storedSliding struct {
 	Data   bool          `json:"data,omitempty"`
+	Lists  store.Pos     `json:"lists,omitempty"`
 	Sets   [][][2]string `json:"sets"`
 	States []string      `json:"states"`
 	Rooms  [][5]int64    `json:"rooms"`
@@ -115,7 +117,7 @@ func (s *slidingState) encode() string {
 			delete(s.rooms, room)
 		}
 	}
-	out := storedSliding{Data: s.data, Sets: [][][2]string{}, States: []string{}, Rooms: make([][5]int64, 0, len(s.rooms))}
+	out := storedSliding{Data: s.data, Lists: s.lists, Sets: [][][2]string{}, States: []string{}, Rooms: make([][5]int64, 0, len(s.rooms))}
 	index, sets, size := map[string]int64{}, map[string]*requiredSet{}, 0
 	for _, room := range slices.Sorted(maps.Keys(s.rooms)) {
 		k := s.rooms[room]
@@ -143,7 +145,7 @@ func decodeSlidingState(text string, number int64) (*slidingState, error) {
 	if err := json.Unmarshal([]byte(text), &in); err != nil {
 		return nil, fmt.Errorf("sync: the state of a sliding connection cannot be read: %w", err)
 	}
-	s := &slidingState{number: number, data: in.Data, rooms: make(map[roomNID]known, len(in.Rooms)), sets: map[string]*requiredSet{}}
+	s := &slidingState{number: number, data: in.Data, lists: in.Lists, rooms: make(map[roomNID]known, len(in.Rooms)), sets: map[string]*requiredSet{}}
 	for _, pairs := range in.Sets {
 		set := newRequiredSet(pairs)
 		s.sets[set.key] = set
@@ -196,7 +198,7 @@ func (e *Engine) slidingState(ctx context.Context, l *listener, q SlidingRequest
 // keepSlidingState stores a state under a new number, which it returns. follows is the number of the one before it, which
 // stays too: the answer may be lost, and is then asked for again.
 func (e *Engine) keepSlidingState(ctx context.Context, l *listener, device int64, conn string, follows int64, s *slidingState) (int64, error) {
-	s = &slidingState{rooms: s.rooms, sets: s.sets, data: s.data, number: newSlidingNumber()}
+	s = &slidingState{rooms: s.rooms, sets: s.sets, data: s.data, lists: s.lists, number: newSlidingNumber()}
 	row := store.SlidingState{Device: device, Conn: conn, Number: s.number, Text: s.encode()}
 	var kept bool
 	err := e.db.Write(ctx, func(tx *store.Tx) (err error) {

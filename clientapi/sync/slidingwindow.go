@@ -2,7 +2,6 @@ package sync
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 
@@ -35,14 +34,7 @@ func (s *slide) windows() error {
 		s.window(name, list, found)
 	}
 	for id, sub := range s.body.Subscriptions {
-		ref, err := s.e.rooms.Lookup(s.ctx, id)
-		if errors.Is(err, matrix.NotFound("")) {
-			continue // what is not there, or not for this user, is passed over
-		}
-		if err != nil {
-			return err
-		}
-		if r := s.rank.rooms[ref.NID]; r != nil && r.listed() {
+		if r := s.rank.find(id); r != nil && r.listed() { // what is not there, or not for this user, is passed over
 			s.want(r, &sub.wish)
 		}
 	}
@@ -114,14 +106,7 @@ func (s *slide) spaces(f *slidingFilter) (children []map[matrix.RoomID]bool, err
 		return nil, nil
 	}
 	for _, id := range f.Spaces {
-		ref, err := s.e.rooms.Lookup(s.ctx, id)
-		if errors.Is(err, matrix.NotFound("")) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		space := s.rank.rooms[ref.NID]
+		space := s.rank.find(id)
 		if space == nil || space.member.Membership != store.Join {
 			continue
 		}

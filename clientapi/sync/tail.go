@@ -48,6 +48,13 @@ func (t *tail) after(pos store.Pos) (items []item, bound store.Pos, ok bool) {
 	return t.items[at:len(t.items):len(t.items)], t.bound, true
 }
 
+// reaches says whether the tail has everything that came after a position.
+func (t *tail) reaches(back store.Pos) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return back >= t.start
+}
+
 func (t *tail) reached() store.Pos {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -161,7 +168,8 @@ func (e *Engine) readItems(ctx context.Context, after, upTo store.Pos) (fresh []
 	return fresh, bound, err
 }
 
-// redacted reads the events anew that new redactions mean: the tail may hold them as they were.
+// redacted reads the events anew that new redactions mean: the tail may hold them as they were, and so may whoever remembers
+// events or forms that show what a state event replaced.
 func (e *Engine) redacted(ctx context.Context, fresh []item) (map[store.EventNID]*store.EventRow, error) {
 	var rows map[store.EventNID]*store.EventRow
 	for _, it := range fresh {
@@ -185,6 +193,10 @@ func (e *Engine) redacted(ctx context.Context, fresh []item) (map[store.EventNID
 				rows = map[store.EventNID]*store.EventRow{}
 			}
 			rows[row.NID] = row
+			e.rooms.Redacted(row.NID)
+			if row.Event.IsState() {
+				e.redactions.Add(1)
+			}
 		}
 	}
 	return rows, nil

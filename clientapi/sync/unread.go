@@ -51,6 +51,8 @@ func (a *assembly) mark(ref rooms.Ref, m store.MemberRow) (*rooms.Unread, error)
 	}
 	if ok && !slices.ContainsFunc(items, func(it item) bool { return it.event.Event.Type() == "m.room.redaction" }) {
 		mark, err = a.forward(ref, mark, ignored, items)
+	} else if read := a.ahead.mark(ref.NID); read != nil {
+		mark, moved = read, a.ahead.moved
 	} else {
 		mark, err = a.e.rooms.Unread(a.ctx, ref, m, slices.Collect(maps.Keys(ignored)), a.bound)
 	}
@@ -59,6 +61,20 @@ func (a *assembly) mark(ref rooms.Ref, m store.MemberRow) (*rooms.Unread, error)
 	}
 	a.l.setMark(ref.NID, mark, moved)
 	return mark, nil
+}
+
+// unmarked are those of some rooms of the user in which it is not known how far the user has read; moved goes with what is
+// read of them.
+func (a *assembly) unmarked(members []store.MemberRow) (left []store.MemberRow, moved int64) {
+	a.l.mu.Lock()
+	defer a.l.mu.Unlock()
+	for _, m := range members {
+		mark := a.l.marks[m.Room]
+		if mark == nil || mark.Joined != m.Joined || !a.e.tail.reaches(mark.UpTo) {
+			left = append(left, m)
+		}
+	}
+	return left, a.l.moved
 }
 
 // itemsAfter are the events that came into a room after a position, if the tail reaches back to it.

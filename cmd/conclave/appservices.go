@@ -18,7 +18,7 @@ func (s *server) register() (err error) {
 	if s.services, err = appservice.Load(s.conf.AppServices, s.identity.Name()); err != nil {
 		return err
 	}
-	s.bridges = appservice.NewClient(s.services, appservice.NewHTTP(netguard.NewDialer(s.conf.Network.AllowPrivate, nil)), s.log)
+	s.bridges = appservice.NewClient(s.services, netguard.NewDialer(s.conf.Network.AllowPrivate, nil), s.log)
 	return nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/shapes"
 	"conclave/internal/testserver/wait"
 )
 
@@ -105,7 +106,7 @@ func (r *devRun) try(method, address, token string, body any) (status int, answe
 		r.t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	res, err := http.DefaultClient.Do(req)
+	res, err := shapes.Do(r.t, http.DefaultClient, req)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"conclave/internal/testserver"
+	"conclave/internal/testserver/shapes"
 )
 
 func TestMain(m *testing.M) { testserver.Main(m) }
@@ -104,7 +105,7 @@ func mustDo(t *testing.T, s *testserver.Server, token, path string) int {
 		t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	res, err := http.DefaultClient.Do(req)
+	res, err := shapes.Do(t, http.DefaultClient, req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -46,6 +47,8 @@ type Accounts struct {
 	secrets    *config.Secrets    // nil: no authenticator apps
 	relying    *webauthn.WebAuthn // nil: no passkeys
 
+	provider *provider // nil: no single sign-on
+
 	mu       sync.Mutex
 	sessions map[[32]byte]cached // what Authenticate found lately
 	endings  uint64              // counts ended: what was read before one must not be remembered after it
@@ -65,6 +68,9 @@ type Options struct {
 
 	// Closed is told of accounts that were closed, once that is durable; nil if nobody needs to know.
 	Closed func(store.UserNID)
+
+	// Outgoing is what the organization's provider of logins is asked with; nil if there is none.
+	Outgoing *http.Client
 
 	// Mail hands mail to the mail server; nil where there is none, or somebody else does it.
 	Mail Mailer
@@ -96,6 +102,7 @@ func New(o Options) *Accounts {
 		guesses:  attempts{on: o.Config.RateLimits.Enabled, now: o.Clock},
 		secrets:  o.Secrets,
 		relying:  relyingParty(o.Config),
+		provider: newProvider(o.Config, o.Outgoing),
 	}
 }
 

@@ -83,6 +83,9 @@ func (a *Accounts) SetProfile(ctx context.Context, user store.UserNID, field str
 	}
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
 		changed = false
+		if _, err := tx.LockAccount(user); err != nil { // of two fields that are set at the same time none is lost
+			return err
+		}
 		raw, err := tx.Profile(user)
 		if err != nil {
 			return err

@@ -19,12 +19,14 @@ import (
 type Registration struct {
 	Username string // "" for a random one
 	Password string
-	NoLogin  bool // there is no password: an application service acts as the user
+	NoLogin  bool // there is no password: an application service acts as the user, or the organization's provider lets them in
 	Admin    bool
 	Device   *NewDevice // nil: no session yet (inhibit_login)
 
-	Email *AddressProof // of the account's first address; nil for none
-	Lang  string        // of mails to it
+	DisplayName string        // "" for the name
+	External    *identity     // whom the organization's provider means, nil for nobody
+	Email       *AddressProof // of the account's first address; nil for none
+	Lang        string        // of mails to it
 }
 
 // proof is what whoever makes an account has shown: it is theirs from the beginning.
@@ -81,8 +83,17 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 		if !made {
 			return errTaken()
 		}
-		if err := firstProfile(tx, user.NID, name); err != nil {
+		if err := firstProfile(tx, user.NID, q.displayName(name)); err != nil {
 			return err
+		}
+		if q.External != nil {
+			linked, err := tx.AddExternalID(q.External.issuer, q.External.subject, user.NID)
+			if err == nil && !linked {
+				err = errTaken()
+			}
+			if err != nil {
+				return err
+			}
 		}
 		if err := a.firstAddress(tx, user.NID, q); err != nil {
 			return err
@@ -93,6 +104,14 @@ func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error)
 		return nil, err
 	}
 	return login, nil
+}
+
+// displayName is what a new account is called at first.
+func (q Registration) displayName(name string) string {
+	if q.DisplayName != "" && len(q.DisplayName) <= maxName && plain(q.DisplayName) {
+		return q.DisplayName
+	}
+	return name
 }
 
 // firstAddress gives a new account the address that whoever makes it has confirmed.

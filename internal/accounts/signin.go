@@ -23,6 +23,7 @@ const (
 const (
 	forSession    = "session"     // a person in front of one of our pages
 	forLoginToken = "login token" // the client that is shown the token
+	forTarget     = "target"      // a person whom the organization's provider has let through, for the client at its target
 )
 
 // SigningIn is somebody on the way to a session. What they have shown stays with the server; they go on with the secret.
@@ -67,13 +68,19 @@ func (a *Accounts) accountOf(ctx context.Context, user store.UserNID) (account *
 
 // signIn keeps what somebody has shown and says what is missing.
 func (a *Accounts) signIn(ctx context.Context, account *store.Account, p Proof) (*SigningIn, error) {
+	return a.signInFor(ctx, account, p, forSession, "")
+}
+
+func (a *Accounts) signInFor(ctx context.Context, account *store.Account, p Proof, purpose, target string) (*SigningIn, error) {
 	now := a.now()
 	secret, hash := newToken(signInPrefix)
 	needs, err := a.needs(ctx, account, p)
 	if err != nil {
 		return nil, err
 	}
-	row := store.SignIn{Hash: hash[:], User: account.User, Purpose: forSession, Shown: p.words(), Expires: now.Add(signInTime).UnixMilli()}
+	row := store.SignIn{
+		Hash: hash[:], User: account.User, Purpose: purpose, Target: target, Shown: p.words(), Expires: now.Add(signInTime).UnixMilli(),
+	}
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
 		still, err := tx.LockAccount(account.User)
 		switch {
@@ -136,7 +143,7 @@ func (a *Accounts) continued(ctx context.Context, secret string) (row *store.Sig
 		account, err = tx.AccountOf(row.User)
 		return err
 	})
-	if err == nil && (row == nil || row.Purpose != forSession || row.Expires < a.now().UnixMilli() || account == nil || account.Deactivated) {
+	if err == nil && (row == nil || row.Purpose == forLoginToken || row.Expires < a.now().UnixMilli() || account == nil || account.Deactivated) {
 		err = errSignIn()
 	}
 	return row, account, err

@@ -3,6 +3,8 @@ package appservice
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
@@ -14,27 +16,45 @@ const (
 	maxLooked   = 500     // events that are looked at
 	maxBytes    = 4 << 20 // of events; one alone may be as large as it is
 	maxRange    = 5000    // positions
-	maxReceipts = 500     // of one room
+	maxReceipts = 5000    // of one room: as many as can be in a range
 	maxInterest = 20_000  // rooms that are remembered
 )
 
 // batch is what a service is to be told of a range of the stream.
 type batch struct {
 	upTo      store.Pos
-	outside   map[*store.EventRow]string // invitations from rooms that we are not in: what they show of the room
+	outside   map[*store.EventRow][]byte // of rooms that we are not in: what is unsigned
 	events    []json.RawMessage
 	ephemeral []json.RawMessage
 	typed     int64
 	shown     int64
+	sealed
 }
 
-func (b *batch) empty() bool { return len(b.events) == 0 && len(b.ephemeral) == 0 }
+func (b *batch) empty() bool { return len(b.events) == 0 && len(b.ephemeral) == 0 && b.sealed.empty() }
 
 // transaction is the body of PUT /transactions/{txnId}.
 type transaction struct {
 	Events    []json.RawMessage `json:"events"`
 	Ephemeral []json.RawMessage `json:"ephemeral,omitempty"`
 	Legacy    []json.RawMessage `json:"de.sorunome.msc2409.ephemeral,omitempty"` // as services before v1.13 read it
+
+	// Of encryption, under the names that proposals give as long as the specification has none.
+	ToDevice []json.RawMessage                                    `json:"de.sorunome.msc2409.to_device,omitempty"`
+	Lists    *deviceLists                                         `json:"org.matrix.msc3202.device_lists,omitempty"`
+	Counts   map[matrix.UserID]map[matrix.DeviceID]map[string]int `json:"org.matrix.msc3202.device_one_time_keys_count,omitempty"`
+	Unused   map[matrix.UserID]map[matrix.DeviceID][]string       `json:"org.matrix.msc3202.device_unused_fallback_key_types,omitempty"`
+}
+
+// usable drops what is no JSON: one item that should not be there must not keep a service from all that follows. It says how
+// many were dropped.
+func (b *batch) usable() (dropped int) {
+	for _, list := range []*[]json.RawMessage{&b.events, &b.ephemeral, &b.messages} {
+		all := len(*list)
+		*list = slices.DeleteFunc(*list, func(item json.RawMessage) bool { return !json.Valid(item) })
+		dropped += all - len(*list)
+	}
+	return dropped
 }
 
 func (b *batch) body() transaction {
@@ -42,13 +62,15 @@ func (b *batch) body() transaction {
 	if events == nil {
 		events = []json.RawMessage{}
 	}
-	return transaction{Events: events, Ephemeral: b.ephemeral, Legacy: b.ephemeral}
+	return transaction{
+		Events: events, Ephemeral: b.ephemeral, Legacy: b.ephemeral, ToDevice: b.messages, Lists: b.lists, Counts: b.counts, Unused: b.unused,
+	}
 }
 
 // collect finds what concerns the service after one position and up to another, or as much of it as one transaction
 // carries.
 func (c *courier) collect(ctx context.Context, after, bound store.Pos) (*batch, error) {
-	b := &batch{upTo: min(bound, after+maxRange), outside: map[*store.EventRow]string{}, typed: c.typed, shown: c.shown}
+	b := &batch{upTo: min(bound, after+maxRange), outside: map[*store.EventRow][]byte{}, typed: c.typed, shown: c.shown}
 	if after < b.upTo {
 		if err := c.persisted(ctx, b, after); err != nil {
 			return nil, err
@@ -83,7 +105,10 @@ func (c *courier) persisted(ctx context.Context, b *batch, after store.Pos) erro
 	if rows, err = c.wanted(ctx, b, rows); err != nil {
 		return err
 	}
-	if rows, err = c.invitations(ctx, b, rows, changes); err != nil {
+	if rows, err = c.encryption(ctx, b, after, rows, changes); err != nil {
+		return err
+	}
+	if rows, err = c.outsideOf(ctx, b, rows, changes); err != nil {
 		return err
 	}
 	if b.events, err = c.write(ctx, b, rows); err != nil {
@@ -130,54 +155,103 @@ func (c *courier) write(ctx context.Context, b *batch, rows []*store.EventRow) (
 		return nil, err
 	}
 	for i, row := range rows {
-		if shown, ok := b.outside[row]; ok {
-			unsigned := []byte(nil)
-			if shown != "" {
-				unsigned = []byte(`{"invite_room_state":` + shown + `}`)
-			}
+		if unsigned, ok := b.outside[row]; ok {
 			events[i] = matrix.ClientEvent(row.Event, unsigned, true)
 		}
 	}
 	return events, nil
 }
 
-// invitations adds those of the service's users that came from rooms that we are not in, which the stream knows as
-// changes of membership alone.
-func (c *courier) invitations(ctx context.Context, b *batch, rows []*store.EventRow, changes []store.Change) ([]*store.EventRow, error) {
+// outsideOf adds what happened to the service's users in rooms that we are not in, which the stream knows as changes of
+// membership alone: invitations, and how these end.
+func (c *courier) outsideOf(ctx context.Context, b *batch, rows []*store.EventRow, changes []store.Change) ([]*store.EventRow, error) {
+	moves, err := c.moves(ctx, b, changes)
+	if err != nil || len(moves) == 0 {
+		return rows, err
+	}
 	inStream := map[store.EventNID]bool{}
 	for _, row := range rows {
 		inStream[row.NID] = true
 	}
+	var found []outsider
+	err = c.d.DB.Read(ctx, func(tx *store.Tx) error {
+		found = nil
+		for _, ch := range moves {
+			one, err := outside(tx, ch)
+			if err != nil {
+				return err
+			}
+			if one.row != nil && !inStream[one.row.NID] {
+				found = append(found, one)
+			}
+		}
+		return nil
+	})
+	for _, one := range found {
+		b.outside[one.row] = one.unsigned
+		rows = append(rows, one.row)
+	}
+	return rows, err
+}
+
+// moves are the changes of membership that are of the service's own users.
+func (c *courier) moves(ctx context.Context, b *batch, changes []store.Change) ([]store.Change, error) {
+	var moves []store.Change
+	users := map[store.UserNID]bool{}
 	for _, ch := range changes {
-		if ch.Kind != store.ChangeMembership || ch.Pos > b.upTo {
-			continue
-		}
-		var row *store.EventRow
-		var shown string
-		err := c.d.DB.Read(ctx, func(tx *store.Tx) error {
-			var id matrix.UserID
-			if err := tx.UserIDs([]store.UserNID{ch.User}, func(_ store.UserNID, user matrix.UserID) { id = user }); err != nil || !c.mine(id) {
-				return err
-			}
-			m, err := tx.Membership(ch.Room, ch.User)
-			if err != nil || m == nil || m.Pos != ch.Pos || m.Membership != store.Invite {
-				return err
-			}
-			if err := tx.EventsByNID(ch.Room, []store.EventNID{m.Event}, func(e *store.EventRow) { row = e }); err != nil {
-				return err
-			}
-			shown, err = tx.Stripped(ch.Room, ch.User)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-		if row != nil && row.Pos == 0 && !inStream[row.NID] {
-			b.outside[row] = shown
-			rows = append(rows, row)
+		if ch.Kind == store.ChangeMembership && ch.Pos <= b.upTo {
+			moves, users[ch.User] = append(moves, ch), true
 		}
 	}
-	return rows, nil
+	mine, err := c.own(ctx, users)
+	return slices.DeleteFunc(moves, func(ch store.Change) bool { return mine[ch.User] == "" }), err
+}
+
+// own are those of some users that the service acts as, with their IDs.
+func (c *courier) own(ctx context.Context, users map[store.UserNID]bool) (mine map[store.UserNID]matrix.UserID, err error) {
+	if len(users) == 0 {
+		return nil, nil
+	}
+	err = c.d.DB.Read(ctx, func(tx *store.Tx) error {
+		mine = map[store.UserNID]matrix.UserID{}
+		return tx.UserIDs(slices.Collect(maps.Keys(users)), func(nid store.UserNID, id matrix.UserID) {
+			if c.mine(id) {
+				mine[nid] = id
+			}
+		})
+	})
+	return mine, err
+}
+
+// outsider is an event of a room that we are not in, and what it shows of the room.
+type outsider struct {
+	row      *store.EventRow
+	unsigned []byte // nil: nothing
+}
+
+// outside finds the event of a change of membership that still holds, if it has no place in the stream.
+func outside(tx *store.Tx, ch store.Change) (found outsider, err error) {
+	m, err := tx.Membership(ch.Room, ch.User)
+	if err != nil || m == nil || m.Pos != ch.Pos {
+		return found, err
+	}
+	if err := tx.EventsByNID(ch.Room, []store.EventNID{m.Event}, func(e *store.EventRow) { found.row = e }); err != nil {
+		return found, err
+	}
+	if found.row == nil || found.row.Pos != 0 {
+		return outsider{}, nil
+	}
+	if m.Membership == store.Invite || m.Membership == store.Knock {
+		shown, err := tx.Stripped(ch.Room, ch.User)
+		if err != nil {
+			return found, err
+		}
+		if shown != "" {
+			what := map[store.Membership]string{store.Invite: "invite", store.Knock: "knock"}[m.Membership]
+			found.unsigned = []byte(`{"` + what + `_room_state":` + shown + `}`)
+		}
+	}
+	return found, nil
 }
 
 // receipts adds m.receipt of the rooms in which receipts changed.

@@ -28,30 +28,46 @@ const (
 	legacyTime   = time.Hour // how long a service that knows only the old paths is spared the new ones
 	maxAnswer    = 1 << 20
 	maxErrorBody = 4096 // of an answer that is shown to the service's owner
-	perService   = 16   // connections
-)
+	perService   = 16   // connections for questions, and as many for transactions
 
-// NewHTTP is the HTTP client that application services are called with.
-func NewHTTP(d *netguard.Dialer) *http.Client {
-	return d.HTTPClient(netguard.HTTPOptions{Total: 2 * callTime, Idle: callTime, PerHost: perService})
-}
+	// askTime is how long somebody waits for the answer to a question, tries and all. A service that has not given silentAfter
+	// answers in a row is not asked again for silentTime: whoever comes meanwhile is told so at once. One alone is no reason:
+	// it may be about one name that the service chokes on.
+	askTime     = 25 * time.Second
+	silentTime  = 30 * time.Second
+	silentAfter = 3
+)
 
 // Client asks application services.
 type Client struct {
 	services *Services
-	http     *http.Client
+	ask, put *http.Client // for questions, which anybody can cause, and for transactions, which must not wait behind them
 	log      *slog.Logger
 	callTime time.Duration
 	pingTime time.Duration
+	askTime  time.Duration
 	asking   work.Flights[string, bool]
 
 	mu     sync.Mutex
 	legacy map[string]time.Time // services that know only the old paths, by ID: until when that is believed
+	silent map[string]silence   // services that did not answer, by ID
 }
 
-// NewClient makes a Client. http is NewHTTP's.
-func NewClient(services *Services, http *http.Client, log *slog.Logger) *Client {
-	return &Client{services: services, http: http, log: log, callTime: callTime, pingTime: pingTime, legacy: map[string]time.Time{}}
+// silence is how often in a row a service did not answer a question, and until when it is not asked because of that.
+type silence struct {
+	missed int
+	until  time.Time
+}
+
+// NewClient makes a Client, whose connections go through a dialer.
+func NewClient(services *Services, d *netguard.Dialer, log *slog.Logger) *Client {
+	connect := func() *http.Client {
+		return d.HTTPClient(netguard.HTTPOptions{Total: 2 * callTime, Idle: callTime, PerHost: perService})
+	}
+	return &Client{
+		services: services, ask: connect(), put: connect(), log: log, callTime: callTime, pingTime: pingTime, askTime: askTime,
+		legacy: map[string]time.Time{}, silent: map[string]silence{},
+	}
 }
 
 // call is one request to an application service.
@@ -134,7 +150,11 @@ func (c *Client) once(ctx context.Context, s *Service, q call, old bool) (*answe
 	if q.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	res, err := c.http.Do(req)
+	by := c.ask
+	if q.method == http.MethodPut {
+		by = c.put
+	}
+	res, err := by.Do(req)
 	if err != nil {
 		return nil, failure(ctx, err)
 	}
@@ -143,7 +163,34 @@ func (c *Client) once(ctx context.Context, s *Service, q call, old bool) (*answe
 	if err != nil {
 		return nil, failure(ctx, err)
 	}
+	if q.method != http.MethodPut { // many take transactions and know nothing of questions
+		c.heard(s)
+	}
 	return &answer{res.StatusCode, body}, nil
+}
+
+// isSilent says whether a service did not answer a moment ago.
+func (c *Client) isSilent(s *Service) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Before(c.silent[s.ID].until)
+}
+
+// heard notes that a service answers questions, and missed that it did not answer a question in time.
+func (c *Client) heard(s *Service) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.silent, s.ID)
+}
+
+func (c *Client) missed(s *Service) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	q := c.silent[s.ID]
+	if q.missed++; q.missed >= silentAfter {
+		q.until = time.Now().Add(silentTime)
+	}
+	c.silent[s.ID] = q
 }
 
 var (
@@ -235,7 +282,10 @@ func (c *Client) has(ctx context.Context, mine func(*Service) bool, path, name s
 			continue
 		}
 		q := call{method: http.MethodGet, path: "/_matrix/app/v1" + path + url.PathEscape(name), old: path + url.PathEscape(name)}
-		found, err := c.asking.Do(ctx, s.ID+"\x00"+q.path, func(ctx context.Context) (bool, error) { return c.ask(ctx, s, q) })
+		if c.isSilent(s) {
+			return false, noAnswer()
+		}
+		found, err := c.asking.Do(ctx, s.ID+"\x00"+q.path, func(ctx context.Context) (bool, error) { return c.question(ctx, s, q) })
 		if found || err != nil {
 			return found, err
 		}
@@ -243,20 +293,24 @@ func (c *Client) has(ctx context.Context, mine func(*Service) bool, path, name s
 	return false, nil
 }
 
-// ask asks a service whether it has something, several times if it does not answer.
-func (c *Client) ask(ctx context.Context, s *Service, q call) (bool, error) {
+// noAnswer is what somebody is told whom a silent service keeps from what they want ("Querying").
+func noAnswer() *matrix.Error {
+	return matrix.Errorf(http.StatusRequestTimeout, "M_UNKNOWN", "The application service that may have this does not answer. Try again later.")
+}
+
+// question asks a service whether it has something, several times if it does not answer.
+func (c *Client) question(ctx context.Context, s *Service, q call) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.askTime)
+	defer cancel()
 	var last error
 	for try := range tries {
 		if try > 0 {
 			select {
 			case <-time.After(tryPause << (try - 1)):
 			case <-ctx.Done():
-				return false, ctx.Err()
 			}
 		}
-		attempt, cancel := context.WithTimeout(ctx, c.callTime/2)
-		a, err := c.do(attempt, s, q)
-		cancel()
+		a, err := c.attempt(ctx, s, q)
 		switch {
 		case err != nil:
 			last = err
@@ -268,6 +322,16 @@ func (c *Client) ask(ctx context.Context, s *Service, q call) (bool, error) {
 			return false, nil
 		}
 	}
+	if errors.Is(last, errTimeout) {
+		c.missed(s)
+	}
 	c.log.Warn("an application service did not say whether it has something", "service", s.ID, "err", last)
-	return false, matrix.Errorf(http.StatusRequestTimeout, "M_UNKNOWN", "The application service that may have this does not answer. Try again later.").With(last)
+	return false, noAnswer().With(last)
+}
+
+// attempt makes one attempt at a question.
+func (c *Client) attempt(ctx context.Context, s *Service, q call) (*answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.callTime/2)
+	defer cancel()
+	return c.do(ctx, s, q)
 }

@@ -245,6 +245,10 @@ func (c *courier) save(ctx context.Context, lease time.Duration) (ok bool) {
 func (c *courier) prepare(ctx context.Context, b *batch) bool {
 	body, err := json.Marshal(b.body())
 	if err != nil {
+		c.d.Log.Error("what an application service is to be told is no JSON and was left out", "service", c.s.ID, "items", b.usable())
+		body, err = json.Marshal(b.body())
+	}
+	if err != nil {
 		c.d.Log.Error("a transaction for an application service does not encode", "service", c.s.ID, "err", err)
 		return false
 	}
@@ -268,6 +272,9 @@ func (c *courier) send(ctx context.Context) bool {
 	}
 	switch {
 	case err == nil:
+		if err := c.delivered(ctx); err != nil { // they stay until somebody tidies up
+			c.d.Log.Warn("removing messages that an application service has got failed", "service", c.s.ID, "err", err)
+		}
 		c.row.Pos, c.row.Txn, c.row.Body, c.row.TxnTo, c.row.Fails, c.row.RetryAt = c.row.TxnTo, "", "", 0, 0, 0
 		return true
 	case ctx.Err() != nil || errors.Is(err, context.Canceled): // ending is nobody's failure

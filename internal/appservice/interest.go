@@ -115,14 +115,23 @@ func (c *courier) knows(ctx context.Context, user matrix.UserID) (bool, error) {
 	if c.mine(user) {
 		return true, nil
 	}
+	var nid store.UserNID
+	err := c.d.DB.Read(ctx, func(tx *store.Tx) error {
+		nid = 0
+		return tx.KnownUsers([]matrix.UserID{user}, func(n store.UserNID, _ matrix.UserID, _ bool) { nid = n })
+	})
+	if err != nil || nid == 0 {
+		return false, err
+	}
+	return c.near(ctx, nid)
+}
+
+// near says whether somebody is in a room that concerns the service.
+func (c *courier) near(ctx context.Context, user store.UserNID) (bool, error) {
 	var rooms []store.RoomNID
 	err := c.d.DB.Read(ctx, func(tx *store.Tx) error {
 		rooms = nil
-		var nid store.UserNID
-		if err := tx.KnownUsers([]matrix.UserID{user}, func(n store.UserNID, _ matrix.UserID, _ bool) { nid = n }); err != nil || nid == 0 {
-			return err
-		}
-		return tx.MembershipsOf(nid, func(m store.MemberRow) {
+		return tx.MembershipsOf(user, func(m store.MemberRow) {
 			if m.Membership == store.Join {
 				rooms = append(rooms, m.Room)
 			}

@@ -3,6 +3,7 @@ package appservice
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -164,12 +165,18 @@ func (c *Client) each(ctx context.Context, services []*Service, path string, que
 	ctx, cancel := context.WithTimeout(ctx, min(lookupTime, c.callTime))
 	defer cancel()
 	for i, s := range services {
+		if c.isSilent(s) {
+			continue
+		}
 		all.Go(func() {
 			a, err := c.do(ctx, s, call{
 				method: http.MethodGet, path: "/_matrix/app/v1/thirdparty/" + path, old: "/_matrix/app/unstable/thirdparty/" + path, query: query,
 			})
 			switch {
 			case err != nil:
+				if errors.Is(err, errTimeout) {
+					c.missed(s)
+				}
 				c.log.Info("an application service does not answer a look-up", "service", s.ID, "err", err)
 			case a.ok():
 				answers[i] = a.body

@@ -30,6 +30,7 @@ type Config struct {
 	Redis          Redis          `key:"redis" doc:"Set for several nodes over one PostgreSQL; empty for a single node."`
 	Registration   Registration   `key:"registration" doc:"Who may make an account."`
 	Auth           Auth           `key:"auth" doc:"How people prove who they are."`
+	OIDC           OIDC           `key:"oidc" doc:"Single sign-on through the organization's OpenID Connect provider (Keycloak, Entra ID, Authentik, ...). Register this server there with the redirect URI public_url/_matrix/client/unstable/im.conclave.sso/callback."`
 	RateLimits     RateLimits     `key:"rate_limits" doc:"Limits on requests per user and address."`
 	Email          Email          `key:"email" doc:"Outgoing mail."`
 	Federation     Federation     `key:"federation" doc:"Talking to other Matrix servers."`
@@ -96,6 +97,17 @@ type Auth struct {
 	GraceHours int    `key:"grace_hours" default:"168" doc:"How long somebody may go without the second factor that require_2fa asks for, from when the server first sees them under that rule, in hours."`
 
 	SecretKey observe.Secret `key:"secret_key" doc:"What secrets in the database, such as those of authenticator apps, are encrypted with: 32 random bytes in base64, e.g. from openssl rand -base64 32. All nodes need the same one. Empty: the one in data_dir/secrets.yaml."`
+}
+
+// OIDC is the organization's own provider of logins.
+type OIDC struct {
+	Issuer        string         `key:"issuer" doc:"The provider's issuer, such as https://login.example.org/realms/staff. Empty: no single sign-on."`
+	ClientID      string         `key:"client_id" doc:"What this server is called there."`
+	ClientSecret  observe.Secret `key:"client_secret" doc:"Its secret there."`
+	Name          string         `key:"name" default:"Single sign-on" doc:"What the button says."`
+	Scopes        string         `key:"scopes" default:"openid profile email" doc:"What is asked of the provider, separated by blanks."`
+	UsernameClaim string         `key:"username_claim" default:"preferred_username" doc:"The claim that a new account's name is made of."`
+	Register      bool           `key:"register" default:"true" doc:"Whether somebody who has no account here gets one at the first sign-in. False: only whom an administrator has linked."`
 }
 
 // Argon2 holds the parameters of argon2id.

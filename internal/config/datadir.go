@@ -116,7 +116,7 @@ func newSigningKey() []byte {
 func newSecrets() []byte {
 	master := make([]byte, 32)
 	_, _ = rand.Read(master)
-	return fmt.Appendf(nil, "# Secrets of this server. Whoever has this file can read what the database keeps encrypted. Losing it disables second factors.\nmaster: %s\n",
+	return fmt.Appendf(nil, "# Secrets of this server. Whoever has this file can read what the database keeps encrypted. Losing it disables authenticator apps as second factors.\nmaster: %s\n",
 		base64.RawStdEncoding.EncodeToString(master))
 }
 

@@ -45,7 +45,7 @@ func (c *Config) errorf(path, format string, args ...any) error {
 }
 
 func (c *Config) validate() error {
-	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkAuth, c.checkMedia, c.checkFederation, c.checkPreviews, c.checkTURN, c.checkSupport, c.checkNotices, c.checkEmail}
+	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkAuth, c.checkOIDC, c.checkMedia, c.checkFederation, c.checkPreviews, c.checkTURN, c.checkSupport, c.checkNotices, c.checkEmail}
 	for _, check := range checks {
 		if err := check(); err != nil {
 			return err
@@ -168,6 +168,9 @@ func (c *Config) checkDatabase() error {
 }
 
 func (c *Config) checkAuth() error {
+	if c.Auth.GraceHours < 0 || c.Auth.GraceHours > 8760 {
+		return c.errorf("auth.grace_hours", "it must be from 0 to 8760, which is a year")
+	}
 	a := c.Auth.Argon2
 	if a.Threads < 1 || a.Threads > 64 {
 		return c.errorf("auth.argon2.threads", "it must be between 1 and 64")
@@ -210,6 +213,37 @@ const (
 	s3Upload    = 5 << 30
 	s3Resumable = 10_000 * 16 << 20
 )
+
+func (c *Config) checkOIDC() error {
+	o := c.OIDC
+	if o.Issuer == "" {
+		if o.ClientID != "" || o.ClientSecret.Reveal() != "" {
+			return c.errorf("oidc.issuer", "it is missing")
+		}
+		return nil
+	}
+	u, err := url.Parse(o.Issuer)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(hostPort(u))) {
+		return c.errorf("oidc.issuer", "%q must be https://host and what the provider says comes after it", o.Issuer)
+	}
+	for _, k := range [][2]string{{"client_id", o.ClientID}, {"client_secret", o.ClientSecret.Reveal()}, {"username_claim", o.UsernameClaim}} {
+		if k[1] == "" {
+			return c.errorf("oidc."+k[0], "it is missing, and oidc.issuer is set")
+		}
+	}
+	if !slices.Contains(strings.Fields(o.Scopes), "openid") {
+		return c.errorf("oidc.scopes", "openid has to be one of them")
+	}
+	return nil
+}
+
+// hostPort is the host of a URL with a port, as isLoopback reads it.
+func hostPort(u *url.URL) string {
+	if u.Port() != "" {
+		return u.Host
+	}
+	return net.JoinHostPort(u.Hostname(), "80")
+}
 
 func (c *Config) checkS3() error {
 	s3 := c.Media.S3

@@ -111,16 +111,19 @@ func (e *Event) Version() RoomVersion { return e.version }
 // Size is the length of its canonical text in bytes.
 func (e *Event) Size() int { return len(e.json) }
 
-// Redacts is the event that a redaction names, wherever its version puts that.
+// Redacts is the event that a redaction names, wherever its version puts that. What can be no event's ID names none.
 func (e *Event) Redacts() (EventID, bool) {
 	if e.typ != "m.room.redaction" {
 		return "", false
 	}
+	id, ok := string(e.redacts), e.redacts != ""
 	if e.version.RedactsInContent() {
-		id, ok := GetString(e.content, "redacts")
-		return EventID(id), ok
+		id, ok = GetString(e.content, "redacts")
 	}
-	return e.redacts, e.redacts != ""
+	if !ok || len(id) > maxID || !IsText(id) {
+		return "", false
+	}
+	return EventID(id), true
 }
 
 // Membership is content.membership of an m.room.member, else "".

@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"conclave/internal/testserver/proof"
@@ -114,6 +115,26 @@ func TestRedacts(t *testing.T) {
 		}
 		if got, ok := e.Redacts(); !ok || got != want {
 			t.Errorf("version %s: it redacts %s", v, got)
+		}
+	}
+}
+
+// TestRedactsNamesWhatCanBeAnID: what no event can be called is no target, which databases could not even keep.
+func TestRedactsNamesWhatCanBeAnID(t *testing.T) {
+	for _, v := range RoomVersions() {
+		if !v.RedactsInContent() {
+			continue
+		}
+		for _, id := range []string{`$a\u0000b`, "$" + strings.Repeat("x", maxID)} {
+			tmpl := template()
+			tmpl.Type, tmpl.Content = "m.room.redaction", []byte(`{"redacts":"`+id+`"}`)
+			e, err := tmpl.Build(v, "one", "ed25519:k", eventKey)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, ok := e.Redacts(); ok {
+				t.Errorf("version %s: it redacts %.20q", v, got)
+			}
 		}
 	}
 }

@@ -150,6 +150,9 @@ func (d *Deliverer) concerned(ctx context.Context, after, upTo store.Pos, due bo
 	add := func(nid int64) { list = append(list, nid) }
 	err := d.DB.Read(ctx, func(tx *store.Tx) error {
 		list = nil
+		if some, err := tx.AnyPusher(); err != nil || !some { // looking for whom much concerns costs far more
+			return err
+		}
 		if after < upTo {
 			if err := tx.ConcernedPushers(after, upTo, add); err != nil {
 				return err

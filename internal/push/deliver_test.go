@@ -50,13 +50,19 @@ func newWorld(t *testing.T, db *store.DB) *world {
 	}
 	w.gate = httptest.NewServer(http.HandlerFunc(w.serve))
 	t.Cleanup(w.gate.Close)
+	w.set()
+	return w
+}
+
+// set makes the pusher, or makes it anew.
+func (w *world) set() {
+	w.t.Helper()
 	w.write(func(tx *store.Tx) error {
 		return tx.SetPusher(store.Pusher{
 			NID: 1, User: w.user.NID, Device: 1, Kind: "http", AppID: "app", Key: testKey, Created: 1000,
 			Data: fmt.Sprintf(`{"url":%q}`, w.gate.URL+gatewayPath),
 		}, false)
 	})
-	return w
 }
 
 func (w *world) write(do func(tx *store.Tx) error) {
@@ -332,6 +338,32 @@ func TestARejectedKeyEndsItsPusherAlone(t *testing.T) {
 		wait.Until(t, "the pusher to be removed", func() bool { return w.row() == nil })
 		w.happen("$3")
 		w.untilTold("$1", "$2")
+	})
+}
+
+// TestAPusherSetAnewOutlivesItsOldGateway: a client changes its pusher while a gateway is about to reject the key as it was.
+func TestAPusherSetAnewOutlivesItsOldGateway(t *testing.T) {
+	proof.Of(t, "PU-11")
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		var once sync.Once
+		w.behave(func(rw http.ResponseWriter, _ *http.Request) {
+			rejected := false
+			once.Do(func() {
+				w.set()
+				rejected = true
+			})
+			if rejected {
+				fmt.Fprintf(rw, `{"rejected":[%q]}`, testKey)
+				return
+			}
+			fmt.Fprint(rw, `{}`)
+		})
+		w.run()
+		w.happen("$1")
+		w.untilTold("$1", "$1")
+		w.happen("$2")
+		w.untilTold("$1", "$1", "$2")
 	})
 }
 

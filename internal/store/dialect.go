@@ -109,7 +109,11 @@ func (d *dialect) expand(sql string, types signature, params bool) (string, erro
 			if n == 0 || n > maxArgs {
 				return "", fmt.Errorf("bad parameter in %q", sql)
 			}
-			out.WriteString(d.param(n, types.at(n-1)))
+			param := d.param(n, types.at(n-1))
+			if !d.postgres && limits(sql[:i]) {
+				param = "(" + param + " + 0)"
+			}
+			out.WriteString(param)
 			i += 1 + width
 		case c == '{', d.postgres && (strings.HasPrefix(sql[i:], inList) || strings.HasPrefix(sql[i:], notInList)):
 			width, err := d.macro(&out, sql[i:], types)
@@ -123,6 +127,13 @@ func (d *dialect) expand(sql string, types signature, params bool) (string, erro
 		}
 	}
 	return out.String(), nil
+}
+
+// limits says whether what follows is how many rows are wanted. Where that is a bare parameter, SQLite plans by its value
+// and prepares the statement anew each time it is bound, which costs more than most of these statements; of a sum it
+// takes no notice.
+func limits(before string) bool {
+	return strings.HasSuffix(before, "LIMIT ") || strings.HasSuffix(before, "OFFSET ")
 }
 
 // closing is the length of a macro, which begins with a brace. Braces may be nested.

@@ -97,16 +97,29 @@ func (tx *Tx) DropEarly(r Receipt) error {
 	return err
 }
 
+// receiptColumns are what receipts reads.
+const receiptColumns = `r.room, r.member, u.user_id, r.kind, r.thread, r.event_id, r.place, r.ts`
+
+func (tx *Tx) receipts(sql string, each func(Receipt), args ...any) error {
+	return tx.Query(sql, func(row *Row) error {
+		each(Receipt{RoomNID(row.Int64(0)), UserNID(row.Int64(1)), matrix.UserID(row.Text(2)), ReceiptKind(row.Int64(3)), row.Text(4),
+			matrix.EventID(row.Text(5)), Pos(row.Int64(6)), row.Int64(7)})
+		return nil
+	}, args...)
+}
+
 // Receipts reads a room's receipts that changed after one position and up to another, at most limit, newest first.
 // Those that only their owner may see are left out for others.
 func (tx *Tx) Receipts(room RoomNID, viewer UserNID, after, upTo Pos, limit int, each func(Receipt)) error {
-	return tx.Query(`SELECT r.member, u.user_id, r.kind, r.thread, r.event_id, r.place, r.ts FROM receipts r JOIN users u ON u.nid = r.member
+	return tx.receipts(`SELECT `+receiptColumns+` FROM receipts r JOIN users u ON u.nid = r.member
 		WHERE r.room = $1 AND r.pos > $2 AND r.pos <= $3 AND (r.kind IN (1, 3) OR r.kind = 2 AND r.member = $4)
-		ORDER BY r.pos DESC LIMIT $5`, func(row *Row) error {
-		each(Receipt{room, UserNID(row.Int64(0)), matrix.UserID(row.Text(1)), ReceiptKind(row.Int64(2)), row.Text(3),
-			matrix.EventID(row.Text(4)), Pos(row.Int64(5)), row.Int64(6)})
-		return nil
-	}, room, after, upTo, viewer, limit)
+		ORDER BY r.pos DESC LIMIT $5`, each, room, after, upTo, viewer, limit)
+}
+
+// OwnReceipts is Receipts for those of the viewer alone, without a limit: there is one for each thread that it has read.
+func (tx *Tx) OwnReceipts(room RoomNID, viewer UserNID, after, upTo Pos, each func(Receipt)) error {
+	return tx.receipts(`SELECT `+receiptColumns+` FROM receipts r JOIN users u ON u.nid = r.member
+		WHERE r.room = $1 AND r.member = $4 AND r.pos > $2 AND r.pos <= $3 AND r.kind IN (1, 2, 3)`, each, room, after, upTo, viewer)
 }
 
 // RoomsWithReceipts says in which of the rooms receipts changed between two positions.
@@ -134,12 +147,20 @@ func (tx *Tx) ReadMark(room RoomNID, user UserNID, joined, upTo Pos) (main, ever
 	if err != nil {
 		return 0, 0, err
 	}
+	main, err = tx.OwnNewest(room, user, main, upTo)
+	return main, every, err
+}
+
+// OwnNewest is where a user's own last event in a room's main timeline stands after one position and up to another: the
+// first of them if there is none.
+func (tx *Tx) OwnNewest(room RoomNID, user UserNID, after, upTo Pos) (at Pos, err error) {
+	at = after
 	err = tx.Query(`SELECT pos FROM events WHERE room = $1 AND sub = 0 AND pos > $2 AND pos <= $3 AND sender = $4 AND thread = 0
 		ORDER BY pos DESC LIMIT 1`, func(r *Row) error {
-		main = Pos(r.Int64(0))
+		at = Pos(r.Int64(0))
 		return nil
-	}, room, main, upTo, user)
-	return main, every, err
+	}, room, after, upTo, user)
+	return at, err
 }
 
 // ThreadMark is how far a user has read a thread, and the thread's running numbers there and at its end.
@@ -208,12 +229,9 @@ func (tx *Tx) AccountData(user UserNID, room RoomNID, typ string) (content strin
 	return content, err
 }
 
-// CountAccountData counts a user's pieces of data in a room, or global with room 0.
-func (tx *Tx) CountAccountData(user UserNID, room RoomNID) (n int, err error) {
-	err = tx.Query(`SELECT count(*) FROM account_data WHERE member = $1 AND room = $2`, func(r *Row) error {
-		n = int(r.Int64(0))
-		return nil
-	}, user, room)
+// OtherAccountData counts a user's pieces of data in a room, or global with room 0, that are of other types than one.
+func (tx *Tx) OtherAccountData(user UserNID, room RoomNID, typ string) (n int, err error) {
+	_, err = tx.QueryRow(`SELECT count(*) FROM account_data WHERE member = $1 AND room = $2 AND type <> $3`, user, room, typ).Scan(&n)
 	return n, err
 }
 
@@ -237,6 +255,12 @@ func (tx *Tx) RoomsWithAccountData(user UserNID, after, upTo Pos, each func(Room
 func (tx *Tx) PutFilter(user UserNID, id, content string) error {
 	_, err := tx.Exec(`INSERT INTO filters (member, filter, content) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, user, id, content)
 	return err
+}
+
+// OtherFilters counts a user's filters other than one.
+func (tx *Tx) OtherFilters(user UserNID, id string) (n int, err error) {
+	_, err = tx.QueryRow(`SELECT count(*) FROM filters WHERE member = $1 AND filter <> $2`, user, id).Scan(&n)
+	return n, err
 }
 
 // Filter reads a filter, "" if there is none.

@@ -103,6 +103,11 @@ func (tx *Tx) Stream(after, upTo Pos, limit int, each func(*EventRow)) error {
 	return tx.events(selectEvents+`WHERE e.pos > $1 AND e.pos <= $2 AND e.sub = 0 ORDER BY e.pos LIMIT $3`, each, after, upTo, limit)
 }
 
+// StateStream is Stream for state events alone, all of them; the texts of others are not even read.
+func (tx *Tx) StateStream(after, upTo Pos, each func(*EventRow)) error {
+	return tx.events(selectEvents+`WHERE e.pos > $1 AND e.pos <= $2 AND e.sub = 0 AND (e.flags & 1) <> 0 ORDER BY e.pos`, each, after, upTo)
+}
+
 // Place is a point in a room's timeline: just after the event with that position and sub-order.
 type Place struct {
 	Pos Pos

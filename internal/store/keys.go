@@ -116,9 +116,19 @@ func (tx *Tx) UnusedFallbackKeys(device int64) (algorithms []string, err error) 
 	return algorithms, err
 }
 
-// ForgetClaimedKeys drops what is remembered of a device's keys that were claimed before a time (ms).
-func (tx *Tx) ForgetClaimedKeys(device int64, before int64) error {
-	_, err := tx.Exec(`DELETE FROM claimed_keys WHERE device = $1 AND ts < $2`, device, before)
+// FallbackAlgorithms names the algorithms that a device has fallback keys of.
+func (tx *Tx) FallbackAlgorithms(device int64, each func(algorithm string)) error {
+	return tx.Query(`SELECT algorithm FROM fallback_keys WHERE device = $1`, func(r *Row) error {
+		each(r.Text(0))
+		return nil
+	}, device)
+}
+
+// ForgetClaimedKeys drops what is remembered of a device's keys that were claimed before a time (ms), or before the
+// newest keep that were.
+func (tx *Tx) ForgetClaimedKeys(device int64, before int64, keep int) error {
+	_, err := tx.Exec(`DELETE FROM claimed_keys WHERE device = $1 AND (ts < $2
+		OR ts < (SELECT ts FROM claimed_keys WHERE device = $1 ORDER BY ts DESC LIMIT 1 OFFSET $3))`, device, before, keep-1)
 	return err
 }
 

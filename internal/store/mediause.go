@@ -61,17 +61,19 @@ func (tx *Tx) Withdrawn(origin matrix.ServerName, id string) (yes bool, err erro
 	return yes, err
 }
 
+// forItself makes of a content that is in quarantine because of a room one that stays when that room's are given back.
+const forItself = ` ON CONFLICT (origin, media_id) DO UPDATE SET room = 0 WHERE quarantined_media.room <> 0`
+
 // Withdraw puts a content into quarantine; it reports false if it was there.
 func (tx *Tx) Withdraw(origin matrix.ServerName, id string, by UserNID, now int64) (bool, error) {
-	n, err := tx.Exec(`INSERT INTO quarantined_media (origin, media_id, member, at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
-		string(origin), id, by, now)
+	n, err := tx.Exec(`INSERT INTO quarantined_media (origin, media_id, member, at) VALUES ($1, $2, $3, $4)`+forItself, string(origin), id, by, now)
 	return n == 1, err
 }
 
 // WithdrawAllOf puts what a user has stored into quarantine, and returns how many contents are there because of it.
 func (tx *Tx) WithdrawAllOf(user, by UserNID, now int64) (int64, error) {
 	return tx.Exec(`INSERT INTO quarantined_media (origin, media_id, member, at)
-		SELECT origin, media_id, $2, $3 FROM media WHERE member = $1 AND member > 0 ON CONFLICT DO NOTHING`, user, by, now)
+		SELECT origin, media_id, $2, $3 FROM media WHERE member = $1 AND member > 0`+forItself, user, by, now)
 }
 
 // GiveBack takes a content out of quarantine; it reports false if it was not there.

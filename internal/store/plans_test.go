@@ -82,6 +82,27 @@ func TestReadsUseTheirIndexes(t *testing.T) {
 		"annotations of an event": func(tx *store.Tx) error {
 			return tx.Annotations(room, row.Event.ID(), a.by.NID, "m.reaction", 10, func(*store.EventRow) {})
 		},
+		"the newest events of rooms": func(tx *store.Tx) error {
+			return tx.NewestOf([]store.RoomNID{room}, bound, 20, func(store.RoomNID, []store.EventMark) {})
+		},
+		"events of rooms": func(tx *store.Tx) error {
+			return tx.EventsOf([]store.RoomNID{room}, []store.EventNID{row.NID}, func(*store.EventRow) {})
+		},
+		"events to which others relate": func(tx *store.Tx) error {
+			return tx.WithChildren([]store.EventNID{row.NID}, func(store.EventNID) {})
+		},
+		"rooms with relations": func(tx *store.Tx) error { return tx.WithRelations([]store.RoomNID{room}, func(store.RoomNID) {}) },
+		"rooms with a present": func(tx *store.Tx) error { return tx.WithPresent([]store.RoomNID{room}, func(store.RoomNID) {}) },
+		"heads of rooms":       func(tx *store.Tx) error { return tx.Heads([]store.RoomNID{room}, bound, func(*store.EventRow) {}) },
+		"the sizes of rooms": func(tx *store.Tx) error {
+			return tx.MemberCountsOf([]store.RoomNID{room}, func(store.RoomNID, store.Membership, int) {})
+		},
+		"heroes of rooms": func(tx *store.Tx) error {
+			return tx.HeroesOf([]store.RoomNID{room}, 0, 5, func(store.RoomNID, []store.UserNID) {})
+		},
+		"hints of what is unread": func(tx *store.Tx) error {
+			return tx.UnreadHints([]store.RoomNID{room}, a.by.NID, bound, func(store.RoomNID, store.UnreadHint) {})
+		},
 		"rooms with something to send": func(tx *store.Tx) error {
 			return tx.OutgoingRooms(a.by.Server, bound-20, bound, func(store.RoomNID) {})
 		},

@@ -56,6 +56,14 @@ func (db *DB) StreamBound(ctx context.Context) (Pos, error) {
 	}
 }
 
+// Given is the last position that was given out, whether or not what has it is committed: no reader of the stream, on any
+// node, can have come further.
+func (db *DB) Given(ctx context.Context) (Pos, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	return db.engine.given(ctx)
+}
+
 // CachedBound is the last known StreamBound, without asking the database. It may be too low.
 func (db *DB) CachedBound() Pos {
 	db.bounds.mu.Lock()

@@ -156,6 +156,17 @@ func (e *pgEngine) bound(ctx context.Context) (pos Pos, err error) {
 
 func (e *pgEngine) boundNow() (Pos, bool) { return e.db.journal.bound() }
 
+func (e *pgEngine) given(ctx context.Context) (pos Pos, err error) {
+	err = e.read(ctx, false, func(c conn) error {
+		_, err := c.query(ctx, "SELECT last_value FROM stream", nil, func(r *Row) error {
+			pos = Pos(r.Int64(0))
+			return r.err
+		})
+		return err
+	})
+	return pos, err
+}
+
 func (e *pgEngine) read(ctx context.Context, snapshot bool, do func(conn) error) error {
 	c, err := e.pool.Acquire(ctx)
 	if err != nil {

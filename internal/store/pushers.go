@@ -56,7 +56,7 @@ func (tx *Tx) Pusher(nid int64) (found *Pusher, err error) {
 }
 
 // SetPusher makes a pusher, or changes the user's one of the same app ID and pushkey, which goes on from where it is.
-// Unless others may stay, pushers of other users with this app ID and pushkey end.
+// Whoever works for it as it was loses the lease: what a gateway says of the old one does not end the new one. Unless others may stay, pushers of other users with this app ID and pushkey end.
 func (tx *Tx) SetPusher(p Pusher, others bool) error {
 	if !others {
 		if _, err := tx.Exec(`DELETE FROM pushers WHERE app_id = $1 AND pushkey = $2 AND member <> $3`, p.AppID, p.Key, p.User); err != nil {
@@ -71,7 +71,7 @@ func (tx *Tx) SetPusher(p Pusher, others bool) error {
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 		ON CONFLICT (member, app_id, pushkey) DO UPDATE SET device = excluded.device, kind = excluded.kind, app_name = excluded.app_name,
 			device_name = excluded.device_name, profile = excluded.profile, lang = excluded.lang, data = excluded.data, created = excluded.created,
-			fails = 0, failing = 0, retry_at = 0`,
+			fails = 0, failing = 0, retry_at = 0, fence = pushers.fence + 1, lease_until = 0`,
 		p.NID, p.User, p.Device, p.Kind, p.AppID, p.Key, p.AppName, p.DeviceName, p.Profile, p.Lang, p.Data, p.Created, pos)
 	return err
 }
@@ -100,6 +100,12 @@ func (tx *Tx) AllPushers(after int64, limit int, each func(nid int64)) error {
 		each(r.Int64(0))
 		return nil
 	}, after, limit)
+}
+
+// AnyPusher says whether there is a pusher at all.
+func (tx *Tx) AnyPusher() (yes bool, err error) {
+	_, err = tx.QueryRow(`SELECT EXISTS (SELECT 1 FROM pushers)`).Scan(&yes)
+	return yes, err
 }
 
 // ConcernedPushers names the pushers of users whose rooms something came into after one position and up to another, or who

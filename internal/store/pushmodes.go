@@ -1,6 +1,9 @@
 package store
 
 import (
+	"cmp"
+	"slices"
+
 	"conclave/internal/matrix"
 	"conclave/internal/matrix/pushrules"
 )
@@ -77,22 +80,52 @@ type ModeChange struct {
 
 // ModesIn reads the modes that a user had in a room, oldest first. The first one holds from the beginning.
 func (tx *Tx) ModesIn(user UserNID, room matrix.RoomID) (list []ModeChange, err error) {
+	all, err := tx.ModesOf(user, []matrix.RoomID{room})
+	return all.In(room), err
+}
+
+// Modes are the modes that a user had in some rooms.
+type Modes []modeRow
+
+type modeRow struct {
+	after Pos
+	room  string // "" for all
+	mode  pushrules.Mode
+}
+
+// ModesOf is ModesIn for several rooms.
+func (tx *Tx) ModesOf(user UserNID, rooms []matrix.RoomID) (all Modes, err error) {
+	err = chunks(rooms, func(part []matrix.RoomID) error {
+		general := len(all) == 0
+		return tx.Query(`SELECT pos, room, mode FROM push_modes WHERE member = $1 AND (room = '' AND $3 OR room IN ({texts $2})) ORDER BY pos`, func(r *Row) error {
+			all = append(all, modeRow{Pos(r.Int64(0)), r.Text(1), pushrules.Mode(r.Int64(2))})
+			return nil
+		}, user, texts(part), general)
+	})
+	slices.SortStableFunc(all, func(a, b modeRow) int { return cmp.Compare(a.after, b.after) })
+	return all, err
+}
+
+// In are the modes in one of the rooms, as ModesIn reads them.
+func (all Modes) In(room matrix.RoomID) []ModeChange {
 	general, own := pushrules.All, pushrules.AsElsewhere
-	list = []ModeChange{{0, general}}
-	err = tx.Query(`SELECT pos, room, mode FROM push_modes WHERE member = $1 AND room IN ('', $2) ORDER BY pos`, func(r *Row) error {
-		pos, mode := Pos(r.Int64(0)), pushrules.Mode(r.Int64(2))
-		if r.Text(1) == "" {
-			general = mode
-		} else {
-			own = mode
+	list := []ModeChange{{0, general}}
+	for _, m := range all {
+		switch m.room {
+		case "":
+			general = m.mode
+		case string(room):
+			own = m.mode
+		default:
+			continue
 		}
-		if mode = own; mode == pushrules.AsElsewhere {
+		mode := own
+		if mode == pushrules.AsElsewhere {
 			mode = general
 		}
-		list = append(list, ModeChange{pos, mode})
-		return nil
-	}, user, string(room))
-	return list, err
+		list = append(list, ModeChange{m.after, mode})
+	}
+	return list
 }
 
 // PushRules reads the rules of those of the users whose rules are not the predefined ones.

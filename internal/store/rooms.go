@@ -154,6 +154,16 @@ func (tx *Tx) HasPresent(room RoomNID) (yes bool, err error) {
 	return yes, err
 }
 
+// WithPresent is HasPresent for several rooms: it names those in whose present something has come.
+func (tx *Tx) WithPresent(rooms []RoomNID, each func(RoomNID)) error {
+	return chunks(rooms, func(part []RoomNID) error {
+		return tx.Query(`SELECT x.value FROM ({ids $1}) x WHERE EXISTS (SELECT 1 FROM events e WHERE e.room = x.value AND e.sub = 0 AND e.pos IS NOT NULL)`, func(r *Row) error {
+			each(RoomNID(r.Int64(0)))
+			return nil
+		}, int64s(part))
+	})
+}
+
 // SetPublic lists a room in the room directory or takes it out.
 func (tx *Tx) SetPublic(room RoomNID, public bool) error {
 	_, err := tx.Exec(`UPDATE rooms SET public = $2 WHERE nid = $1`, room, public)

@@ -9,6 +9,7 @@ type SignIn struct {
 	Purpose string   // what it may open
 	Shown   []string // what was shown so far of being the account's owner
 	Expires int64    // ms
+	Target  string   // where the client is that it is for, "" if that is whoever has the secret
 }
 
 // AddSignIn begins a sign-in, and forgets some that have expired by now (ms).
@@ -17,14 +18,14 @@ func (tx *Tx) AddSignIn(s SignIn, now int64) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(`INSERT INTO sign_ins (hash, member, purpose, shown, expires) VALUES ($1, $2, $3, $4, $5)`,
-		s.Hash, s.User, s.Purpose, strings.Join(s.Shown, " "), s.Expires)
+	_, err = tx.Exec(`INSERT INTO sign_ins (hash, member, purpose, shown, expires, target) VALUES ($1, $2, $3, $4, $5, $6)`,
+		s.Hash, s.User, s.Purpose, strings.Join(s.Shown, " "), s.Expires, s.Target)
 	return err
 }
 
 func (tx *Tx) signIn(sql string, args ...any) (found *SignIn, err error) {
 	err = tx.Query(sql, func(r *Row) error {
-		found = &SignIn{append([]byte(nil), r.Bytes(0)...), UserNID(r.Int64(1)), r.Text(2), strings.Fields(r.Text(3)), r.Int64(4)}
+		found = &SignIn{append([]byte(nil), r.Bytes(0)...), UserNID(r.Int64(1)), r.Text(2), strings.Fields(r.Text(3)), r.Int64(4), r.Text(5)}
 		return nil
 	}, args...)
 	return found, err
@@ -32,12 +33,12 @@ func (tx *Tx) signIn(sql string, args ...any) (found *SignIn, err error) {
 
 // SignIn finds a sign-in by its hash, nil if there is none.
 func (tx *Tx) SignIn(hash []byte) (*SignIn, error) {
-	return tx.signIn(`SELECT hash, member, purpose, shown, expires FROM sign_ins WHERE hash = $1`, hash)
+	return tx.signIn(`SELECT hash, member, purpose, shown, expires, target FROM sign_ins WHERE hash = $1`, hash)
 }
 
 // TakeSignIn ends a sign-in and gives it back, nil if there is none or somebody else was first.
 func (tx *Tx) TakeSignIn(hash []byte) (*SignIn, error) {
-	return tx.signIn(`DELETE FROM sign_ins WHERE hash = $1 RETURNING hash, member, purpose, shown, expires`, hash)
+	return tx.signIn(`DELETE FROM sign_ins WHERE hash = $1 RETURNING hash, member, purpose, shown, expires, target`, hash)
 }
 
 // SignInShown notes what was shown by now in a sign-in.

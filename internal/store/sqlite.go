@@ -185,6 +185,8 @@ func (e *liteEngine) bound(context.Context) (Pos, error) { return Pos(e.writer.c
 
 func (e *liteEngine) boundNow() (Pos, bool) { return Pos(e.writer.committed.Load()), true }
 
+func (e *liteEngine) given(ctx context.Context) (Pos, error) { return e.bound(ctx) }
+
 func (e *liteEngine) read(ctx context.Context, snapshot bool, do func(conn) error) error {
 	var r *liteConn
 	select {

@@ -48,6 +48,7 @@ type DB struct {
 	bounds     bounds
 	journal    journal
 	written    atomic.Int64
+	statements atomic.Int64
 	numbers    numbers
 	appends    chan *Append // to the appender
 
@@ -67,6 +68,8 @@ type engine interface {
 	// that is possible.
 	bound(ctx context.Context) (Pos, error)
 	boundNow() (Pos, bool)
+	// given is the last position that was given to a writer of any process.
+	given(ctx context.Context) (Pos, error)
 	// migrating runs do while no other process migrates.
 	migrating(ctx context.Context, do func(ctx context.Context, m migrating) error) error
 	ping(ctx context.Context) error
@@ -176,6 +179,9 @@ func (db *DB) Ping(ctx context.Context) error { return db.engine.ping(ctx) }
 
 // IsPostgres reports whether the database is PostgreSQL; for people and measurements, never to choose SQL.
 func (db *DB) IsPostgres() bool { return db.dialect.postgres }
+
+// Statements is how many statements transactions have run so far, each for itself; for tests and measurements.
+func (db *DB) Statements() int64 { return db.statements.Load() }
 
 // Read runs do with one connection. Each statement sees what was committed when it began; use Snapshot where several
 // must agree. It ends with ctx. do must not call the DB's own methods: it would wait for a second connection while it

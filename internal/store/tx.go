@@ -99,6 +99,7 @@ func (tx *Tx) guard(each func(*Row) error, run func(func(*Row) error) (int64, er
 		}
 	}
 	tx.busy = true
+	tx.db.statements.Add(1)
 	defer func() { tx.busy = false }()
 	n, err := run(watched)
 	if own != nil {

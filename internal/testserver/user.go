@@ -19,6 +19,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/shapes"
 )
 
 // Password is that of every User.
@@ -149,6 +150,7 @@ func (u *User) Do(method, path string, body any) (*Answer, error) {
 		a.Body = nil
 	}
 	proof.Served(u.t, method, req.URL.EscapedPath(), a.Status)
+	shapes.Check(u.t, method, req.URL.RequestURI(), a.Status, a.Header, a.Raw)
 	return a, nil
 }
 

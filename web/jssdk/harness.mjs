@@ -90,7 +90,10 @@ export async function recordedFetch(input, init) {
   const url = new URL(String(input));
   const method = init?.method ?? "GET";
   const response = await fetch(input, init);
-  const line = { request: method, path: url.pathname, status: response.status };
+  const type = response.headers.get("content-type") ?? "";
+  const line = { request: method, path: url.pathname, query: url.search, status: response.status, type };
+  line.disposition = response.headers.get("content-disposition") ?? "";
+  line.body = type.startsWith("application/json") ? await response.clone().text() : "";
   const key = JSON.stringify(line);
   if (!told.has(key)) {
     told.add(key);

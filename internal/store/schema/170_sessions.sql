@@ -30,6 +30,7 @@ CREATE TABLE sign_ins (
   hash    {bytes} PRIMARY KEY,                -- SHA-256 of the secret by which it is continued
   member  BIGINT NOT NULL,
   purpose {text} NOT NULL,                    -- what it may open
+  target  {text} NOT NULL,                    -- where the client is that it is for, '' if that is whoever has the secret
   shown   {text} NOT NULL,                    -- separated by spaces
   expires BIGINT NOT NULL                     -- ms
 );

@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"conclave/internal/testserver"
 	"conclave/internal/testserver/peer"
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/shapes"
 )
 
 func TestMain(m *testing.M) { testserver.Main(m) }
@@ -81,9 +83,17 @@ type line struct {
 	Ms    int    `json:"ms"`
 	Error string `json:"error"`
 
-	Request string `json:"request"` // the method
-	Path    string `json:"path"`
-	Status  int    `json:"status"`
+	Request     string `json:"request"` // the method
+	Path        string `json:"path"`
+	Query       string `json:"query"` // with its question mark
+	Status      int    `json:"status"`
+	Type        string `json:"type"`        // the header Content-Type
+	Disposition string `json:"disposition"` // the header Content-Disposition
+	Body        string `json:"body"`        // if it is JSON
+}
+
+func (l line) header() http.Header {
+	return http.Header{"Content-Type": {l.Type}, "Content-Disposition": {l.Disposition}}
 }
 
 // TestSDK runs the script against server A on SQLite and server B on PostgreSQL.
@@ -146,7 +156,9 @@ func run(t *testing.T, urlA, urlB string) (map[string]line, string) {
 func read(t *testing.T, out io.Reader) map[string]line {
 	t.Helper()
 	done := map[string]line{}
-	for scanner := bufio.NewScanner(out); scanner.Scan(); {
+	scanner := bufio.NewScanner(out)
+	scanner.Buffer(nil, 16<<20) // a line holds an answer
+	for scanner.Scan() {
 		var l line
 		if json.Unmarshal(scanner.Bytes(), &l) != nil {
 			t.Errorf("the script wrote: %s", scanner.Text())
@@ -154,9 +166,13 @@ func read(t *testing.T, out io.Reader) map[string]line {
 		}
 		if l.Request != "" {
 			proof.Served(t, l.Request, l.Path, l.Status)
+			shapes.Check(t, l.Request, l.Path+l.Query, l.Status, l.header(), []byte(l.Body))
 			continue
 		}
 		done[l.Step] = l
+	}
+	if err := scanner.Err(); err != nil {
+		t.Errorf("what the script wrote: %v", err)
 	}
 	return done
 }

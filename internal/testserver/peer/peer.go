@@ -21,6 +21,7 @@ import (
 
 	"conclave/internal/matrix"
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/shapes"
 )
 
 // Options say how a Peer differs from an ordinary one.
@@ -359,6 +360,7 @@ func (p *Peer) DoWith(t testing.TB, to Target, method, uri string, body []byte, 
 		t.Fatalf("%s %s: %v", method, uri, err)
 	}
 	proof.Served(t, method, req.URL.EscapedPath(), res.StatusCode)
+	shapes.Check(t, method, req.URL.RequestURI(), res.StatusCode, res.Header, data)
 	return Answer{res.StatusCode, res.Header, data}
 }
 

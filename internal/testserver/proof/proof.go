@@ -22,6 +22,8 @@ const (
 	KindOp      = "op"      // an operation, by API and operationId, that a server under test counted as answered with success
 	KindRefused = "refused" // an operation that a server under test refuses on purpose
 	KindCalled  = "called"  // an operation of another server that a server under test called
+	KindShaped  = "shaped"  // an operation whose answer has the shape that the specification gives it
+	KindDeviant = "deviant" // a place where an answer has another shape on purpose
 )
 
 // Of says that the test shows the named rows of docs/spec/behaviours.md ("FD-03") or docs/spec/threats.md ("F01"). A row
@@ -55,6 +57,13 @@ func recordFile() string { return os.Getenv("CONCLAVE_TEST_RECORD") }
 
 // Called records that a server under test made a request to a peer of the test.
 func Called(t testing.TB, method, path string) { note(t, KindCalled, method+" "+bare(path)) }
+
+// Shaped records that an answer with success of an operation was compared with the specification's OpenAPI document, and
+// agrees. path is that document's, or was requested.
+func Shaped(t testing.TB, method, path string) { note(t, KindShaped, method+" "+path) }
+
+// Deviated records that an answer of an operation has another shape at a place, as the list of package shapes says.
+func Deviated(t testing.TB, operation, at string) { note(t, KindDeviant, operation+" "+at) }
 
 // bare is a path without its query.
 func bare(path string) string {

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"conclave/internal/testserver/shapes"
 )
 
 const (
@@ -44,7 +46,9 @@ var sample = map[string]string{
 		"served\tGET /version\tfederation.TestVersion\n" +
 		"called\tPUT /send/1\tfederation.TestSend\n" +
 		"op\tclient inviteUser\tclientapi.TestInvite\n" +
-		"op\tclient nothing\tclientapi.TestInvite\n",
+		"op\tclient nothing\tclientapi.TestInvite\n" +
+		"shaped\tGET /rooms/{roomId}/state/{type}\tclientapi.TestState\n" +
+		"deviant\tgetState /name\tclientapi.TestState\n",
 }
 
 func measured(t *testing.T) coverage {
@@ -66,7 +70,9 @@ func TestSummary(t *testing.T) {
 	var out bytes.Buffer
 	measured(t).summary(&out)
 	want := `server-server: 2 of 2
+  answers compared with the OpenAPI documents: 0
 client-server: 2 of 3
+  answers compared with the OpenAPI documents: 1
   missing  GET /rooms/{roomId}/state/special (special)
 calls to other homeservers: 1 of 2
   not counted, its path is the server's choice: POST {token_endpoint} (token)
@@ -82,8 +88,10 @@ func TestDocument(t *testing.T) {
 	var out bytes.Buffer
 	measured(t).document(&out)
 	for _, want := range []string{
-		"| server-server | 2 | 2 |\n",
-		"| POST /sign | sign | refused on purpose: federation.TestRefusals |\n",
+		"| server-server | 2 | 2 | 0 |\n",
+		"| client-server | 2 | 3 | 1 |\n",
+		"| POST /sign | sign | - | refused on purpose: federation.TestRefusals |\n",
+		"| GET /rooms/{roomId}/state/{type} | state | checked | clientapi.TestState |\n",
 		"| F01 | M lies: checked | rooms.TestLies/signature |\n", // once, whatever the engine
 		`| ID-02 | M another \| rule — AP | - |` + "\n",
 	} {
@@ -97,30 +105,37 @@ func TestDocument(t *testing.T) {
 func TestCheck(t *testing.T) {
 	dir := folder(t, sample)
 	record := filepath.Join(dir, "record")
-	if err := run(dir, record, false); err != nil {
+	deviations := []shapes.Deviation{{Operation: "getState", Status: 200, At: "/name"}}
+	if err := run(dir, record, false, deviations); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(dir, record, true); err != nil {
+	if err := run(dir, record, true, deviations); err != nil {
 		t.Errorf("the document does not agree with its own record: %v", err)
 	}
 	more := sample["record"] + "row\tID-02\trooms.TestNew\n"
 	if err := os.WriteFile(record, []byte(more), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(dir, record, true); err != nil {
+	if err := run(dir, record, true, deviations); err != nil {
 		t.Errorf("a new test makes the check fail: %v", err)
 	}
-	less := strings.ReplaceAll(sample["record"], "row\tID-01\tinternal/matrix.TestID\n", "")
-	if err := os.WriteFile(record, []byte(less), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := run(dir, record, true); err == nil || !strings.Contains(err.Error(), "ID-01") {
-		t.Errorf("a rule that lost its test: %v", err)
+	for gone, want := range map[string]string{
+		"row\tID-01\tinternal/matrix.TestID\n":                            "ID-01",
+		"shaped\tGET /rooms/{roomId}/state/{type}\tclientapi.TestState\n": "the shape of GET /rooms/{roomId}/state/{type}",
+		"deviant\tgetState /name\tclientapi.TestState\n":                  "deviations that no test of this run needed: getState /name",
+	} {
+		less := strings.ReplaceAll(sample["record"], gone, "")
+		if err := os.WriteFile(record, []byte(less), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := run(dir, record, true, deviations); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("without %q the check says %v", gone, err)
+		}
 	}
 	if err := os.WriteFile(record, []byte("row\tZZ-01\trooms.TestNew\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(dir, record, true); err == nil || !strings.Contains(err.Error(), "ZZ-01") {
+	if err := run(dir, record, true, deviations); err == nil || !strings.Contains(err.Error(), "ZZ-01") {
 		t.Errorf("a rule that no list has: %v", err)
 	}
 }

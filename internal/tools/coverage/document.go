@@ -15,18 +15,27 @@ const callsTitle = "calls to other homeservers"
 // shown is how many tests of one row the document names; the rest is a number.
 const shown = 3
 
+// shapeColumn is the heading of the column that says whether answers were compared with the OpenAPI documents, and
+// compared what it says if they were.
+const (
+	shapeColumn = "shape"
+	compared    = "checked"
+)
+
 // line is one row of the document.
 type line struct {
 	name, text string
 	must       bool // its absence counts as missing
 	tests      tests
 	refused    bool // every test of it shows a refusal
+	shaped     bool // an answer of it was compared with the specification's OpenAPI document
 }
 
 // table is a heading with its rows, and how many of them have a test.
 type table struct {
-	title string
-	lines []line
+	title  string
+	lines  []line
+	served bool // of operations whose answers have shapes
 }
 
 func (t table) covered() (with, of int) {
@@ -36,6 +45,16 @@ func (t table) covered() (with, of int) {
 		}
 	}
 	return with, len(t.lines)
+}
+
+// shaped is how many rows have answers that were compared.
+func (t table) shaped() (n int) {
+	for _, l := range t.lines {
+		if l.shaped {
+			n++
+		}
+	}
+	return n
 }
 
 // missing are the rows that must have a test and have none.
@@ -53,14 +72,15 @@ type coverage struct {
 // measure compares the lists with what a test run recorded.
 func measure(l lists, r *record) coverage {
 	var c coverage
-	c.server, c.client = table{title: "server-server"}, table{title: "client-server"}
+	c.server, c.client = table{title: "server-server", served: true}, table{title: "client-server", served: true}
 	answered, refused := r.count(l.served, proof.KindServed), r.count(l.served, proof.KindRefused)
+	shaped := r.count(l.served, proof.KindShaped)
 	for _, one := range l.served {
 		if one.chosen {
 			c.chosen = append(c.chosen, one)
 			continue
 		}
-		row := line{name: one.op.method + " " + one.path, text: one.summary, must: true, tests: answered[one.op]}
+		row := line{name: one.op.method + " " + one.path, text: one.summary, must: true, tests: answered[one.op], shaped: len(shaped[one.op]) > 0}
 		if len(row.tests) == 0 && len(refused[one.op]) > 0 {
 			row.tests, row.refused = refused[one.op], true
 		}
@@ -96,6 +116,9 @@ func (c coverage) summary(out io.Writer) {
 	for _, t := range []table{c.server, c.client, c.called} {
 		with, of := t.covered()
 		fmt.Fprintf(out, "%s: %d of %d\n", t.title, with, of)
+		if t.served {
+			fmt.Fprintf(out, "  answers compared with the OpenAPI documents: %d\n", t.shaped())
+		}
 		for _, l := range t.missing() {
 			fmt.Fprintf(out, "  missing  %s (%s)\n", l.name, l.text)
 		}
@@ -121,18 +144,21 @@ func (c coverage) summary(out io.Writer) {
 func (c coverage) document(out io.Writer) {
 	fmt.Fprint(out, "# What of Matrix v1.19 the tests exercise\n\n"+
 		"Made by `make coverage` from the record of a test run: a row names tests that ran, passed and did this. `-` is without a test.\n"+
-		"Operations count when a server under test answered one with success, or when a test shows that it is refused on purpose.\n\n")
-	fmt.Fprint(out, "| | with a test | of |\n|---|---|---|\n")
+		"Operations count when a server under test answered one with success, or when a test shows that it is refused on purpose.\n"+
+		"Answers that the tests' clients got are compared with the specification's OpenAPI documents (`internal/testserver/shapes`):\n"+
+		"`shape` says for which operations an answer with success was, and agrees.\n\n")
+	fmt.Fprint(out, "| | with a test | of | shape |\n|---|---|---|---|\n")
 	all := append([]table{c.server, c.client, c.called}, c.areas...)
 	for _, t := range all {
 		with, of := t.covered()
-		fmt.Fprintf(out, "| %s | %d | %d |\n", t.title, with, of)
+		shaped := ""
+		if t.served {
+			shaped = fmt.Sprint(t.shaped())
+		}
+		fmt.Fprintf(out, "| %s | %d | %d | %s |\n", t.title, with, of, shaped)
 	}
 	for _, t := range all {
-		fmt.Fprintf(out, "\n## %s\n\n| | | tests |\n|---|---|---|\n", t.title)
-		for _, l := range t.lines {
-			fmt.Fprintf(out, "| %s | %s | %s |\n", cell(l.name), cell(l.text), cell(l.names()))
-		}
+		t.document(out)
 	}
 	if len(c.chosen) > 0 {
 		fmt.Fprint(out, "\nNot counted, because the server chooses the path:")
@@ -143,6 +169,25 @@ func (c coverage) document(out io.Writer) {
 			fmt.Fprintf(out, " `%s %s`", r.op.method, r.path)
 		}
 		fmt.Fprintln(out, ".")
+	}
+}
+
+// document writes the rows. Those of operations have a column more, before the tests.
+func (t table) document(out io.Writer) {
+	head, rule := "", ""
+	if t.served {
+		head, rule = " "+shapeColumn+" |", "---|"
+	}
+	fmt.Fprintf(out, "\n## %s\n\n| | |%s tests |\n|---|---|%s---|\n", t.title, head, rule)
+	for _, l := range t.lines {
+		shape := ""
+		if t.served {
+			shape = " - |"
+			if l.shaped {
+				shape = " " + compared + " |"
+			}
+		}
+		fmt.Fprintf(out, "| %s | %s |%s %s |\n", cell(l.name), cell(l.text), shape, cell(l.names()))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/shapes"
 )
 
 // record is what a test run showed: for each thing the tests that did.
@@ -90,6 +91,17 @@ func (r *record) count(routes []route, kinds ...string) map[operation]tests {
 					break
 				}
 			}
+		}
+	}
+	return out
+}
+
+// unneeded are the deviations from the specification's OpenAPI documents that no test needed.
+func (r *record) unneeded(deviations []shapes.Deviation) []string {
+	var out []string
+	for _, d := range deviations {
+		if !slices.ContainsFunc(r.requests[proof.KindDeviant], func(s served) bool { return s.method == d.Operation && s.path == d.At }) {
+			out = append(out, d.Operation+" "+d.At)
 		}
 	}
 	return out

@@ -70,6 +70,8 @@ var kept = map[string][]string{
 	"modernc.org/sqlite":           {"internal/store"},
 	"github.com/labstack/echo/v4":  {"federation/...", "clientapi/...", "internal/testserver/...", "cmd/..."},
 	"github.com/gorilla/websocket": {"clientapi/...", "internal/testserver/...", "internal/tools/..."},
+
+	"github.com/santhosh-tekuri/jsonschema/v6": {"internal/testserver/..."}, // for tests alone
 }
 
 // private are packages that nothing outside their own kind may import in code that ships.

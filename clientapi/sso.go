@@ -1,0 +1,194 @@
+package clientapi
+
+import (
+	"errors"
+	"html/template"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"conclave/internal/accounts"
+	"conclave/internal/matrix"
+)
+
+// ssoProvider is the ID of the organization's provider, of which there is one.
+const ssoProvider = "oidc"
+
+var ssoRoutes = []Route{
+	op(get, "/login/sso/redirect", "redirectToSSO", NoAuth, LimitLogin, (*Server).redirectToSSO),
+	op(get, "/login/sso/redirect/:idpId", "redirectToIdP", NoAuth, LimitLogin, (*Server).redirectToIdP),
+	{Method: get, Path: accounts.SSOCallback, OperationID: "im.conclave.ssoCallback", Auth: NoAuth, Limit: LimitLogin, Handler: (*Server).ssoCallback},
+	{Method: post, Path: ssoContinue, OperationID: "im.conclave.ssoContinue", Auth: NoAuth, Limit: LimitLogin, Handler: (*Server).ssoContinue},
+}
+
+// ssoContinue is where the page of the callback sends its form.
+const ssoContinue = "/_matrix/client/unstable/im.conclave.sso/continue"
+
+// ssoFlow is what GET /login says of single sign-on.
+func (s *Server) ssoFlow() map[string]any {
+	return map[string]any{"type": "m.login.sso", "identity_providers": []map[string]any{{"id": ssoProvider, "name": s.Config.OIDC.Name}}}
+}
+
+// redirectToIdP is GET /login/sso/redirect/{idpId}.
+func (s *Server) redirectToIdP(r *Request) (any, error) {
+	if r.Param("idpId") != ssoProvider {
+		return nil, matrix.NotFound("This server knows no provider of that ID.")
+	}
+	return s.redirectToSSO(r)
+}
+
+// redirectToSSO is GET /login/sso/redirect.
+func (s *Server) redirectToSSO(r *Request) (any, error) {
+	target := r.QueryParam("redirectUrl")
+	if target == "" {
+		return nil, matrix.MissingParam("redirectUrl is needed.")
+	}
+	location, browser, err := s.Accounts.BeginSSO(r.Ctx(), target)
+	if err != nil {
+		return nil, err
+	}
+	h := r.Response().Header()
+	http.SetCookie(r.Response(), s.ssoCookie(browser, 0))
+	h.Set("Cache-Control", "no-store")
+	h.Set("Location", location)
+	r.Response().WriteHeader(http.StatusFound)
+	return Done{}, nil
+}
+
+// ssoCookie is the cookie by which a browser that comes back is known to be the one that left. It is this host's alone,
+// and goes with links from the provider, but with nothing that other sites' pages do by themselves (threats A12).
+func (s *Server) ssoCookie(value string, age int) *http.Cookie {
+	c := &http.Cookie{Name: "conclave_sso", Value: value, Path: "/", MaxAge: age, HttpOnly: true, SameSite: http.SameSiteLaxMode}
+	if strings.HasPrefix(s.Config.PublicURL, "https:") {
+		c.Name, c.Secure = "__Host-"+c.Name, true
+	}
+	return c
+}
+
+// ssoCallback is where the provider sends people back to. The page asks them whether they mean to sign in where they are
+// about to be sent, and for a second factor if the account has one.
+func (s *Server) ssoCallback(r *Request) (any, error) {
+	left := s.ssoCookie("", -1)
+	browser := ""
+	if c, err := r.Request().Cookie(left.Name); err == nil {
+		browser = c.Value
+	}
+	http.SetCookie(r.Response(), left)
+	signIn, _, err := s.Accounts.FinishSSO(r.Ctx(), browser, r.QueryParam("state"), r.QueryParam("code"), r.QueryParam("error"))
+	if err != nil {
+		return s.showError(r, err)
+	}
+	return s.showSSO(r, signIn.Secret, "")
+}
+
+// ssoPage is what the page of the callback shows.
+type ssoPage struct {
+	User   matrix.UserID
+	Host   string // where the client is
+	SignIn string
+	Factor bool // a code is wanted
+	Action string
+}
+
+func (s *Server) showSSO(r *Request, secret, alert string) (any, error) {
+	target, user, needs, err := s.Accounts.SignInTarget(r.Ctx(), secret)
+	if err != nil {
+		return s.showError(r, err)
+	}
+	status := http.StatusOK
+	if alert != "" {
+		status = http.StatusForbidden
+	}
+	return s.show(r, status, "sso.html", page{Title: "sso.title", Alert: alert, Data: ssoPage{user, clientOf(target), secret, len(needs) > 0, ssoContinue}})
+}
+
+// clientOf is what people can tell a client's address by.
+func clientOf(target string) string {
+	u, err := url.Parse(target)
+	if err != nil {
+		return ""
+	}
+	if u.Host != "" {
+		return u.Scheme + "://" + u.Host
+	}
+	return u.Scheme + ":"
+}
+
+// ssoContinue is the form of that page: the token goes to the client.
+func (s *Server) ssoContinue(r *Request) (any, error) {
+	form, err := r.form()
+	if err != nil {
+		return nil, err
+	}
+	secret := form.Get("sign_in")
+	_, _, needs, err := s.Accounts.SignInTarget(r.Ctx(), secret)
+	if err != nil {
+		return s.showError(r, err)
+	}
+	if len(needs) > 0 {
+		_, err := s.Accounts.SignInFactor(r.Ctx(), secret, codeOf(form.Get("code"), needs))
+		if err != nil {
+			return s.wrongCode(r, secret, err)
+		}
+	}
+	token, target, err := s.Accounts.TokenSignIn(r.Ctx(), secret)
+	if err != nil {
+		return s.showError(r, err)
+	}
+	address, err := withToken(target, token)
+	if err != nil {
+		return nil, err
+	}
+	// A link, because browsers do not let the answer to a form lead to another site that the policy does not name.
+	return s.show(r, http.StatusOK, "ssodone.html", page{Title: "ssodone.title", Refresh: address, Data: address})
+}
+
+// wrongCode shows the page once more, with what was wrong.
+func (s *Server) wrongCode(r *Request, secret string, err error) (any, error) {
+	var e *matrix.Error
+	if !errors.As(err, &e) {
+		return nil, err
+	}
+	return s.showSSO(r, secret, e.Text)
+}
+
+// codeOf takes what was typed as a code of an authenticator app, which are digits only, or as a recovery code.
+func codeOf(code string, needs []accounts.Evidence) accounts.FactorAnswer {
+	code = strings.TrimSpace(code)
+	digits := strings.Trim(strings.ReplaceAll(code, " ", ""), "0123456789") == ""
+	if digits && slices.Contains(needs, accounts.ByTOTP) {
+		return accounts.FactorAnswer{Type: string(accounts.ByTOTP), Code: strings.ReplaceAll(code, " ", "")}
+	}
+	return accounts.FactorAnswer{Type: string(accounts.ByRecoveryCode), Code: code}
+}
+
+// withToken adds a login token to the address of a client, which BeginSSO has checked.
+func withToken(target, token string) (template.URL, error) {
+	u, err := url.Parse(target)
+	if err != nil {
+		return "", err
+	}
+	q := u.Query()
+	q.Set("loginToken", token)
+	u.RawQuery = q.Encode()
+	return template.URL(u.String()), nil //nolint:gosec // its scheme runs nothing
+}
+
+// form reads a request's body as what a browser sends of a form.
+func (r *Request) form() (url.Values, error) {
+	kind, _, err := mime.ParseMediaType(r.Request().Header.Get("Content-Type"))
+	if err != nil || kind != "application/x-www-form-urlencoded" {
+		return nil, matrix.InvalidParam("This is for the form of a page.")
+	}
+	body, err := r.Body()
+	if err != nil {
+		return nil, err
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return nil, matrix.InvalidParam("That is no form.").With(err)
+	}
+	return form, nil
+}

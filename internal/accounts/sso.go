@@ -1,0 +1,330 @@
+package accounts
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+
+	"conclave/internal/config"
+	"conclave/internal/matrix"
+	"conclave/internal/store"
+)
+
+// Bounds of single sign-on.
+const (
+	ssoTime   = 15 * time.Minute // somebody may have to find their phone at the provider
+	ssoPrefix = "cco_"
+	maxTarget = 2000 // bytes of the address that a client wants the login token at
+	maxClaim  = 1000 // bytes of what the provider says of somebody
+)
+
+// SSOCallback is the path, below the server's public URL, at which the provider sends people back.
+const SSOCallback = "/_matrix/client/unstable/im.conclave.sso/callback"
+
+// provider is the organization's OpenID Connect provider. It is discovered when the first person needs it, so that this
+// server starts without it.
+type provider struct {
+	conf     config.OIDC
+	client   *http.Client
+	callback string
+
+	mu    sync.Mutex
+	found *oidc.Provider
+}
+
+// newProvider is nil where single sign-on is not set up.
+func newProvider(conf *config.Config, client *http.Client) *provider {
+	if conf.OIDC.Issuer == "" {
+		return nil
+	}
+	return &provider{conf: conf.OIDC, client: client, callback: conf.PublicURL + SSOCallback}
+}
+
+// HasSSO says whether people can sign in through their organization's provider.
+func (a *Accounts) HasSSO() bool { return a.provider != nil }
+
+// discover reads what the provider says of itself, once.
+func (p *provider) discover(ctx context.Context) (*oidc.Provider, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.found != nil {
+		return p.found, nil
+	}
+	// The library keeps the context to fetch keys with later on; each fetch ends by the client's own time.
+	found, err := oidc.NewProvider(context.WithoutCancel(p.context(ctx)), p.conf.Issuer)
+	if err != nil {
+		return nil, errProvider().With(err)
+	}
+	p.found = found
+	return found, nil
+}
+
+func (p *provider) context(ctx context.Context) context.Context {
+	return oidc.ClientContext(ctx, p.client)
+}
+
+func errProvider() *matrix.Error {
+	return matrix.Errorf(http.StatusBadGateway, "M_UNKNOWN", "Your organization's sign-in cannot be reached, or its answer was not understood. Try again later.")
+}
+
+func (p *provider) oauth(found *oidc.Provider) *oauth2.Config {
+	return &oauth2.Config{
+		ClientID: p.conf.ClientID, ClientSecret: p.conf.ClientSecret.Reveal(), Endpoint: found.Endpoint(), RedirectURL: p.callback,
+		Scopes: strings.Fields(p.conf.Scopes),
+	}
+}
+
+// BeginSSO sends somebody to the provider. Target is where their client wants the login token. location is where to go,
+// browser what the browser has to keep and show again at FinishSSO, so that nobody can be signed in as somebody else
+// (threats A13): what proves to the provider that the same browser came back is derived from it and kept nowhere else.
+func (a *Accounts) BeginSSO(ctx context.Context, target string) (location, browser string, err error) {
+	if a.provider == nil {
+		return "", "", matrix.NotFound("This server has no single sign-on.")
+	}
+	if err := checkTarget(target); err != nil {
+		return "", "", err
+	}
+	found, err := a.provider.discover(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	state, stateHash := newToken(ssoPrefix)
+	browser, browserHash := newToken(ssoPrefix)
+	now := a.now()
+	row := store.SSORequest{State: stateHash[:], Browser: browserHash[:], Target: target, Expires: now.Add(ssoTime).UnixMilli()}
+	if err := a.db.Write(ctx, func(tx *store.Tx) error { return tx.AddSSORequest(row, now.UnixMilli()) }); err != nil {
+		return "", "", err
+	}
+	location = a.provider.oauth(found).AuthCodeURL(state, oidc.Nonce(derived(browser, "nonce")), oauth2.S256ChallengeOption(derived(browser, "pkce")))
+	return location, browser, nil
+}
+
+// derived is a secret that follows from another, for one use.
+func derived(secret, use string) string {
+	hash := sha256.Sum256([]byte(use + "\x00" + secret))
+	return base64.RawURLEncoding.EncodeToString(hash[:])
+}
+
+// checkTarget refuses addresses that a browser must not be sent to with a login token: those that run as a script or are
+// no address at all.
+func checkTarget(target string) error {
+	u, err := url.Parse(target)
+	if err != nil || len(target) > maxTarget || u.Scheme == "" || u.User != nil || !plain(target) ||
+		slices.Contains([]string{"javascript", "data", "vbscript", "blob", "file", "about", "filesystem", "view-source"}, strings.ToLower(u.Scheme)) ||
+		(u.Scheme == "http" || u.Scheme == "https") && (u.Hostname() == "" || u.Opaque != "") {
+		return matrix.InvalidParam("redirectUrl must be the address of the client.")
+	}
+	return nil
+}
+
+// FinishSSO takes back somebody whom the provider has sent with a code, or without one because of a failure there. It
+// returns a sign-in, which may need a second factor, and whom it is for.
+func (a *Accounts) FinishSSO(ctx context.Context, browser, state, code, failure string) (*SigningIn, matrix.UserID, error) {
+	if a.provider == nil {
+		return nil, "", matrix.NotFound("This server has no single sign-on.")
+	}
+	stateHash, browserHash := sha256.Sum256([]byte(state)), sha256.Sum256([]byte(browser))
+	var row *store.SSORequest
+	err := a.db.Write(ctx, func(tx *store.Tx) (err error) {
+		row, err = tx.TakeSSORequest(stateHash[:])
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, "", err
+	case row == nil || row.Expires < a.now().UnixMilli() || subtle.ConstantTimeCompare(row.Browser, browserHash[:]) != 1:
+		return nil, "", errSignIn()
+	case failure != "" || code == "":
+		return nil, "", matrix.Forbidden("Your organization's sign-in has not let you through.")
+	}
+	who, err := a.identified(ctx, browser, code)
+	if err != nil {
+		return nil, "", err
+	}
+	account, err := a.external(ctx, who)
+	if err != nil {
+		return nil, "", err
+	}
+	s, err := a.signInFor(ctx, account, Proof{Shown: []Evidence{BySSO}}, forTarget, row.Target)
+	return s, account.ID, err
+}
+
+// identity is whom the provider has let through.
+type identity struct {
+	issuer, subject string
+	username, name  string
+}
+
+// identified asks the provider who came back with a code.
+func (a *Accounts) identified(ctx context.Context, browser, code string) (identity, error) {
+	found, err := a.provider.discover(ctx)
+	if err != nil {
+		return identity{}, err
+	}
+	tokens, err := a.provider.oauth(found).Exchange(a.provider.context(ctx), code, oauth2.VerifierOption(derived(browser, "pkce")))
+	if err != nil {
+		return identity{}, errProvider().With(err)
+	}
+	raw, _ := tokens.Extra("id_token").(string)
+	checked := found.VerifierContext(a.provider.context(ctx), &oidc.Config{ClientID: a.provider.conf.ClientID, Now: a.now})
+	id, err := checked.Verify(ctx, raw)
+	if err != nil {
+		return identity{}, errProvider().With(err)
+	}
+	if subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(derived(browser, "nonce"))) != 1 {
+		return identity{}, errProvider().With(errors.New("the nonce is another's"))
+	}
+	claims, err := a.claims(ctx, found, id, tokens)
+	if err != nil {
+		return identity{}, errProvider().With(err)
+	}
+	who := identity{issuer: id.Issuer, subject: id.Subject, username: claims.text(a.provider.conf.UsernameClaim), name: claims.text("name")}
+	if who.subject == "" || len(who.subject) > maxClaim {
+		return identity{}, errProvider().With(errors.New("the ID token names nobody"))
+	}
+	return who, nil
+}
+
+// claims are what the provider says of somebody.
+type claims map[string]any
+
+func (c claims) text(name string) string {
+	s, _ := c[name].(string)
+	if len(s) > maxClaim {
+		return ""
+	}
+	return s
+}
+
+// claims reads them from the ID token, or where that says little from the provider's userinfo.
+func (a *Accounts) claims(ctx context.Context, found *oidc.Provider, id *oidc.IDToken, tokens *oauth2.Token) (c claims, err error) {
+	if err := id.Claims(&c); err != nil || c.text(a.provider.conf.UsernameClaim) != "" {
+		return c, err
+	}
+	info, err := found.UserInfo(a.provider.context(ctx), oauth2.StaticTokenSource(tokens))
+	if err != nil {
+		return nil, err
+	}
+	if info.Subject != id.Subject { // whoever could exchange answers must not exchange people
+		return nil, errors.New("userinfo is of somebody else")
+	}
+	return c, info.Claims(&c)
+}
+
+// external finds the account of somebody whom the provider has let through, or makes it. An account that was here before
+// under the same name is not theirs for that: names are the provider's to give away, and the account somebody's already.
+func (a *Accounts) external(ctx context.Context, who identity) (*store.Account, error) {
+	for range 2 { // another request may make it at the same time
+		var user store.UserNID
+		err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
+			user, err = tx.ExternalUser(who.issuer, who.subject)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if user != 0 {
+			return a.accountOf(ctx, user)
+		}
+		if err := a.registerExternal(ctx, who); err != nil {
+			return nil, err
+		}
+	}
+	return nil, errSignIn()
+}
+
+func (a *Accounts) registerExternal(ctx context.Context, who identity) error {
+	if !a.provider.conf.Register {
+		return matrix.Forbidden("You have no account here. Ask an administrator for one.")
+	}
+	name := mappedLocalpart(who.username)
+	if name == "" {
+		return errProvider().With(errors.New("the ID token has no user name"))
+	}
+	_, err := a.Register(ctx, Registration{Username: name, DisplayName: who.name, NoLogin: true, External: &who})
+	var taken *matrix.Error
+	if errors.As(err, &taken) && taken.Code == "M_USER_IN_USE" {
+		var user store.UserNID
+		err = a.db.Read(ctx, func(tx *store.Tx) (err error) {
+			user, err = tx.ExternalUser(who.issuer, who.subject)
+			return err
+		})
+		if err == nil && user == 0 {
+			err = matrix.Forbidden("The name %s is taken here by an account that was not made by your organization's sign-in. Ask an administrator.", name)
+		}
+	}
+	return err
+}
+
+// mappedLocalpart makes a localpart of somebody's name elsewhere (appendices, "Mapping from other character sets"). What
+// comes after an @ is where the name is from, and says nothing here.
+func mappedLocalpart(name string) string {
+	name, _, _ = strings.Cut(name, "@")
+	var b strings.Builder
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c >= 'A' && c <= 'Z':
+			b.WriteByte(c + 'a' - 'A')
+		case c == '=' || !matrix.ValidLocalpart(string(rune(c))) || c >= 0x80:
+			const digits = "0123456789abcdef"
+			b.Write([]byte{'=', digits[c>>4], digits[c&15]})
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// TokenSignIn ends a sign-in that came from the provider, if nothing is missing (M_FORBIDDEN): a login token, and where the
+// client wants it.
+func (a *Accounts) TokenSignIn(ctx context.Context, secret string) (token, target string, err error) {
+	row, account, err := a.continued(ctx, secret)
+	if err != nil {
+		return "", "", err
+	}
+	needs, err := a.needs(ctx, account, proofOf(row.Shown))
+	if err == nil && (row.Purpose != forTarget || len(needs) > 0) {
+		err = errSignIn()
+	}
+	if err != nil {
+		return "", "", err
+	}
+	token, hash := newToken(loginPrefix)
+	now := a.now()
+	err = a.db.Write(ctx, func(tx *store.Tx) error {
+		taken, err := tx.TakeSignIn(row.Hash)
+		if err == nil && taken == nil {
+			err = errSignIn()
+		}
+		if err != nil {
+			return err
+		}
+		next := store.SignIn{Hash: hash[:], User: taken.User, Purpose: forLoginToken, Shown: taken.Shown, Expires: now.Add(loginTokenTime).UnixMilli()}
+		return tx.AddSignIn(next, now.UnixMilli())
+	})
+	if err != nil {
+		return "", "", err
+	}
+	return token, row.Target, nil
+}
+
+// SignInTarget is where a sign-in that came from the provider goes to: the client's address.
+func (a *Accounts) SignInTarget(ctx context.Context, secret string) (target string, user matrix.UserID, needs []Evidence, err error) {
+	row, account, err := a.continued(ctx, secret)
+	if err != nil {
+		return "", "", nil, err
+	}
+	needs, err = a.needs(ctx, account, proofOf(row.Shown))
+	return row.Target, account.ID, needs, err
+}
