@@ -149,3 +149,56 @@ func TestOffersThatLie(t *testing.T) {
 		t.Errorf("an identity server that the operator denies: %d %s", status, code)
 	}
 }
+
+// TestIdentityServersThatBind has identity servers publish and forget addresses: what they say of others is not believed,
+// their refusals are passed on, and none of them reads as a word about the client's session here.
+func TestIdentityServersThatBind(t *testing.T) {
+	proof.Of(t, "AN-16")
+	ca := peer.NewCA(t)
+	s := identities(ca, nil, onLoopback)
+	s.own = testIdentity(t)
+	id := peer.NewIdentityServer(t, ca)
+	id.Trust(s.own.Name(), s.own.Key().ID, s.own.Key().Public())
+	const user = "@alice:us.test"
+	for what, c := range map[string]struct {
+		reply  peer.Reply
+		status int
+		code   string
+	}{
+		"as asked":         {peer.Reply{Body: map[string]any{"medium": "email", "address": "Alice@A.test", "mxid": user}}, 0, "<nil>"},
+		"somebody else":    {peer.Reply{Body: map[string]any{"medium": "email", "address": "a@a.test", "mxid": "@bob:us.test"}}, 502, "M_UNKNOWN"},
+		"no address":       {peer.Reply{Body: map[string]any{"medium": "email", "address": "a", "mxid": user}}, 502, "M_UNKNOWN"},
+		"not confirmed":    {peer.Refuse(400, "M_SESSION_NOT_VALIDATED"), 400, "M_SESSION_NOT_VALIDATED"},
+		"unknown":          {peer.Refuse(404, "M_NO_VALID_SESSION"), 404, "M_NO_VALID_SESSION"},
+		"terms":            {peer.Refuse(403, "M_TERMS_NOT_SIGNED"), 403, "M_TERMS_NOT_SIGNED"},
+		"an unknown token": {peer.Refuse(401, "M_UNKNOWN_TOKEN"), 403, "M_FORBIDDEN"},
+		"a strange code":   {peer.Refuse(400, "<script>"), 400, "M_INVALID_PARAM"},
+		"trouble":          {peer.Refuse(500, "M_SESSION_NOT_VALIDATED"), 502, "M_UNKNOWN"},
+	} {
+		says(id, "POST", "/3pid/bind", c.reply)
+		_, address, err := s.Bind(t.Context(), id.Name, id.Token, "sid", "secret", user)
+		if status, code := refusal(err); status != c.status || code != c.code || err == nil && address != "alice@a.test" {
+			t.Errorf("%s: %q %v", what, address, err)
+		}
+	}
+	for what, c := range map[string]struct {
+		reply     peer.Reply
+		supported bool
+		code      string
+	}{
+		"as asked": {peer.Reply{Body: map[string]any{}}, true, "<nil>"}, "not done": {peer.Reply{Status: 400, Body: []byte("no")}, false, "<nil>"},
+		"no endpoint": {peer.Refuse(404, "M_UNRECOGNIZED"), false, "<nil>"}, "not implemented": {peer.Refuse(501, "M_UNKNOWN"), false, "<nil>"},
+		"refused": {peer.Refuse(403, "M_FORBIDDEN"), false, "M_FORBIDDEN"}, "trouble": {peer.Refuse(500, "M_UNKNOWN"), false, "M_UNKNOWN"},
+	} {
+		id.Handle("POST", identityRoot+"/3pid/unbind", func(call *peer.Call) peer.Reply {
+			if call.Origin != s.own.Name() {
+				t.Errorf("%s: the request is not signed: %v", what, call.Header)
+			}
+			return c.reply
+		})
+		supported, err := s.Unbind(t.Context(), id.Name, user, "email", "alice@a.test")
+		if _, code := refusal(err); supported != c.supported || code != c.code {
+			t.Errorf("%s: %v %v", what, supported, err)
+		}
+	}
+}

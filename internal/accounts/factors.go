@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/crypto/chacha20poly1305"
 
+	"conclave/internal/mail"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -160,6 +161,9 @@ func (a *Accounts) changeFactors(ctx context.Context, s *Session, event string, 
 			tx.AfterCommit(func() { a.ended(s.User) }) // what its sessions may do hangs on it
 		}
 		a.audit(tx, event, account.ID, "")
+		if err == nil {
+			err = a.tellOwner(tx, s.User, mail.Factor, "", "")
+		}
 		return err
 	})
 	if err != nil {
@@ -190,6 +194,9 @@ func (a *Accounts) ResetFactors(ctx context.Context, by string, user store.UserN
 		}
 		tx.AfterCommit(func() { a.ended(user) })
 		a.audit(tx, "factor.reset", account.ID, by)
+		if err := a.tellOwner(tx, user, mail.Factor, "", ""); err != nil {
+			return err
+		}
 		return tx.DeleteFactors(user)
 	})
 }

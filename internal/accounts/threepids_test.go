@@ -133,6 +133,8 @@ func TestOwnersAreTold(t *testing.T) {
 		if got := w.deliver(); len(got) != 2 {
 			t.Errorf("%d mails about the address that was taken away", len(got))
 		}
+		must(t, w.ResetFactors(t.Context(), "admin", s.User))
+		to("second factor", "one@a.test")
 		// What is not one's own cannot be taken away, and nobody is told.
 		other := w.owner("bob", "bob@a.test")
 		_, err = w.DeleteThreepid(t.Context(), other, "email", "one@a.test", "", "")

@@ -141,7 +141,7 @@ func (s *Sender) Send(ctx context.Context, m Message) error {
 	if err != nil {
 		return &Failure{Permanent: true, what: "the mail cannot be written"}
 	}
-	client, err := s.client()
+	client, err := s.client(ctx)
 	if err != nil {
 		return &Failure{what: "the mail server's settings do not do"}
 	}
@@ -165,10 +165,10 @@ func (s *Sender) Send(ctx context.Context, m Message) error {
 	return f
 }
 
-// client prepares a connection to the server.
-func (s *Sender) client() (*mail.Client, error) {
+// client prepares a connection to the server, which ends with ctx.
+func (s *Sender) client(ctx context.Context) (*mail.Client, error) {
 	options := []mail.Option{
-		mail.WithPort(s.server.Port), mail.WithTimeout(s.limit), mail.WithDialContextFunc(s.dial), mail.WithoutNoop(), mail.WithoutRset(),
+		mail.WithPort(s.server.Port), mail.WithTimeout(s.limit), mail.WithDialContextFunc(s.dialIn(ctx)), mail.WithoutNoop(), mail.WithoutRset(),
 		mail.WithTLSConfig(s.tlsConfig()), mail.WithHELO(s.hello()),
 	}
 	switch {
@@ -196,47 +196,25 @@ func (s *Sender) tlsConfig() *tls.Config {
 // hello is what the server introduces itself as: the domain that it writes from. The machine's own name is nobody's affair.
 func (s *Sender) hello() string { return address.Domain(address.Route(s.from.Address)) }
 
-// dial connects. The connection ends by itself with the time of the attempt: a server that answers a byte at a time could
-// hold it for ever otherwise, for the library begins each step with a new limit.
-func (s *Sender) dial(ctx context.Context, network, at string) (net.Conn, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, at)
-	if err != nil {
-		return nil, err
+// dialIn connects, for as long as ctx goes on: a server that answers a byte at a time could hold the connection for ever
+// otherwise, for the library begins each step with a new limit.
+func (s *Sender) dialIn(ctx context.Context) mail.DialContextFunc {
+	return func(dialing context.Context, network, at string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(dialing, network, at)
+		if err != nil {
+			return nil, err
+		}
+		context.AfterFunc(ctx, func() { _ = conn.Close() }) // whoever uses it gets an error
+		if !s.server.Implicit {
+			return conn, nil
+		}
+		secure := tls.Client(conn, s.tlsConfig())
+		if err := secure.HandshakeContext(dialing); err != nil {
+			_ = conn.Close() // it was never used
+			return nil, err
+		}
+		return secure, nil
 	}
-	bounded := &boundedConn{Conn: conn, until: time.Now().Add(s.limit)}
-	if !s.server.Implicit {
-		return bounded, nil
-	}
-	secure := tls.Client(bounded, s.tlsConfig())
-	if err := secure.HandshakeContext(ctx); err != nil {
-		_ = conn.Close() // it was never used
-		return nil, err
-	}
-	return secure, nil
-}
-
-// boundedConn is a connection whose deadlines cannot be put off beyond its end.
-type boundedConn struct {
-	net.Conn
-	until time.Time
-}
-
-// SetDeadline implements net.Conn.
-func (c *boundedConn) SetDeadline(t time.Time) error { return c.Conn.SetDeadline(c.bound(t)) }
-
-// SetReadDeadline implements net.Conn.
-func (c *boundedConn) SetReadDeadline(t time.Time) error { return c.Conn.SetReadDeadline(c.bound(t)) }
-
-// SetWriteDeadline implements net.Conn.
-func (c *boundedConn) SetWriteDeadline(t time.Time) error {
-	return c.Conn.SetWriteDeadline(c.bound(t))
-}
-
-func (c *boundedConn) bound(t time.Time) time.Time {
-	if t.IsZero() || t.After(c.until) {
-		return c.until
-	}
-	return t
 }
 
 // message writes a mail with its headers.
