@@ -100,7 +100,7 @@ func newTarget(t *testing.T, s *testserver.Server, owner *testserver.User) targe
 			"serverName": server, "mediaId": media, "fileName": "x", "filterId": filter, "type": "secret", "eventType": "m.room.topic", "stateKey": "",
 			"receiptType": "m.read", "kind": "override", "ruleId": ".m.rule.master", "keyName": "displayname", "txnId": testserver.Unique("txn"),
 			"destination": "elsewhere.test", "version": backup, "sessionId": "session", "relType": "m.thread", "reportId": "1",
-			"tag": "u.secret", "uploadId": media, "protocol": "irc", "appserviceId": "irc", "networkId": "libera", "id": "1", "passkeyId": "AAAA",
+			"tag": "u.secret", "uploadId": media, "protocol": "irc", "appserviceId": "irc", "networkId": "libera", "id": "1", "passkeyId": "AAAA", "idpId": "none",
 		},
 		body: []byte(`{"user_id":"` + owner.ID + `","topic":"mine","typing":true,"timeout":1000,"m.read":"` + event + `","m.fully_read":"` + event +
 			`","room_id":"` + room + `","reason":"mine","search_term":"alice","displayname":"mine","display_name":"mine","visibility":"public","devices":["` + owner.Device + `"]}`),
