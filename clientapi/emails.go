@@ -17,7 +17,7 @@ var emailRoutes = []Route{
 	op(post, "/account/password/msisdn/requestToken", "requestTokenToResetPasswordMSISDN", NoAuth, LimitLogin, (*Server).noTelephones),
 	op(post, "/account/3pid/msisdn/requestToken", "requestTokenTo3PIDMSISDN", OptionalToken, LimitLogin, (*Server).noTelephones),
 	{Method: get, Path: accounts.ConfirmPath, OperationID: "im.conclave.email.page", Auth: NoAuth, Limit: LimitLogin, Page: true, Handler: (*Server).confirmPage},
-	{Method: post, Path: accounts.ConfirmPath, OperationID: "im.conclave.email.submitToken", Auth: NoAuth, Limit: LimitLogin, Body: maxConfirm, Handler: (*Server).submitToken},
+	{Method: post, Path: accounts.ConfirmPath, OperationID: "im.conclave.email.submitToken", Auth: NoAuth, Limit: LimitLogin, Page: true, Body: maxConfirm, Handler: (*Server).submitToken},
 }
 
 // maxConfirm bounds what a link's page sends.

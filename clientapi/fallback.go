@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -143,6 +144,10 @@ func (p *shownPage) refuse(err error, wrong string) error {
 func (r *Request) form() (url.Values, error) {
 	if site := r.Request().Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
 		return nil, matrix.Forbidden("This form came from another site.")
+	}
+	kind, _, err := mime.ParseMediaType(r.Request().Header.Get("Content-Type"))
+	if err != nil || kind != "application/x-www-form-urlencoded" {
+		return nil, matrix.InvalidParam("This is for the form of a page.")
 	}
 	body, err := r.Body()
 	if err != nil {

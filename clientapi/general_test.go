@@ -161,7 +161,7 @@ func capabilities(t *testing.T, s *testserver.Server) {
 	}
 	got, _ := alice.Must("GET", "/capabilities", nil).Body["capabilities"].(object)
 	for name, enabled := range map[string]bool{
-		"m.change_password": true, "m.3pid_changes": false, "m.get_login_token": false, "m.forget_forced_upon_leave": false,
+		"m.change_password": true, "m.3pid_changes": false, "m.get_login_token": true, "m.forget_forced_upon_leave": false,
 		"m.profile_fields": true, "m.set_avatar_url": true,
 		"m.set_displayname": false, // as the configuration of this server has it
 	} {

@@ -135,7 +135,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	h := w.Header()
-	if s.isPage(req.URL.Path) {
+	if s.isPage(req.URL.EscapedPath()) { // as routes are found: a parameter may hold a slash
 		pageHeaders(h)
 		s.echo.ServeHTTP(w, req)
 		return
