@@ -19,7 +19,7 @@ import (
 // too: nothing becomes open by accident (threats A01).
 var openRoutes = []string{
 	"checkUsernameAvailability", "getLoginFlows", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown", "getWellknownSupport",
-	"im.conclave.email.page", "im.conclave.email.submitToken",
+	"im.conclave.email.page", "im.conclave.email.submitToken", "im.conclave.email.unsubscribe", "im.conclave.email.unsubscribePage",
 	"im.conclave.passkeySignIn", "im.conclave.passkeySignInChallenge", "im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister",
 	"im.conclave.signIn", "im.conclave.signInChallenge", "im.conclave.signInFactor", "im.conclave.ssoCallback", "im.conclave.ssoContinue",
 	"login", "redirectToIdP", "redirectToSSO", "refresh", "register",
