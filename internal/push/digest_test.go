@@ -227,6 +227,22 @@ func TestDigests(t *testing.T) {
 			r.untilDue(next * time.Minute)
 		}
 		r.untilMailed(5*time.Minute, "one 7")
+		// Whoever slept through the end of its lease sends nothing.
+		r.stop()
+		r.say("one", now())
+		var asleep *store.Pusher
+		nid := r.pusher().NID
+		r.write(func(tx *store.Tx) (err error) {
+			if asleep, err = tx.LeasePusher(nid, now().UnixMilli(), 60_000, false); err == nil {
+				_, err = tx.LeasePusher(asleep.NID, now().UnixMilli(), 60_000, true)
+			}
+			return err
+		})
+		list, _, err := r.Waiting(t.Context(), 0, "", asleep.Pos, 1<<60)
+		sleeper := &worker{d: NewDeliverer(DelivererOptions{DB: db, Mail: r.digests, Clock: now}), p: *asleep}
+		if failed := sleeper.mail(t.Context(), list, now()); err != nil || failed != nil || len(list) != 1 || len(r.mailed()) != 0 || r.pusher().Mailed != asleep.Mailed {
+			t.Errorf("%v %v: a lost lease still mails, of %v", err, failed, list)
+		}
 	})
 }
 
