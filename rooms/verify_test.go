@@ -117,6 +117,8 @@ var damages = []struct {
 	{"positions", `INSERT INTO to_device (device, pos, event) VALUES (1, 1000000, '{}')`, false},
 	{"media", `INSERT INTO media (origin, media_id, member, file, created, used) VALUES ('one.example', 'x', 1, 'f', 1, 1)`, false},
 	{"sessions", `INSERT INTO devices (nid, member, device_id) VALUES (999999, 999999, 'X')`, false},
+	{"second factors", `INSERT INTO accounts (member, localpart, created, second_factor) VALUES (999999, 'x', 1, 1)`, false},
+	{"second factors", `INSERT INTO recovery_codes (member, hash) VALUES (999999, {bytes:00})`, false},
 	{"heads", `UPDATE events SET extremities = {bytes:00000000000f423f} WHERE nid = {head}`, false},
 	{"heads", `UPDATE events SET json = 'no event' WHERE nid = {head}`, false},
 	{"heads", `UPDATE events SET extremities = {bytes:01} WHERE nid = {root}`, true},

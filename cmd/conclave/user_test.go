@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/pquerna/otp/totp"
 
 	"conclave/internal/testserver"
 	"conclave/internal/testserver/shapes"
@@ -84,6 +87,18 @@ func TestUserCommands(t *testing.T) {
 		if status, _ := login("alice", "another password"); status != http.StatusOK {
 			t.Errorf("alice cannot log in with the new password: %d", status)
 		}
+		_, token = login("bob", password)
+		secondFactor(t, s, token, password)
+		if status, _ := login("bob", password); status != http.StatusForbidden {
+			t.Errorf("bob, who has a second factor now, is answered %d without it", status)
+		}
+		if out, _ := user("", "reset-2fa", "bob"); out != id("bob")+" has no second factor any more; its password and sessions are as they were\n" {
+			t.Errorf("reset-2fa: %q", out)
+		}
+		if status, _ := login("bob", password); status != http.StatusOK || mustDo(t, s, token, "/account/whoami") != http.StatusOK {
+			t.Errorf("after the reset of the second factor bob is answered %d, or an old session ended", status)
+		}
+		refused("There is no user", "reset-2fa", "carol")
 		user("", "deactivate", "bob")
 		if status, _ := login("bob", password); status != http.StatusForbidden {
 			t.Errorf("bob, deactivated, is answered %d", status)
@@ -96,6 +111,26 @@ func TestUserCommands(t *testing.T) {
 			t.Errorf("list of the running server %q, of the stopped one %q", running, stopped)
 		}
 	})
+}
+
+// secondFactor sets an authenticator app up for the user of a token.
+func secondFactor(t *testing.T, s *testserver.Server, token, password string) {
+	t.Helper()
+	u := s.Nobody()
+	u.Token = token
+	const path = "/_matrix/client/unstable/im.conclave.account/totp/"
+	asked, err := u.Do("POST", path+"begin", testserver.JSON{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, _ := u.Must("POST", path+"begin", testserver.JSON{
+		"auth": testserver.JSON{"type": "m.login.password", "password": password, "session": asked.Body["session"]},
+	}).Body["secret"].(string)
+	code, err := totp.GenerateCode(secret, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Must("POST", path+"confirm", testserver.JSON{"code": code})
 }
 
 func mustDo(t *testing.T, s *testserver.Server, token, path string) int {

@@ -96,7 +96,7 @@ type Auth struct {
 	Require2FA string `key:"require_2fa" default:"none" enum:"none admins all" doc:"Who must use a second factor: none, admins or all. Nobody is locked out: whoever has none when the time is over can do nothing else than set one up, in this server's own client."`
 	GraceHours int    `key:"grace_hours" default:"168" doc:"How long somebody may go without the second factor that require_2fa asks for, from when the server first sees them under that rule, in hours."`
 
-	SecretKey observe.Secret `key:"secret_key" doc:"What secrets in the database, such as those of authenticator apps, are encrypted with: 32 random bytes in base64, e.g. from openssl rand -base64 32. All nodes need the same one. Empty: the one in data_dir/secrets.yaml."`
+	SecretKey observe.Secret `key:"secret_key" doc:"What secrets in the database, such as those of authenticator apps, are encrypted with: 32 random bytes in base64, e.g. from openssl rand -base64 32. All nodes need the same one, and with another one authenticator apps have to be set up again. Empty: the one in data_dir/secrets.yaml."`
 }
 
 // OIDC is the organization's own provider of logins.

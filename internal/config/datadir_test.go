@@ -91,6 +91,41 @@ func TestSecretsDerive(t *testing.T) {
 	}
 }
 
+func TestSecretKey(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := EnsureDataDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	own, err := LoadSecrets(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := func(key string) (*Config, error) {
+		return Load("", []string{"CONCLAVE_SERVER_NAME=example.org", "CONCLAVE_DATA_DIR=" + dir, "CONCLAVE_AUTH_SECRET_KEY=" + key})
+	}
+	derived := map[string][32]byte{}
+	for _, key := range []string{"", "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XAA", "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XAA="} {
+		c, err := load(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := c.Secrets()
+		if err != nil {
+			t.Fatal(err)
+		}
+		derived[key] = s.Derive("a")
+	}
+	if derived[""] != own.Derive("a") || derived["YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XAA"] == derived[""] ||
+		derived["YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XAA"] != derived["YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XAA="] {
+		t.Error("auth.secret_key has to take the place of the key in the data directory, padded or not")
+	}
+	for _, key := range []string{"canary", "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3", "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XAB"} {
+		if _, err := load(key); err == nil || !strings.Contains(err.Error(), "auth.secret_key") || strings.Contains(err.Error(), key) {
+			t.Errorf("the key %q: %v", key, err)
+		}
+	}
+}
+
 func TestPrivateFilesAreRefused(t *testing.T) {
 	for _, test := range []struct {
 		text string

@@ -1,7 +1,7 @@
 package store
 
-// verifyKeyRules are the invariants of keys, device lists, messages to devices and media. A message or a claimed key of
-// a device that is gone is no finding: it can come while the device goes, and is cleared away later.
+// verifyKeyRules are the invariants of second factors, keys, device lists, messages to devices and media. A message or a
+// claimed key of a device that is gone is no finding: it can come while the device goes, and is cleared away later.
 var verifyKeyRules = []verifyRule{
 	{"positions", `SELECT 'a one-time key of device ' || CAST(k.device AS TEXT) || ' is ahead of the stream' FROM one_time_keys k WHERE k.pos > $1`, true},
 	{"positions", `SELECT 'a signature by user ' || CAST(s.signer AS TEXT) || ' is ahead of the stream' FROM key_signatures s WHERE s.pos > $1`, true},
@@ -32,6 +32,10 @@ var verifyKeyRules = []verifyRule{
 	{"signatures", `SELECT 'a signature on a key of user ' || CAST(s.member AS TEXT) || ' is by nobody of ours' FROM key_signatures s
 		LEFT JOIN accounts a ON a.member = s.signer LEFT JOIN users u ON u.nid = s.member
 		WHERE a.member IS NULL OR u.nid IS NULL OR s.key_id NOT LIKE 'ed25519:%' OR s.signature = ''`, false},
+	{"second factors", `SELECT 'the account of user ' || CAST(a.member AS TEXT) || ' is wrong about whether it has a second factor' FROM accounts a
+		WHERE (a.second_factor <> 0) <> (EXISTS (SELECT 1 FROM totp_seeds t WHERE t.member = a.member) OR EXISTS (SELECT 1 FROM passkeys p WHERE p.member = a.member))`, false},
+	{"second factors", `SELECT 'a recovery code is of user ' || CAST(c.member AS TEXT) || ', who has no second factor' FROM recovery_codes c
+		LEFT JOIN accounts a ON a.member = c.member WHERE a.member IS NULL OR a.second_factor = 0`, false},
 	{"device lists", `SELECT 'a change of devices at ' || CAST(c.pos AS TEXT) || ' is of nobody, or of nothing' FROM device_list_changes c
 		LEFT JOIN users u ON u.nid = c.member WHERE u.nid IS NULL OR c.what NOT BETWEEN 0 AND 2 OR (c.what = 1) <> (c.device_id <> '')`, false},
 	{"device lists", `SELECT 'the devices of user ' || CAST(l.member AS TEXT) || ' are followed, who is ours or nobody' FROM remote_lists l

@@ -1,0 +1,125 @@
+package accounts
+
+import (
+	"html"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"regexp"
+	"slices"
+	"testing"
+
+	"conclave/internal/config"
+	"conclave/internal/observe"
+	"conclave/internal/store"
+	"conclave/internal/testserver/idp"
+	"conclave/internal/testserver/proof"
+)
+
+const ssoTarget = "https://client.example/"
+
+// withProvider gives a world a provider that knows people by their names.
+func (w *world) withProvider(t *testing.T, register bool, names ...string) *idp.Provider {
+	t.Helper()
+	p := idp.New(t, names...)
+	p.Serve("https://chat.us.test" + SSOCallback)
+	w.provider = newProvider(&config.Config{PublicURL: "https://chat.us.test", OIDC: config.OIDC{
+		Issuer: p.Issuer, ClientID: idp.ClientID, ClientSecret: observe.Secret(idp.Secret), Scopes: "openid profile", UsernameClaim: "preferred_username", Register: register,
+	}}, http.DefaultClient)
+	return p
+}
+
+// comeBack lets somebody sign in at the provider, and returns what the browser keeps and comes back with.
+func (w *world) comeBack(t *testing.T, p *idp.Provider, name string) (browser, state, code string) {
+	t.Helper()
+	location, browser, err := w.BeginSSO(t.Context(), ssoTarget)
+	must(t, err)
+	jar, err := cookiejar.New(nil)
+	must(t, err)
+	var back *url.URL
+	client := &http.Client{Jar: jar, CheckRedirect: func(next *http.Request, _ []*http.Request) error {
+		if next.URL.Host == "chat.us.test" {
+			back = next.URL
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}}
+	res, err := client.Get(location)
+	must(t, err)
+	page, err := io.ReadAll(res.Body)
+	must(t, err)
+	must(t, res.Body.Close())
+	id := regexp.MustCompile(`name="id" value="([^"]*)"`).FindSubmatch(page)
+	if id == nil {
+		t.Fatalf("the provider shows %s", page)
+	}
+	res, err = client.PostForm(p.Issuer+"/login/username", url.Values{"id": {html.UnescapeString(string(id[1]))}, "username": {name}, "password": {idp.Password}})
+	must(t, err)
+	must(t, res.Body.Close())
+	if back == nil {
+		t.Fatal("the provider does not send the browser back")
+	}
+	return browser, back.Query().Get("state"), back.Query().Get("code")
+}
+
+func TestSingleSignOnAndTheSecondFactor(t *testing.T) {
+	proof.Of(t, "A10", "A13")
+	eachFactor(t, func(t *testing.T, w *world) {
+		p := w.withProvider(t, false, "alice", "stranger")
+		alice := w.session(w.register("alice"))
+		app, _ := w.enrol(alice)
+		link := func(subject string) {
+			must(t, w.db.Write(t.Context(), func(tx *store.Tx) error {
+				_, err := tx.AddExternalID(p.Issuer, subject, alice.User)
+				return err
+			}))
+		}
+		link("id-of-alice")
+		browser, state, code := w.comeBack(t, p, "alice")
+		s, who, err := w.FinishSSO(t.Context(), browser, state, code, "")
+		must(t, err)
+		if who != alice.UserID || !slices.Equal(s.Needs, []Evidence{ByTOTP, ByRecoveryCode}) {
+			t.Errorf("%s needs %v", who, s.Needs)
+		}
+		_, _, err = w.TokenSignIn(t.Context(), s.Secret)
+		wantCode(t, err, 403, "M_FORBIDDEN")
+		_, err = w.SignInFactor(t.Context(), s.Secret, FactorAnswer{Type: "totp", Code: app.code(0)})
+		must(t, err)
+		_, err = w.loginSignIn(s.Secret) // it is for the client at the target
+		wantCode(t, err, 403, "M_FORBIDDEN")
+		token, target, err := w.TokenSignIn(t.Context(), s.Secret)
+		must(t, err)
+		login, err := w.LoginToken(t.Context(), token, NewDevice{})
+		must(t, err)
+		if target != ssoTarget || !slices.Equal(w.session(login).Shown, []Evidence{BySSO, ByTOTP}) {
+			t.Errorf("%s by %v", target, w.session(login).Shown)
+		}
+
+		// Whom nobody has linked, where nobody gets an account that way; and whose account is closed.
+		browser, state, code = w.comeBack(t, p, "stranger")
+		_, _, err = w.FinishSSO(t.Context(), browser, state, code, "")
+		wantCode(t, err, 403, "M_FORBIDDEN")
+		browser, state, code = w.comeBack(t, p, "alice")
+		must(t, w.Deactivate(t.Context(), alice.User))
+		_, _, err = w.FinishSSO(t.Context(), browser, state, code, "")
+		wantCode(t, err, 403, "M_USER_DEACTIVATED")
+
+		// A code that another browser has fetched: what proves the browser to the provider is another's.
+		ann, annState, _ := w.comeBack(t, p, "stranger")
+		_, _, eveCode := w.comeBack(t, p, "stranger")
+		_, _, err = w.FinishSSO(t.Context(), ann, annState, eveCode, "")
+		wantCode(t, err, 502, "M_UNKNOWN")
+	})
+}
+
+func TestNamesOfElsewhere(t *testing.T) {
+	proof.Of(t, "ID-04")
+	for name, want := range map[string]string{
+		"alice": "alice", "Alice.B@staff.example": "alice.b", "á#=": "=c3=a1=23=3d", "a b": "a=20b", "": "", "@x": "", "A_B-C/D+E": "a_b-c/d+e",
+	} {
+		if got := mappedLocalpart(name); got != want {
+			t.Errorf("%q becomes %q, want %q", name, got, want)
+		}
+	}
+}
