@@ -119,7 +119,7 @@ func TestNoAnswerBecomesAPage(t *testing.T) {
 		q := "?" + url.Values{"since": {evil}, "filter": {evil}, "dir": {evil}, "from": {evil}, "username": {evil}, "ticket": {evil}, "limit": {evil}, "token": {evil}, "url": {evil}, "server": {evil}}.Encode()
 		for _, query := range []string{"", q} {
 			what := r.OperationID
-			if strings.HasPrefix(what, "im.conclave.email.") && what != "im.conclave.email.submitToken" {
+			if what == "im.conclave.email.page" {
 				what = "page of a link"
 			}
 			res, text := plainly(t, r.Method, s.URL+path+query, `{"type":"`+evil+`","user_id":"`+evil+`","`+evil+`":1}`, auth...)
