@@ -20,14 +20,14 @@ import (
 var openRoutes = []string{
 	"checkUsernameAvailability", "getAuthMetadata", "getLoginFlows", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown",
 	"getWellknownSupport", "im.conclave.authFallback", "im.conclave.authFallbackForm", "im.conclave.email.page", "im.conclave.email.submitToken",
-	"im.conclave.loginFallback", "im.conclave.loginFallbackForm", "im.conclave.oauth.device", "im.conclave.oauth.register",
-	"im.conclave.oauth.revoke", "im.conclave.oauth.token", "im.conclave.page.account", "im.conclave.page.authorize", "im.conclave.page.decide",
-	"im.conclave.page.factor", "im.conclave.page.link", "im.conclave.page.manage", "im.conclave.page.passkey", "im.conclave.page.password",
-	"im.conclave.page.signIn", "im.conclave.page.userCode", "im.conclave.passkeySignIn", "im.conclave.passkeySignInChallenge",
-	"im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister", "im.conclave.signIn", "im.conclave.signInChallenge",
-	"im.conclave.signInFactor", "im.conclave.ssoCallback", "im.conclave.ssoContinue", "login", "redirectToIdP", "redirectToSSO",
-	"refresh", "register", "registrationTokenValidity", "requestTokenToRegisterEmail", "requestTokenToRegisterMSISDN", "requestTokenToResetPasswordEmail",
-	"requestTokenToResetPasswordMSISDN",
+	"im.conclave.email.unsubscribe", "im.conclave.email.unsubscribePage", "im.conclave.loginFallback", "im.conclave.loginFallbackForm",
+	"im.conclave.oauth.device", "im.conclave.oauth.register", "im.conclave.oauth.revoke", "im.conclave.oauth.token", "im.conclave.page.account",
+	"im.conclave.page.authorize", "im.conclave.page.decide", "im.conclave.page.factor", "im.conclave.page.link", "im.conclave.page.manage",
+	"im.conclave.page.passkey", "im.conclave.page.password", "im.conclave.page.signIn", "im.conclave.page.userCode", "im.conclave.passkeySignIn",
+	"im.conclave.passkeySignInChallenge", "im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister", "im.conclave.signIn",
+	"im.conclave.signInChallenge", "im.conclave.signInFactor", "im.conclave.ssoCallback", "im.conclave.ssoContinue", "login",
+	"redirectToIdP", "redirectToSSO", "refresh", "register", "registrationTokenValidity", "requestTokenToRegisterEmail", "requestTokenToRegisterMSISDN",
+	"requestTokenToResetPasswordEmail", "requestTokenToResetPasswordMSISDN",
 }
 
 // optionalRoutes are the operations that answer with and without a session.

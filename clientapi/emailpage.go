@@ -87,3 +87,37 @@ func (s *Server) showEmail(r *Request, p emailPage) (any, error) {
 	}
 	return s.show(r, status, "email.html", page{Title: p.title(), Data: p})
 }
+
+// unsubscribing is what the page shows that ends mails of what waits unread.
+type unsubscribing struct {
+	State   string // "ask", "done" or "gone"
+	Address string
+}
+
+// unsubscribePage is where such mails lead whoever does not want them any more. It asks, and changes nothing, as
+// confirmPage.
+func (s *Server) unsubscribePage(r *Request) (any, error) {
+	to, err := s.Pushers.Unsubscribable(r.Ctx(), r.QueryParam("token"))
+	if err != nil {
+		return nil, err
+	}
+	return s.showUnsubscribing(r, "ask", to)
+}
+
+// unsubscribe is the button of that page, which mail programs press too (RFC 8058). What they send with it is of no
+// interest: the token stands in the address.
+func (s *Server) unsubscribe(r *Request) (any, error) {
+	to, err := s.Pushers.Unsubscribe(r.Ctx(), r.QueryParam("token"))
+	if err != nil {
+		return nil, err
+	}
+	return s.showUnsubscribing(r, "done", to)
+}
+
+func (s *Server) showUnsubscribing(r *Request, state, address string) (any, error) {
+	status := http.StatusOK
+	if address == "" {
+		status, state = http.StatusBadRequest, "gone"
+	}
+	return s.show(r, status, "unsubscribe.html", page{Title: "unsubscribe." + state, Data: unsubscribing{state, address}})
+}

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"strings"
+	"time"
 
 	"conclave/internal/cluster"
+	"conclave/internal/mail"
 	"conclave/internal/matrix"
 	"conclave/internal/netguard"
 	"conclave/internal/push"
@@ -27,9 +29,17 @@ func (s *server) push(ctx context.Context) error {
 	}
 	wake := func() { s.bus.Publish(cluster.Stream, 0) }
 	s.rules = push.NewRules(s.db, s.log, s.rooms.RulesChanged, wake)
-	s.pushers = push.NewPushers(s.db, s.conf.Network.AllowPrivate, wake)
+	var digests *push.Digests
+	if s.accounts.Mails() {
+		key, err := s.db.Secret(ctx, "unsubscribe")
+		if err != nil {
+			return err
+		}
+		digests = &push.Digests{Source: pushSource{s.rooms}, Key: key}
+	}
+	s.pushers = push.NewPushers(s.db, s.conf.Network.AllowPrivate, digests, wake)
 	deliverer := push.NewDeliverer(push.DelivererOptions{
-		DB: s.db, Source: pushSource{s.rooms}, Web: s.webPush, Log: s.log, Alone: s.conf.Redis.URL.Reveal() == "",
+		DB: s.db, Source: pushSource{s.rooms}, Web: s.webPush, Mail: digests, Log: s.log, Alone: s.conf.Redis.URL.Reveal() == "",
 		Client: push.NewClient(netguard.NewDialer(s.conf.Network.AllowPrivate, nil)),
 	})
 	s.work.Go("push", deliverer.Run)
@@ -64,6 +74,27 @@ func (s pushSource) Notices(ctx context.Context, user store.UserNID, id matrix.U
 func (s pushSource) Unread(ctx context.Context, user store.UserNID) (int64, error) {
 	total, err := s.rooms.UnreadEverywhere(ctx, user)
 	return total.Notify, err
+}
+
+// maxMailedName bounds a name in a mail, in bytes.
+const maxMailedName = 500
+
+// Waiting implements push.DigestSource.
+func (s pushSource) Waiting(ctx context.Context, user store.UserNID, id matrix.UserID, after, upTo store.Pos) ([]push.Waiting, store.Pos, error) {
+	list, reached, err := s.rooms.Waiting(ctx, rooms.Sender{NID: user, ID: id}, after, upTo, mail.MaxWaitingRooms)
+	if err != nil {
+		return nil, 0, err
+	}
+	short := func(name string) string { return strings.ToValidUTF8(name[:min(len(name), maxMailedName)], "") }
+	out := make([]push.Waiting, len(list))
+	for i, w := range list {
+		room := mail.WaitingRoom{Name: short(w.Name), Invited: w.Invited, Unread: w.Unread.Notify, Mentions: w.Unread.Highlight, From: []string{}, Others: w.Others}
+		for _, name := range w.Senders {
+			room.From = append(room.From, short(name))
+		}
+		out[i] = push.Waiting{Newest: time.UnixMilli(w.Newest), Room: room}
+	}
+	return out, reached, nil
 }
 
 // onChanges calls wake whenever something came into the stream, until the server ends. A wake that is lost is made up for

@@ -31,8 +31,11 @@ const (
 	ForAdding       Purpose = "add"   // to an account
 )
 
-// ConfirmPath is where the links in mails lead, below public_url.
-const ConfirmPath = "/_matrix/client/unstable/im.conclave/email/submit_token"
+// Where the links in mails lead, below public_url: to confirm an address, and to get no more mails of what waits unread.
+const (
+	ConfirmPath     = "/_matrix/client/unstable/im.conclave/email/submit_token"
+	UnsubscribePath = "/_matrix/client/unstable/im.conclave/email/unsubscribe"
+)
 
 // Bounds of confirming an address.
 const (
@@ -369,12 +372,15 @@ func (a *Accounts) ResetByEmail(ctx context.Context, p AddressProof, password, f
 	})
 }
 
-// mailFacts are what a row of the queue keeps of mail.Facts. No secret is among them.
+// mailFacts are what a row of the queue keeps of mail.Facts. No secret is among them, but for what ends a pusher: whoever
+// reads the database can make that too.
 type mailFacts struct {
 	User matrix.UserID `json:"user,omitempty"`
 	What string        `json:"what,omitempty"`
 	From string        `json:"from,omitempty"`
 	At   int64         `json:"at"` // ms
+
+	Waiting *mail.Waiting `json:"waiting,omitempty"` // of a digest, which package push writes
 }
 
 // addMail puts a mail into the queue, which has it from the commit on.

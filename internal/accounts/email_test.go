@@ -394,3 +394,41 @@ func TestTheMailServerFails(t *testing.T) {
 		}
 	})
 }
+
+// TestDigestsThatNobodyWants writes a mail of what waits unread only while there is the pusher that it is of.
+func TestDigestsThatNobodyWants(t *testing.T) {
+	eachMail(t, func(t *testing.T, w *mailWorld) {
+		const to = "bob@b.example"
+		for i, c := range []struct {
+			key   string // of the pusher, "" for none
+			facts string
+			mails int
+		}{
+			{"", `{"user":"@bob:us.test","at":1,"waiting":{"pusher":1,"token":"T0KEN","rooms":[]}}`, 0},
+			{"other@b.example", `{"user":"@bob:us.test","at":1,"waiting":{"pusher":1,"token":"T0KEN","rooms":[]}}`, 0},
+			{to, `{"user":"@bob:us.test","at":1}`, 0},
+			{to, `{"user":"@bob:us.test","at":1,"waiting":{"pusher":1,"token":"T0KEN","rooms":[{"name":"Plan","unread":2,"from":["Alice"]}]}}`, 1},
+		} {
+			must(t, w.db.Write(t.Context(), func(tx *store.Tx) error {
+				if err := tx.DeletePushersTo(1, ""); err != nil {
+					return err
+				}
+				if c.key != "" {
+					if err := tx.SetPusher(store.Pusher{NID: 1, User: 1, Kind: "email", AppID: "m.email", Key: c.key, Data: "{}"}, true); err != nil {
+						return err
+					}
+				}
+				return tx.AddMail(store.Mail{ID: fmt.Sprint("digest", i), Address: to, Kind: string(mail.Digest), Lang: "en", Facts: c.facts, Created: 1})
+			}))
+			mails := w.deliver()
+			if len(mails) != c.mails {
+				t.Errorf("%+v: %d mails", c, len(mails))
+			}
+			for _, m := range mails {
+				if m.Stop != "https://chat.us.test"+UnsubscribePath+"?token=T0KEN" || !strings.Contains(m.Text, m.Stop) || !strings.Contains(m.Text, `"Plan": 2 unread`) {
+					t.Errorf("%+v", m)
+				}
+			}
+		}
+	})
+}

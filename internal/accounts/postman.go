@@ -136,6 +136,13 @@ func (a *Accounts) writeMail(ctx context.Context, m store.Mail) (*mail.Message, 
 		Server: string(a.server), User: string(kept.User), What: kept.What, From: kept.From, At: time.UnixMilli(kept.At),
 		Link: a.publicURL() + "/", Minutes: linkMinutes,
 	}
+	if kind == mail.Digest {
+		wanted, err := a.wantsDigest(ctx, m, kept.Waiting)
+		if err != nil || !wanted {
+			return nil, err
+		}
+		facts.Waiting, facts.Stop = kept.Waiting, a.publicURL()+UnsubscribePath+"?token="+url.QueryEscape(kept.Waiting.Token)
+	}
 	if m.Validation != "" {
 		useful, err := a.link(ctx, m.Validation, &kind, &facts)
 		if err != nil || !useful {
@@ -148,6 +155,19 @@ func (a *Accounts) writeMail(ctx context.Context, m store.Mail) (*mail.Message, 
 	}
 	message.To, message.ID = m.Address, m.ID
 	return &message, nil
+}
+
+// wantsDigest says whether there still is the pusher that a digest is of: it may have ended while the mail waited.
+func (a *Accounts) wantsDigest(ctx context.Context, m store.Mail, w *mail.Waiting) (wanted bool, err error) {
+	if w == nil {
+		return false, nil
+	}
+	err = a.db.Read(ctx, func(tx *store.Tx) error {
+		p, err := tx.Pusher(w.Pusher)
+		wanted = p != nil && p.Key == m.Address
+		return err
+	})
+	return wanted, err
 }
 
 // link completes a mail that is to confirm an address: with a link that does, or with the reason why there is nothing to

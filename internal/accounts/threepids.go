@@ -110,6 +110,9 @@ func (a *Accounts) DeleteThreepid(ctx context.Context, s *Session, medium, text 
 		return false, matrix.InvalidParam("There is no such address.")
 	}
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
+		if _, err := tx.LockAccount(s.User); err != nil { // which whoever sets a pusher to it does too
+			return err
+		}
 		has, err := tx.Threepid(medium, folded)
 		if err != nil || has == nil || has.User != s.User {
 			return err

@@ -29,6 +29,7 @@ const (
 	Removed    Kind = "removed"    // the account has an address less
 	SignIn     Kind = "signin"     // there is a new session
 	Factor     Kind = "factor"     // a second factor was set up, changed or removed
+	Digest     Kind = "digest"     // something waits unread
 )
 
 // Facts are what a mail tells. The name of a session, which whoever signs in chooses, is cut to a length at which nobody
@@ -41,6 +42,8 @@ type Facts struct {
 	What    string    // the address, the session or the factor that it is about
 	At      time.Time // when it happened
 	From    string    // from which network address, "" if it is not known
+	Waiting *Waiting  // of a digest
+	Stop    string    // an address below the server's own where mails of this kind end, "" if they cannot
 }
 
 //go:embed templates
@@ -108,18 +111,23 @@ func Compose(kind Kind, lang string, f Facts) (Message, error) {
 	if kind == SignIn || kind == Factor { // whoever signs in names the session
 		data.What = shown(f.What)
 	}
-	var parts [4]string
-	for i, name := range []string{string(kind) + ".subject", string(kind), "footer", "button"} {
+	data.Waiting = f.Waiting.shown()
+	var parts [5]string
+	for i, name := range []string{string(kind) + ".subject", string(kind), "footer", "button", "stop"} {
 		var out bytes.Buffer
 		if err := words.ExecuteTemplate(&out, name, data); err != nil {
 			return Message{}, fmt.Errorf("writing a mail of kind %q: %w", kind, err)
 		}
 		parts[i] = out.String()
 	}
-	m := Message{Subject: parts[0], Text: parts[1] + "\n\n-- \n" + parts[2] + "\n"}
+	m := Message{Subject: parts[0], Text: parts[1] + "\n\n-- \n" + parts[2] + "\n", Stop: f.Stop}
+	if f.Stop != "" {
+		m.Text = parts[1] + "\n\n" + parts[4] + "\n\n" + f.Stop + "\n\n-- \n" + parts[2] + "\n"
+	}
 	var out bytes.Buffer
 	err := layout.Execute(&out, map[string]any{
 		"Lang": lang, "Subject": parts[0], "Paragraphs": strings.Split(parts[1], "\n\n"), "Link": f.Link, "Footer": parts[2], "Button": parts[3],
+		"Stop": f.Stop, "StopText": parts[4],
 	})
 	m.HTML = out.String()
 	return m, err

@@ -43,6 +43,7 @@ type Message struct {
 	Text    string
 	HTML    string
 	ID      string // what makes its Message-ID: the same for each attempt at the same mail; "" for a random one
+	Stop    string // where whoever does not want such mails any more ends them (RFC 8058), "" if that is nowhere
 }
 
 // Sender hands mail to one mail server. It is safe for concurrent use.
@@ -238,6 +239,12 @@ func (s *Sender) message(m Message) (*mail.Msg, error) {
 	// No holiday greeting is to come back for it (RFC 3834).
 	msg.SetGenHeader("Auto-Submitted", "auto-generated")
 	msg.SetGenHeader("X-Auto-Response-Suppress", "All")
+	if m.Stop != "" {
+		msg.SetGenHeader(mail.HeaderListUnsubscribe, "<"+m.Stop+">")
+		if strings.HasPrefix(m.Stop, "https://") { // mail programs press the button themselves, but only there
+			msg.SetGenHeader(mail.HeaderListUnsubscribePost, "List-Unsubscribe=One-Click")
+		}
+	}
 	msg.SetBodyString(mail.TypeTextPlain, m.Text)
 	if m.HTML != "" {
 		msg.AddAlternativeString(mail.TypeTextHTML, m.HTML)

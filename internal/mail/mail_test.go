@@ -220,6 +220,42 @@ func TestCompose(t *testing.T) {
 	}
 }
 
+// TestComposeDigest tells of rooms whose names are somebody else's idea.
+func TestComposeDigest(t *testing.T) {
+	f := Facts{
+		Server: "chat.example.org", User: "@bob:example.org", Link: "https://chat.example.org/", Stop: "https://chat.example.org/stop?token=T0KEN&a=b",
+		Waiting: &Waiting{Pusher: 1, Token: "T0KEN", More: 3, Rooms: []WaitingRoom{
+			{Name: "Plan\n\nhttps://evil.example/", Unread: 3, Mentions: 1, From: []string{"Alice", "<b>Carol</b>"}, Others: 2},
+			{Unread: 1, From: []string{"Dave"}}, {Name: "Fest", Invited: true, From: []string{"Eve"}},
+		}},
+	}
+	for lang, wants := range map[string][]string{
+		"en": {`example/": 3 unread messages, 1 of them mentions you, from Alice, <b>Carol</b> and 2 more`, "\n1 unread message, from Dave\n", `An invitation to "Fest", from Eve`, "3 more rooms"},
+		"de": {`example/“: 3 ungelesene Nachrichten, 1 davon erwähnt Sie, von Alice, <b>Carol</b> und 2 weiteren`, "\n1 ungelesene Nachricht, von Dave\n", `Eine Einladung in „Fest“, von Eve`, "3 weiteren Räumen"},
+	} {
+		m, err := Compose(Digest, lang, f)
+		must(t, err)
+		for _, want := range append(wants, "\n"+f.Link+"\n", "\n"+f.Stop+"\n") {
+			if !strings.Contains(strings.ReplaceAll(m.Text, "\u2060", ""), want) {
+				t.Errorf("%s does not tell %q:\n%s", lang, want, m.Text)
+			}
+		}
+		if strings.Contains(m.Text, "evil.example") || strings.Contains(m.Text, "//evil") || strings.Contains(m.HTML, "<b>") || strings.Contains(m.Text, "\n\n\n") ||
+			!strings.Contains(m.HTML, `href="https://chat.example.org/stop?token=T0KEN&amp;a=b"`) {
+			t.Errorf("%s:\n%s\n%s", lang, m.Text, m.HTML)
+		}
+		for _, c := range []struct{ stop, button string }{{f.Stop, "List-Unsubscribe=One-Click"}, {"http://localhost/stop", ""}} {
+			server, s := start(t, catcher.Options{}, nil)
+			m.To, m.Stop = "bob@b.example", c.stop
+			must(t, s.Send(t.Context(), m))
+			h := server.Mails("")[0].Header
+			if h.Get("List-Unsubscribe") != "<"+c.stop+">" || h.Get("List-Unsubscribe-Post") != c.button {
+				t.Errorf("%v", h)
+			}
+		}
+	}
+}
+
 func TestLanguage(t *testing.T) {
 	for accept, want := range map[string]string{
 		"": "en", "de": "de", "de-AT,de;q=0.9,en;q=0.5": "de", "en-GB,de;q=0.9": "en", "fr,de;q=0.5": "de", "fr": "en", "*": "en", ";;;": "en",

@@ -52,6 +52,7 @@ type DelivererOptions struct {
 	Source Source
 	Client *http.Client // see NewClient
 	Web    *WebPush
+	Mail   *Digests // nil: no mail is sent here
 	Log    *slog.Logger
 	Clock  func() time.Time // time.Now if nil
 
@@ -161,7 +162,7 @@ func (d *Deliverer) concerned(ctx context.Context, after, upTo store.Pos, due bo
 		if !due {
 			return nil
 		}
-		return tx.DuePushers(d.Clock().UnixMilli(), 1000, add)
+		return tx.DuePushers(d.Clock().UnixMilli(), d.Mail != nil, 1000, add)
 	})
 	for _, nid := range list {
 		d.wakePusher(nid)

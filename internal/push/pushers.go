@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"conclave/internal/mail/address"
 	"conclave/internal/matrix"
 	"conclave/internal/netguard"
 	"conclave/internal/store"
@@ -37,14 +38,15 @@ type Pushers struct {
 	db    *store.DB
 	allow []netip.Prefix
 	guard *netguard.Dialer
+	mail  *Digests
 	wake  func()
 	now   func() time.Time
 }
 
 // NewPushers makes Pushers. Gateways may be at private addresses only if these are among allowPrivate, and then without
-// TLS too; wake says that there is something new in the stream.
-func NewPushers(db *store.DB, allowPrivate []netip.Prefix, wake func()) *Pushers {
-	return &Pushers{db: db, allow: allowPrivate, guard: netguard.NewDialer(allowPrivate, nil), wake: wake, now: time.Now}
+// TLS too; mail is nil where no mail is sent; wake says that there is something new in the stream.
+func NewPushers(db *store.DB, allowPrivate []netip.Prefix, mail *Digests, wake func()) *Pushers {
+	return &Pushers{db: db, allow: allowPrivate, guard: netguard.NewDialer(allowPrivate, nil), mail: mail, wake: wake, now: time.Now}
 }
 
 // Wanted is a pusher as a client describes it. A nil Kind ends the pusher of this app ID and pushkey.
@@ -69,10 +71,16 @@ func (p *Pushers) Of(ctx context.Context, user store.UserNID) (list []store.Push
 	return list, err
 }
 
-// Set makes, changes or ends a pusher of a user; it ends with the device.
+// Set makes, changes or ends a pusher of a user. It ends with the device, unless it is of kind email: that one is the
+// account's, and ends with the address.
 func (p *Pushers) Set(ctx context.Context, user store.UserNID, device int64, w Wanted) error {
 	if err := w.checkKey(); err != nil {
 		return err
+	}
+	if w.AppID == emailApp {
+		if to, ok := address.Mailbox(w.Key); ok { // as addresses of accounts are kept
+			w.Key = to
+		}
 	}
 	if w.Kind == nil {
 		return p.db.Write(ctx, func(tx *store.Tx) error { return tx.DeletePusher(user, w.AppID, w.Key) })
@@ -88,9 +96,17 @@ func (p *Pushers) Set(ctx context.Context, user store.UserNID, device int64, w W
 		NID: nid, User: user, Device: device, Kind: *w.Kind, AppID: w.AppID, Key: w.Key, AppName: *w.AppName, DeviceName: *w.DeviceName,
 		Profile: w.Profile, Lang: *w.Lang, Data: string(w.Data), Created: p.now().UnixMilli(),
 	}
+	if row.Kind == kindEmail {
+		row.Device = 0
+	}
 	return p.db.Write(ctx, func(tx *store.Tx) error {
 		if _, err := tx.LockAccount(user); err != nil {
 			return err
+		}
+		if row.Kind == kindEmail {
+			if err := checkAddress(tx, user, row.Key); err != nil {
+				return err
+			}
 		}
 		n, err := tx.CountPushers(user)
 		if err != nil {
@@ -123,9 +139,16 @@ func (p *Pushers) check(w Wanted) error {
 	switch *w.Kind {
 	case kindHTTP, KindWebPush:
 	case kindEmail:
-		return matrix.InvalidParam("This server sends no notifications by e-mail: it has no mail server configured.")
+		if p.mail == nil {
+			return matrix.InvalidParam("This server sends no notifications by e-mail: it has no mail server configured.")
+		}
 	default:
 		return matrix.InvalidParam("There are no pushers of kind %.64q.", *w.Kind)
+	}
+	// Unless others may stay, a pusher ends those of others with its app ID and key: that must not be done to an address,
+	// which everybody can guess, by a pusher that needs none.
+	if (*w.Kind == kindEmail) != (w.AppID == emailApp) {
+		return matrix.InvalidParam("Pushers of kind email have the app_id %s, and no others have.", emailApp)
 	}
 	for name, value := range map[string]*string{"app_display_name": w.AppName, "device_display_name": w.DeviceName, "lang": w.Lang, "profile_tag": &w.Profile} {
 		switch {
@@ -144,8 +167,11 @@ func (p *Pushers) check(w Wanted) error {
 	if len(w.Data) > maxData {
 		return matrix.InvalidParam("data has at most %d bytes.", maxData)
 	}
-	if *w.Kind == KindWebPush {
+	switch *w.Kind {
+	case KindWebPush:
 		return p.checkWebPush(w)
+	case kindEmail: // what is in data is for others
+		return nil
 	}
 	if raw, ok := matrix.Get(w.Data, "format"); ok && string(raw) != `"event_id_only"` {
 		return matrix.InvalidParam("The only format of notifications with a name is event_id_only.")

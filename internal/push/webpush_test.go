@@ -189,7 +189,7 @@ func TestWebPush(t *testing.T) {
 		b := newBrowser(t)
 		w := newWorld(t, db)
 		kind, name := KindWebPush, "Browser"
-		pushers := NewPushers(db, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, func() {})
+		pushers := NewPushers(db, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, nil, func() {})
 		wanted := func(key, data string) Wanted {
 			return Wanted{Kind: &kind, AppID: "im.conclave", Key: key, AppName: &name, DeviceName: &name, Lang: &name, Data: json.RawMessage(data)}
 		}

@@ -20,17 +20,25 @@ func (d *Deliverer) work(ctx context.Context, nid int64) error {
 	if err != nil || p == nil || p.RetryAt > d.Clock().UnixMilli() {
 		return err
 	}
+	if p.Kind == kindEmail && d.Mail == nil {
+		return nil
+	}
 	p.Pos = max(p.Pos, d.lookedAt(nid))
-	found, err := d.look(ctx, p)
-	if err != nil || !found {
-		return err
+	if p.Kind != kindEmail || p.Waiting == 0 && p.RetryAt == 0 { // else it is known that something waits, or may
+		if found, err := d.look(ctx, p); err != nil || !found {
+			return err
+		}
 	}
 	if p, err = d.lease(ctx, nid); err != nil || p == nil {
 		return err
 	}
 	p.Pos = max(p.Pos, d.lookedAt(nid))
 	w := &worker{d: d, p: *p}
-	err = w.deliver(ctx)
+	if p.Kind == kindEmail {
+		err = w.digest(ctx)
+	} else {
+		err = w.deliver(ctx)
+	}
 	// The lease is given back although the process may be ending: nobody should have to wait for its end.
 	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()

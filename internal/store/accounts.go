@@ -173,10 +173,12 @@ func (tx *Tx) RenameDevice(user UserNID, id matrix.DeviceID, name string) (bool,
 	return n == 1, err
 }
 
-// TouchDevice notes when and from where a device was last heard of.
+// TouchDevice notes when and from where a device was last heard of, and with that its user.
 func (tx *Tx) TouchDevice(nid int64, seen int64, address string) error {
-	_, err := tx.Exec(`UPDATE devices SET seen = $2, address = $3 WHERE nid = $1`, nid, seen, address)
-	return err
+	if _, err := tx.Exec(`UPDATE devices SET seen = $2, address = $3 WHERE nid = $1`, nid, seen, address); err != nil {
+		return err
+	}
+	return tx.userSeen(nid)
 }
 
 // DeleteDevices removes devices of a user with their tokens, keys and messages: those named, or all if ids is nil. For

@@ -22,18 +22,22 @@ type Pusher struct {
 	Badge   int64 // the count of unread messages that was delivered last, -1 if none was
 	Fails   int   // attempts in a row that failed
 	Failing int64 // ms: since when
-	RetryAt int64 // ms; 0 if it does not fail
+	RetryAt int64 // ms; 0 if it does not fail; of kind email: when to look whether a mail is due, 0 if nothing waits
+	Waiting int64 // of kind email, ms: since when something has waited, 0 if nothing does
+	Mailed  int64 // of kind email, ms: when the last mail was written, 0 if none was
+	Stage   int   // of kind email: how many mails since the user was seen
 	fence   int64
 }
 
-const pusherColumns = `nid, member, device, kind, app_id, pushkey, app_name, device_name, profile, lang, data, created, pos, badge, fails, failing, retry_at, fence,
+const pusherColumns = `nid, member, device, kind, app_id, pushkey, app_name, device_name, profile, lang, data, created, pos, badge, fails, failing, retry_at, fence, waiting, mailed, stage,
 	(SELECT u.user_id FROM users u WHERE u.nid = pushers.member)`
 
 func pusherRow(r *Row) Pusher {
 	return Pusher{
 		NID: r.Int64(0), User: UserNID(r.Int64(1)), Device: r.Int64(2), Kind: r.Text(3), AppID: r.Text(4), Key: r.Text(5), AppName: r.Text(6),
 		DeviceName: r.Text(7), Profile: r.Text(8), Lang: r.Text(9), Data: r.Text(10), Created: r.Int64(11), Pos: Pos(r.Int64(12)), Badge: r.Int64(13),
-		Fails: r.Int(14), Failing: r.Int64(15), RetryAt: r.Int64(16), fence: r.Int64(17), UserID: matrix.UserID(r.Text(18)),
+		Fails: r.Int(14), Failing: r.Int64(15), RetryAt: r.Int64(16), fence: r.Int64(17),
+		Waiting: r.Int64(18), Mailed: r.Int64(19), Stage: r.Int(20), UserID: matrix.UserID(r.Text(21)),
 	}
 }
 
@@ -88,6 +92,20 @@ func (tx *Tx) DeletePushersOf(device int64) error {
 	return err
 }
 
+// DeletePushersTo ends the pushers of a user that send mail to an address; "" is all addresses.
+func (tx *Tx) DeletePushersTo(user UserNID, address string) error {
+	_, err := tx.Exec(`DELETE FROM pushers WHERE member = $1 AND kind = 'email' AND ($2 = '' OR pushkey = $2)`, user, address)
+	return err
+}
+
+// userSeen notes that the user of a device was there: the pauses between mails begin anew, and whoever waits for the end of a
+// long one looks again.
+func (tx *Tx) userSeen(device int64) error {
+	_, err := tx.Exec(`UPDATE pushers SET stage = 0, retry_at = CASE WHEN retry_at = 0 THEN 0 ELSE 1 END, fence = fence + 1, lease_until = 0
+		WHERE stage > 0 AND member = (SELECT member FROM devices WHERE nid = $1)`, device)
+	return err
+}
+
 // CountPushers counts a user's pushers.
 func (tx *Tx) CountPushers(user UserNID) (n int, err error) {
 	_, err = tx.QueryRow(`SELECT count(*) FROM pushers WHERE member = $1`, user).Scan(&n)
@@ -120,12 +138,14 @@ func (tx *Tx) ConcernedPushers(after, upTo Pos, each func(nid int64)) error {
 	}, after, upTo, ChangeMembership, ChangeReceipt, ChangePushers)
 }
 
-// DuePushers names the pushers whose time to try again has come at the time now (ms), and those whose lease ran out.
-func (tx *Tx) DuePushers(now int64, limit int, each func(nid int64)) error {
-	return tx.Query(`SELECT nid FROM pushers WHERE lease_until = 0 AND retry_at <> 0 AND retry_at <= $1 OR lease_until <> 0 AND lease_until < {now} LIMIT $2`, func(r *Row) error {
+// DuePushers names the pushers whose time to try again has come at the time now (ms), and those whose lease ran out; those
+// of kind email only if mails.
+func (tx *Tx) DuePushers(now int64, mails bool, limit int, each func(nid int64)) error {
+	return tx.Query(`SELECT nid FROM pushers WHERE (lease_until = 0 AND retry_at <> 0 AND retry_at <= $1 OR lease_until <> 0 AND lease_until < {now})
+		AND ($2 OR kind <> 'email') LIMIT $3`, func(r *Row) error {
 		each(r.Int64(0))
 		return nil
-	}, now, limit)
+	}, now, mails, limit)
 }
 
 // LeasePusher takes a pusher that is due at the time now (ms) for a while, after which the lease ends by itself; force
@@ -144,8 +164,8 @@ func (tx *Tx) LeasePusher(nid, now, leaseMS int64, force bool) (found *Pusher, e
 // the lease was lost or the pusher is gone, and then nothing is stored.
 func (tx *Tx) SavePusher(p Pusher, leaseMS int64) (ok bool, err error) {
 	n, err := tx.Exec(`UPDATE pushers SET pos = $3, badge = $4, fails = $5, failing = $6, retry_at = $7,
-		lease_until = CASE WHEN $8 = 0 THEN 0 ELSE {now} + $8 END WHERE nid = $1 AND fence = $2`,
-		p.NID, p.fence, p.Pos, p.Badge, p.Fails, p.Failing, p.RetryAt, leaseMS)
+		lease_until = CASE WHEN $8 = 0 THEN 0 ELSE {now} + $8 END, waiting = $9, mailed = $10, stage = $11 WHERE nid = $1 AND fence = $2`,
+		p.NID, p.fence, p.Pos, p.Badge, p.Fails, p.Failing, p.RetryAt, leaseMS, p.Waiting, p.Mailed, p.Stage)
 	return n > 0, err
 }
 

@@ -46,14 +46,24 @@ func (tx *Tx) AddThreepid(t Threepid) (bool, error) {
 	return n == 1, err
 }
 
-// DeleteThreepid takes an address away from an account; it reports false if it was not the account's.
+// DeleteThreepid takes an address away from an account, and ends the account's pushers to it; it reports false if it was not
+// the account's.
 func (tx *Tx) DeleteThreepid(user UserNID, medium, address string) (bool, error) {
+	if medium == "email" && address != "" {
+		if err := tx.DeletePushersTo(user, address); err != nil {
+			return false, err
+		}
+	}
 	n, err := tx.Exec(`DELETE FROM threepids WHERE medium = $1 AND address = $2 AND member = $3`, medium, address, user)
 	return n == 1, err
 }
 
-// DeleteThreepids takes all addresses away from an account, and ends whatever was under way to confirm more for it.
+// DeleteThreepids takes all addresses away from an account, and ends the pushers to them and whatever was under way to confirm
+// more for it.
 func (tx *Tx) DeleteThreepids(user UserNID) error {
+	if err := tx.DeletePushersTo(user, ""); err != nil {
+		return err
+	}
 	if _, err := tx.Exec(`DELETE FROM threepids WHERE member = $1`, user); err != nil {
 		return err
 	}

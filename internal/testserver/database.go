@@ -78,3 +78,25 @@ func (s *Server) read(sql string, args ...any) (out []string) {
 	slices.Sort(out)
 	return out
 }
+
+// Rewrite changes what the database of a server that is stopped holds, as time would or somebody who must not.
+func (s *Server) Rewrite(sql string) {
+	s.t.Helper()
+	var err error
+	if s.database == "" {
+		var conn *sqlite.Conn
+		if conn, err = sqlite.OpenConn(filepath.Join(s.DataDir(), "conclave.db"), sqlite.OpenReadWrite); err == nil {
+			defer conn.Close() //nolint:errcheck // an error of what was done is looked at
+			err = sqlitex.Execute(conn, sql, nil)
+		}
+	} else {
+		var conn *pgx.Conn
+		if conn, err = pgx.Connect(s.t.Context(), s.database); err == nil {
+			defer conn.Close(s.t.Context()) //nolint:errcheck // an error of what was done is looked at
+			_, err = conn.Exec(s.t.Context(), sql)
+		}
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
