@@ -7,14 +7,12 @@ import (
 	"testing"
 
 	"conclave/internal/testserver"
-	"conclave/internal/testserver/proof"
 	"conclave/internal/testserver/wait"
 )
 
 // TestNULIsTextInContentAlone: JSON can hold NUL, and databases cannot keep it as text. Where an event's content has it, it is
 // kept and comes back; where it would be a name, it is refused or stands for nothing. Nowhere is it the server's failure.
 func TestNULIsTextInContentAlone(t *testing.T) {
-	proof.Of(t, "D03")
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		alice, bob, room := together(t, s)

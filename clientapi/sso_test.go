@@ -127,6 +127,14 @@ func TestSingleSignOn(t *testing.T) {
 			t.Errorf("%v signed on", first["user_id"])
 		}
 
+		// The provider by its name.
+		named := newBrowser(t)
+		named.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+		named.open(s.URL + "/_matrix/client/v3/login/sso/redirect/oidc?redirectUrl=" + url.QueryEscape(ssoTarget))
+		if to := named.last.Header.Get("Location"); named.last.StatusCode != http.StatusFound || !strings.HasPrefix(to, issuer) {
+			t.Errorf("the provider's own address leads to %d %q", named.last.StatusCode, to)
+		}
+
 		// The same person once more, in another browser.
 		page = newBrowser(t).signOn(s, issuer, "Ann.Bee@staff.example", ssoTarget)
 		if !strings.Contains(page, "@ann.bee:") {

@@ -382,7 +382,6 @@ func TestResetFactors(t *testing.T) {
 
 // TestSeedsAreSealed looks at what the database keeps, and moves it about as somebody could who writes to the database.
 func TestSeedsAreSealed(t *testing.T) {
-	proof.Of(t, "D06")
 	eachFactor(t, func(t *testing.T, w *world) {
 		alice, bob := w.session(w.register("alice")), w.session(w.register("bob"))
 		phone, _ := w.enrol(alice)

@@ -14,7 +14,6 @@ import (
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
-	"conclave/internal/testserver/proof"
 	"conclave/internal/testserver/wait"
 )
 
@@ -173,7 +172,6 @@ func (r *readers) untilMailed(after time.Duration, rooms string) {
 }
 
 func TestDigests(t *testing.T) {
-	proof.Of(t, "N03")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		r := newReaders(t, db)
 		now := r.clock

@@ -28,7 +28,7 @@ func readRecord(in io.Reader) (*record, error) {
 	r := &record{rules: map[string]tests{}, requests: map[string][]served{}}
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 1<<20)
-	seen := map[served]bool{}
+	seen := map[string]map[served]bool{} // by kind
 	for lines.Scan() {
 		fields := strings.Split(lines.Text(), "\t")
 		if len(fields) != 3 {
@@ -46,8 +46,11 @@ func readRecord(in io.Reader) (*record, error) {
 		if !ok {
 			return nil, fmt.Errorf("this line of the record names no operation: %q", lines.Text())
 		}
-		if s := (served{method, path, test}); !seen[s] {
-			seen[s] = true
+		if seen[kind] == nil {
+			seen[kind] = map[served]bool{}
+		}
+		if s := (served{method, path, test}); !seen[kind][s] {
+			seen[kind][s] = true
 			r.requests[kind] = append(r.requests[kind], s)
 		}
 	}
