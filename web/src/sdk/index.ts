@@ -34,3 +34,5 @@ export type {
   SendFileOptions,
   Session,
 } from "./types";
+export { createPasskey, hasPasskeys, suggestsPasskeys, usePasskey } from "./webauthn";
+export type { PasskeyOutcome, PasskeyProblem, UsePasskeyOptions } from "./webauthn";
