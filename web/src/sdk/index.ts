@@ -22,6 +22,7 @@ export type {
   Connection,
   Credentials,
   Delivery,
+  DeviceStanding,
   Failure,
   IdentityState,
   LoginOptions,
@@ -34,5 +35,17 @@ export type {
   SendFileOptions,
   Session,
 } from "./types";
+export { Cancelled, confirmed } from "./uia";
+export type { Answer, Asker, Confirm, Confirmer, FactorType, PasskeyChallenge, Refusal, Step } from "./uia";
+export type {
+  AccountAbilities,
+  AccountCare,
+  EmailAddress,
+  EmailProof,
+  Factors,
+  Named,
+  SignedInDevice,
+  TotpEnrolment,
+} from "./account";
 export { createPasskey, hasPasskeys, suggestsPasskeys, usePasskey } from "./webauthn";
 export type { PasskeyOutcome, PasskeyProblem, UsePasskeyOptions } from "./webauthn";
