@@ -16,7 +16,7 @@ export async function savedSession(): Promise<Credentials | null> {
   return saved.savedSession();
 }
 
-export { ApiError } from "./http";
+export { ApiError, preferLanguage } from "./http";
 export { isNameFree, logIn, register, registrationInfo } from "./accounts";
 export type {
   Connection,
