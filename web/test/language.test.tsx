@@ -25,6 +25,7 @@ import { localeOf, preferredLanguage } from "../src/i18n/language";
 import { preferLanguage } from "../src/sdk";
 import { request } from "../src/sdk/http";
 import type { App, Phase } from "../src/stores/app";
+import { createConfirming } from "../src/stores/confirm";
 
 beforeEach(async () => {
   await setLanguage("en");
@@ -41,6 +42,7 @@ function app(phase: Phase): App {
   return {
     phase: createStore<Phase>(() => phase),
     server: "northwind.org",
+    confirming: createConfirming(),
     start: never,
     registrationInfo: never,
     isNameFree: never,

@@ -4,6 +4,7 @@ import { SignIn } from "../features/auth/SignIn";
 import { SignUp } from "../features/auth/SignUp";
 import { t, useLanguage } from "../i18n";
 import type { App } from "../stores/app";
+import { useValue } from "../stores/context";
 import { Button, Mark } from "../ui/core";
 import { Toaster } from "../ui/toast";
 import { Opening } from "./Opening";
@@ -11,6 +12,9 @@ import { Opening } from "./Opening";
 // What only a signed-in person sees comes after the first page.
 const RecoveryKey = lazy(() => import("../features/identity/RecoveryKey").then((m) => ({ default: m.RecoveryKey })));
 const Unlock = lazy(() => import("../features/identity/Unlock").then((m) => ({ default: m.Unlock })));
+const ConfirmDialog = lazy(() =>
+  import("../features/security/ConfirmDialog").then((m) => ({ default: m.ConfirmDialog })),
+);
 const ChatView = lazy(() => import("./ChatView").then((m) => ({ default: m.ChatView })));
 
 export function AppView({ app }: { app: App }) {
@@ -20,9 +24,22 @@ export function AppView({ app }: { app: App }) {
       <Suspense fallback={<Opening />}>
         <Current app={app} />
       </Suspense>
+      <Confirming of={app.confirming} />
       <Toaster />
     </>
   );
+}
+
+/** Loaded with the first question, and there from then on. */
+function Confirming({ of }: { of: App["confirming"] }) {
+  const asked = useValue(of.asking) !== null;
+  const [needed, setNeeded] = useState(false);
+  if (asked && !needed) setNeeded(true);
+  return needed ? (
+    <Suspense>
+      <ConfirmDialog confirming={of} />
+    </Suspense>
+  ) : null;
 }
 
 function Current({ app }: { app: App }) {

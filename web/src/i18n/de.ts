@@ -2,6 +2,7 @@
  * Every sentence of the client in German: people are addressed with "du", and a space that must not break is written \u00a0.
  * A part of en.ts that stands in a file of its own has its translation in one too, held to it there and spread in here.
  */
+import { deSecurity } from "./de-security";
 import type { en } from "./en";
 import type { Texts } from "./texts";
 
@@ -376,4 +377,6 @@ export const de = {
     signOutWarn:
       "Wenn dies dein einziges Gerät ist und du deinen Wiederherstellungsschlüssel nicht hast, sind deine Nachrichten endgültig verloren.",
   },
+
+  ...deSecurity,
 } satisfies Texts<typeof en>;

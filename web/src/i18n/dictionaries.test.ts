@@ -21,6 +21,9 @@ const same = new Set([
   "auth.name",
   "members.admin",
   "settings.system",
+  "confirm.code",
+  "security.passkeys",
+  "security.passkeyName",
   // Made of what others wrote, and nothing else.
   "timeline.by",
   "timeline.announced",

@@ -1,6 +1,7 @@
 /** From an empty page to a chat: who is signed in, and what stands between them and their conversations. */
 import { createStore, type StoreApi } from "zustand/vanilla";
-import type { Credentials, LoginOptions, RegisterOptions, RegistrationInfo, Session } from "../sdk";
+import type { Confirm, Credentials, LoginOptions, RegisterOptions, RegistrationInfo, Session } from "../sdk";
+import { type Confirming, createConfirming } from "./confirm";
 import { describe } from "./failed";
 import type { Chat } from "./model";
 
@@ -28,6 +29,8 @@ export type Phase =
 export interface App {
   readonly phase: StoreApi<Phase>;
   readonly server: string;
+  /** What the person is asked to confirm, wherever it was asked for. */
+  readonly confirming: Confirming;
   start(): Promise<void>;
   registrationInfo(): Promise<RegistrationInfo>;
   isNameFree(name: string): Promise<boolean>;
@@ -44,11 +47,12 @@ interface Options {
   baseUrl: string;
   deviceName: string;
   /** Loaded late: it brings the Matrix SDK. */
-  openChat(session: Session, onSignOut: () => Promise<void>): Promise<Chat>;
+  openChat(session: Session, confirm: Confirm, onSignOut: () => Promise<void>): Promise<Chat>;
 }
 
 export function createApp({ sdk, baseUrl, deviceName, openChat }: Options): App {
   const phase = createStore<Phase>(() => ({ at: "starting" }));
+  const confirming = createConfirming();
   const set = (next: Phase): void => phase.setState(next, true);
   let session: Session | null = null;
   let password: string | undefined;
@@ -114,7 +118,7 @@ export function createApp({ sdk, baseUrl, deviceName, openChat }: Options): App 
 
   async function ready(opened: Session): Promise<void> {
     begin(opened);
-    chat ??= openChat(opened, signOut);
+    chat ??= openChat(opened, confirming.confirm, signOut);
     try {
       const open = await chat;
       if (opened === session) set({ at: "ready", chat: open });
@@ -130,7 +134,7 @@ export function createApp({ sdk, baseUrl, deviceName, openChat }: Options): App 
     const { userId } = opened.credentials;
     set({ at: "setup", userId, recoveryKey: null, failure: null });
     try {
-      const made = await opened.createIdentity(password);
+      const made = await opened.createIdentity(password, confirming.confirm);
       commit = made.commit;
       set({ at: "setup", userId, recoveryKey: made.recoveryKey, failure: null });
     } catch (error) {
@@ -146,6 +150,7 @@ export function createApp({ sdk, baseUrl, deviceName, openChat }: Options): App 
 
   return {
     phase,
+    confirming,
     server: new URL(baseUrl).host,
     makeIdentity,
     signOut,
