@@ -116,7 +116,7 @@ test("switching in the settings changes the whole client", async () => {
   await user.click(await screen.findByRole("radio", { name: "Deutsch" }));
   expect(await screen.findByRole("heading", { level: 1, name: "Einstellungen" })).toBeTruthy();
   expect(screen.getByRole("complementary", { name: "Unterhaltungen" })).toBeTruthy();
-  expect(screen.getByText("Strg")).toBeTruthy();
+  expect(screen.getAllByText("Strg").length).toBeGreaterThan(0);
   expect(document.title).toContain("Einstellungen");
   expect(screen.getByRole("radio", { name: "Deutsch" }).getAttribute("aria-checked")).toBe("true");
 });
