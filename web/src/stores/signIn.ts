@@ -14,7 +14,7 @@ import {
   signInFactor,
   signInPassword,
   signInPasskey,
-  usePasskey,
+  usePasskey as showPasskey,
   type Credentials,
   type FactorType,
   type FactorAnswer,
@@ -162,7 +162,7 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
       if (errcodeOf(error) === "M_UNRECOGNIZED") throw new Error(t("signIn.noPasskeys"));
       throw error;
     });
-    const outcome = await usePasskey(options);
+    const outcome = await showPasskey(options);
     if (outcome.ok) return { challenge, credential: outcome.credential };
     state.setState({ failure: sayPasskey(outcome.problem) });
     return null;
