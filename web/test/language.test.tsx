@@ -14,6 +14,7 @@ import {
   formatDay,
   formatFull,
   formatNames,
+  formatPercent,
   formatShort,
   formatSize,
   formatTime,
@@ -114,7 +115,7 @@ test("switching in the settings changes the whole client", async () => {
   await user.click(await screen.findByRole("radio", { name: "Deutsch" }));
   expect(await screen.findByRole("heading", { level: 1, name: "Einstellungen" })).toBeTruthy();
   expect(screen.getByRole("complementary", { name: "Unterhaltungen" })).toBeTruthy();
-  expect(screen.getByText("Strg")).toBeTruthy();
+  expect(screen.getAllByText("Strg")).toHaveLength(2); // of the list of keys, and beside the search
   expect(document.title).toContain("Einstellungen");
   expect(screen.getByRole("radio", { name: "Deutsch" }).getAttribute("aria-checked")).toBe("true");
 });
@@ -143,6 +144,7 @@ test("plurals, dates, times, sizes and lists are written as the language has it"
     formatSize(999),
     formatSize(1_500_000),
     formatSize(25_000),
+    formatPercent(65),
     formatNames(["Ann"]),
     formatNames(["Ann", "Bob"]),
     formatNames(["Ann", "Bob", "Carla"]),
@@ -164,6 +166,7 @@ test("plurals, dates, times, sizes and lists are written as the language has it"
     "999 bytes",
     "1.5 MB",
     "25 kB",
+    "65%",
     "Ann",
     "Ann and Bob",
     "Ann, Bob and Carla",
@@ -180,6 +183,7 @@ test("plurals, dates, times, sizes and lists are written as the language has it"
     "999 Byte",
     "1,5 MB",
     "25 kB",
+    "65\u00a0%",
     "Ann",
     "Ann und Bob",
     "Ann, Bob und Carla",
