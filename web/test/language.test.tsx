@@ -1,5 +1,5 @@
 // @vitest-environment happy-dom
-import { act, cleanup, render, screen } from "@testing-library/react";
+import { act, cleanup, configure, render, screen } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { createStore } from "zustand/vanilla";
@@ -27,6 +27,7 @@ import { preferLanguage } from "../src/sdk";
 import { request } from "../src/sdk/http";
 import type { App, Phase } from "../src/stores/app";
 
+configure({ asyncUtilTimeout: 10_000 }); // of a busy machine
 beforeEach(async () => {
   await setLanguage("en");
   localStorage.clear();
