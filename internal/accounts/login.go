@@ -129,8 +129,9 @@ func (a *Accounts) LoginPasswordBy(ctx context.Context, by Identifier, password 
 	}
 	shown := Proof{Shown: []Evidence{ByPassword}}
 	login, err := a.login(ctx, account, d, shown, func(*store.Tx, *Login) error { return nil })
-	if errors.Is(err, errFactorMissing) {
-		return nil, a.askFactor(ctx, account, shown)
+	var more unproven
+	if errors.As(err, &more) {
+		return nil, a.askMore(ctx, account, shown, more)
 	}
 	return login, err
 }

@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -167,7 +168,15 @@ func TestASecondFactorIsDue(t *testing.T) {
 			t.Error("the session of before the rule goes on without a second factor")
 		}
 		_, err := w.login("alice", password)
-		wantCode(t, err, 403, "M_FORBIDDEN")
+		secret, needs := refusedWithSignIn(t, err)
+		if !strings.Contains(err.Error(), "set it up") || needs == nil || len(needs) > 0 {
+			t.Errorf("a client that cannot set up a second factor is told %q, and to show %v", err, needs)
+		}
+		enrols, err := w.loginSignIn(secret)
+		must(t, err)
+		if !w.session(enrols).MustEnrol {
+			t.Error("the session of a client that can is open to everything")
+		}
 		_, open, err := w.open(w.session(before).User, before.UserID, NewDevice{}, Proof{Shown: []Evidence{ByPassword, ByTOTP}})
 		must(t, err)
 		must(t, w.db.Write(t.Context(), open))
