@@ -37,6 +37,7 @@ type Accounts struct {
 	now        func() time.Time
 	closed     func(store.UserNID)
 	provide    func(context.Context, matrix.UserID) (bool, error)
+	exclusive  func(matrix.UserID) bool
 	mail       Mailer        // nil: nobody sends mail here
 	mailHint   chan struct{} // there is mail to send
 	identities IdentityServers
@@ -83,6 +84,9 @@ type Options struct {
 
 	// Provide asks whether somebody makes a user that does not exist, and waits; nil if nobody does.
 	Provide func(context.Context, matrix.UserID) (bool, error)
+
+	// Exclusive says whether a user ID is an application service's to have; nil if none is.
+	Exclusive func(matrix.UserID) bool
 }
 
 // New prepares the domain over a database.
@@ -96,8 +100,11 @@ func New(o Options) *Accounts {
 	if o.Provide == nil {
 		o.Provide = func(context.Context, matrix.UserID) (bool, error) { return false, nil }
 	}
+	if o.Exclusive == nil {
+		o.Exclusive = func(matrix.UserID) bool { return false }
+	}
 	return &Accounts{
-		db: o.DB, server: o.Server, config: o.Config, bus: o.Bus, log: o.Log, now: o.Clock, closed: o.Closed, provide: o.Provide,
+		db: o.DB, server: o.Server, config: o.Config, bus: o.Bus, log: o.Log, now: o.Clock, closed: o.Closed, provide: o.Provide, exclusive: o.Exclusive,
 		mail: o.Mail, mailHint: make(chan struct{}, 1), identities: o.Identities,
 		hashes:   make(chan struct{}, min(hashPlaces, runtime.GOMAXPROCS(0))),
 		tidy:     time.AfterFunc(tidyAfter, debug.FreeOSMemory),
