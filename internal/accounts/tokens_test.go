@@ -7,8 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"conclave/internal/cluster"
 	"conclave/internal/config"
 	"conclave/internal/matrix"
+	"conclave/internal/store"
 	"conclave/internal/testserver/proof"
 )
 
@@ -147,6 +149,25 @@ func TestRenewalEndsWithTheDevice(t *testing.T) {
 		must(t, w.Deactivate(t.Context(), w.session(bob).User))
 		_, err = w.refresh(bob.RefreshToken)
 		wantOut(t, err, false)
+	})
+}
+
+// TestOtherNodesForgetWhatHasEnded: a node remembers sessions for a moment, but not those of which it hears that they have
+// ended on another.
+func TestOtherNodesForgetWhatHasEnded(t *testing.T) {
+	proof.Of(t, "A05")
+	each(t, func(t *testing.T, w *world) {
+		other := newWorld(t, w.db)
+		for _, heard := range []func(store.UserNID) store.UserNID{
+			func(user store.UserNID) store.UserNID { return user }, func(store.UserNID) store.UserNID { return store.UserNID(cluster.Lost) },
+		} {
+			l, err := w.Register(t.Context(), Registration{Password: password, Device: &NewDevice{}})
+			must(t, err)
+			s := other.session(l)
+			must(t, w.Logout(t.Context(), s))
+			other.Heard(heard(s.User))
+			wantOut(t, other.speaks(l.Token), false)
+		}
 	})
 }
 
