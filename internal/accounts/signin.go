@@ -122,15 +122,16 @@ func (f Factors) kinds() []Evidence {
 	return kinds
 }
 
-// askFactor refuses a client that has shown a password of an account with a second factor. One that knows of it goes on
-// with the sign-in in the refusal; the words are for people whose client does not.
-func (a *Accounts) askFactor(ctx context.Context, account *store.Account, p Proof) error {
+// askMore refuses a client that has shown a password where that is not enough. One that knows of it goes on with the
+// sign-in in the refusal, which needs a second factor, or nothing where its user has to set one up; the words are for
+// people whose client does not.
+func (a *Accounts) askMore(ctx context.Context, account *store.Account, p Proof, refusal unproven) error {
 	s, err := a.signIn(ctx, account, p)
 	if err != nil {
 		return err
 	}
-	return matrix.Forbidden("This account has two-factor login. Sign in at %s, or make an app password there and use it in this client.", a.publicURL()).
-		WithField("im.conclave.sign_in", map[string]any{"sign_in": s.Secret, "needs": s.Needs, "expires_in_ms": s.Lasts.Milliseconds()})
+	needs := append([]Evidence{}, s.Needs...) // a list also where it is empty
+	return refusal.why.WithField("im.conclave.sign_in", map[string]any{"sign_in": s.Secret, "needs": needs, "expires_in_ms": s.Lasts.Milliseconds()})
 }
 
 // continued finds a sign-in that goes on (M_FORBIDDEN), with its account.

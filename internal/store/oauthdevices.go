@@ -82,8 +82,11 @@ func (tx *Tx) TakeOAuthDeviceGrant(hash []byte) (bool, error) {
 }
 
 // Approve notes until when (ms) what a session of user-interactive authentication asks for is approved by its user; ""
-// means whichever session comes next.
-func (tx *Tx) Approve(user UserNID, session string, until int64) error {
+// means whichever session comes next. It forgets what was approved before and is over by now (ms).
+func (tx *Tx) Approve(user UserNID, session string, until, now int64) error {
+	if _, err := tx.Exec(`DELETE FROM oauth_approvals WHERE member = $1 AND expires <= $2`, user, now); err != nil {
+		return err
+	}
 	_, err := tx.Exec(`INSERT INTO oauth_approvals (member, session, expires) VALUES ($1, $2, $3)
 		ON CONFLICT (member, session) DO UPDATE SET expires = excluded.expires`, user, session, until)
 	return err
