@@ -49,7 +49,16 @@ const layering = {
   },
 };
 
-const texts = new Set(["t", "formatTime", "formatFull", "formatShort", "formatDay", "formatSize", "formatNames"]);
+const texts = new Set([
+  "t",
+  "formatTime",
+  "formatFull",
+  "formatShort",
+  "formatDay",
+  "formatSize",
+  "formatNames",
+  "formatPercent",
+]);
 
 /** A text that is made when its module loads, or kept by a memoised component, stays in the language of that moment. */
 const language = {

@@ -1,5 +1,5 @@
 // @vitest-environment happy-dom
-import { act, cleanup, render, screen } from "@testing-library/react";
+import { act, cleanup, configure, render, screen } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { createStore } from "zustand/vanilla";
@@ -14,6 +14,7 @@ import {
   formatDay,
   formatFull,
   formatNames,
+  formatPercent,
   formatShort,
   formatSize,
   formatTime,
@@ -26,6 +27,7 @@ import { preferLanguage } from "../src/sdk";
 import { request } from "../src/sdk/http";
 import type { App, Phase } from "../src/stores/app";
 
+configure({ asyncUtilTimeout: 10_000 }); // of a busy machine
 beforeEach(async () => {
   await setLanguage("en");
   localStorage.clear();
@@ -114,7 +116,7 @@ test("switching in the settings changes the whole client", async () => {
   await user.click(await screen.findByRole("radio", { name: "Deutsch" }));
   expect(await screen.findByRole("heading", { level: 1, name: "Einstellungen" })).toBeTruthy();
   expect(screen.getByRole("complementary", { name: "Unterhaltungen" })).toBeTruthy();
-  expect(screen.getByText("Strg")).toBeTruthy();
+  expect(screen.getAllByText("Strg")).toHaveLength(2); // of the list of keys, and beside the search
   expect(document.title).toContain("Einstellungen");
   expect(screen.getByRole("radio", { name: "Deutsch" }).getAttribute("aria-checked")).toBe("true");
 });
@@ -143,6 +145,7 @@ test("plurals, dates, times, sizes and lists are written as the language has it"
     formatSize(999),
     formatSize(1_500_000),
     formatSize(25_000),
+    formatPercent(65),
     formatNames(["Ann"]),
     formatNames(["Ann", "Bob"]),
     formatNames(["Ann", "Bob", "Carla"]),
@@ -164,6 +167,7 @@ test("plurals, dates, times, sizes and lists are written as the language has it"
     "999 bytes",
     "1.5 MB",
     "25 kB",
+    "65%",
     "Ann",
     "Ann and Bob",
     "Ann, Bob and Carla",
@@ -180,6 +184,7 @@ test("plurals, dates, times, sizes and lists are written as the language has it"
     "999 Byte",
     "1,5 MB",
     "25 kB",
+    "65\u00a0%",
     "Ann",
     "Ann und Bob",
     "Ann, Bob und Carla",

@@ -13,6 +13,7 @@ function formats(tag: string) {
     dayMonth: date({ day: "numeric", month: "short" }),
     fullDay: date({ weekday: "long", day: "numeric", month: "long", year: "numeric" }),
     full: date({ dateStyle: "full", timeStyle: "short", hourCycle }),
+    percent: new Intl.NumberFormat(tag, { style: "percent" }),
     list: new Intl.ListFormat(tag, { type: "conjunction" }),
     sizes: units.map(([unit, digits]) => {
       const size = (most: number) =>
@@ -72,6 +73,11 @@ export function formatDay(at: number, now: number = Date.now()): string {
   if (days === 0) return t("timeline.today");
   if (days === 1) return t("timeline.yesterday");
   return (days > 1 && days < 7 ? inUse().weekday : inUse().fullDay).format(at);
+}
+
+/** Of a number up to 100. */
+export function formatPercent(value: number): string {
+  return inUse().percent.format(value / 100);
 }
 
 export function formatSize(bytes: number): string {

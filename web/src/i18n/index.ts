@@ -9,4 +9,4 @@ export {
   t,
   useLanguage,
 } from "./language";
-export { formatDay, formatFull, formatNames, formatShort, formatSize, formatTime } from "./format";
+export { formatDay, formatFull, formatNames, formatPercent, formatShort, formatSize, formatTime } from "./format";

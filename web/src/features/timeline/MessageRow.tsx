@@ -159,7 +159,7 @@ function Aside({ icon, text, message }: { icon: ReactNode; text: string; message
   return (
     <p
       className={clsx(
-        "flex items-center gap-2 text-sm italic [&_svg]:size-4",
+        "flex items-center gap-2 text-sm italic [&_svg]:size-4 [&_svg]:shrink-0",
         message.own ? "text-on-accent-2" : "text-ink-2",
       )}
     >
