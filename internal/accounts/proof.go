@@ -61,9 +61,18 @@ func proofOf(words []string) Proof {
 // errFactorMissing says that somebody is who they say, as far as they have shown, but has to show a second factor too.
 var errFactorMissing = matrix.Forbidden("This account has two-factor login: a password alone opens nothing.")
 
+// Refusal is why somebody was refused, as the cause of the error: our pages tell it in the language of whoever reads them.
+type Refusal struct {
+	Why  string // the last part of the key of a text of the pages
+	What string // that belongs into it
+}
+
+// Error implements error, for logs.
+func (r *Refusal) Error() string { return r.Why }
+
 // errMustEnrol is told to clients that cannot set up a second factor.
 func (a *Accounts) errMustEnrol() error {
-	return matrix.Forbidden("This server wants two-factor login from you. Sign in at %s and set it up; then make an app password there for this client.", a.publicURL())
+	return matrix.Forbidden("This server wants two-factor login from you. Sign in at %s and set it up; then make an app password there for this client.", a.publicURL()).With(&Refusal{Why: "must_enrol"})
 }
 
 func (a *Accounts) publicURL() string {
