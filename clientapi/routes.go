@@ -77,7 +77,7 @@ func Routes() []Route {
 		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, backupRoutes, dehydratedRoutes,
 		mediaRoutes, resumableRoutes, adminMediaRoutes, adminRoomMediaRoutes, adminRoutes, moderationRoutes, tagRoutes,
 		outsideRoutes, userDirectoryRoutes, noticeRoutes, destinationRoutes, pushRuleRoutes, notificationRoutes,
-		relationRoutes, searchRoutes, reportRoutes, legacyRoutes, serviceRoutes, factorRoutes, passkeyRoutes, emailRoutes, threepidRoutes, oauthRoutes, pageRoutes,
+		relationRoutes, searchRoutes, reportRoutes, legacyRoutes, serviceRoutes, factorRoutes, passkeyRoutes, emailRoutes, threepidRoutes, oauthRoutes, pageRoutes, pageAssetRoutes,
 		registrationRoutes, fallbackRoutes, adminRegistrationRoutes, auditRoutes,
 	)
 }

@@ -74,9 +74,18 @@ func (a *Accounts) errFactorMissing() error {
 	return unproven{matrix.Forbidden("This account has two-factor login. Sign in at %s, or make an app password there and use it in this client.", a.publicURL())}
 }
 
+// Refusal is why somebody was refused, as the cause of the error: our pages tell it in the language of whoever reads them.
+type Refusal struct {
+	Why  string // the last part of the key of a text of the pages
+	What string // that belongs into it
+}
+
+// Error implements error, for logs.
+func (r *Refusal) Error() string { return r.Why }
+
 // errMustEnrol is told to clients that cannot set up a second factor.
 func (a *Accounts) errMustEnrol() error {
-	return unproven{matrix.Forbidden("This server wants two-factor login from you. Sign in at %s and set it up; then make an app password there for this client.", a.publicURL())}
+	return unproven{matrix.Forbidden("This server wants two-factor login from you. Sign in at %s and set it up; then make an app password there for this client.", a.publicURL()).With(&Refusal{Why: "must_enrol"})}
 }
 
 func (a *Accounts) publicURL() string {
