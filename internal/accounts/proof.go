@@ -1,6 +1,7 @@
 package accounts
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -114,4 +115,17 @@ func (a *Accounts) wantsFactor(admin bool) bool {
 		return admin
 	}
 	return false
+}
+
+// FactorWanted says whether the rule of the server asks a user for a second factor, and by when (ms): 0 if nobody is waiting
+// for it, because there is one, or because the time has not begun.
+func (a *Accounts) FactorWanted(ctx context.Context, user store.UserNID) (required bool, due int64, err error) {
+	account, err := a.accountOf(ctx, user)
+	if err != nil || !a.wantsFactor(account.Admin) {
+		return false, 0, err
+	}
+	if account.SecondFactor == 0 {
+		due = account.FactorDue
+	}
+	return true, due, nil
 }

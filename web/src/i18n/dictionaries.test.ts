@@ -18,7 +18,8 @@ const german = flat(de);
 /** Words that are the same in both languages. Whatever else is equal was forgotten. */
 const same = new Set([
   "keys.esc",
-  "auth.name",
+  "signUp.name",
+  "factor.totp",
   "members.admin",
   "settings.system",
   // Made of what others wrote, and nothing else.
