@@ -1,7 +1,8 @@
-import { lazy, Suspense } from "react";
+import { lazy, Suspense, useState } from "react";
 import { useStore } from "zustand";
 import { t, useLanguage } from "../i18n";
 import type { App } from "../stores/app";
+import { useValue } from "../stores/context";
 import { Button, Mark } from "../ui/core";
 import { Toaster } from "../ui/toast";
 import { Opening } from "./Opening";
@@ -12,6 +13,9 @@ const RecoveryKey = lazy(() => import("../features/identity/RecoveryKey").then((
 const Unlock = lazy(() => import("../features/identity/Unlock").then((m) => ({ default: m.Unlock })));
 const BarredPage = lazy(() => import("./BarredPage").then((m) => ({ default: m.BarredPage })));
 const EnrolPage = lazy(() => import("./EnrolPage").then((m) => ({ default: m.EnrolPage })));
+const ConfirmDialog = lazy(() =>
+  import("../features/security/ConfirmDialog").then((m) => ({ default: m.ConfirmDialog })),
+);
 const ChatView = lazy(() => import("./ChatView").then((m) => ({ default: m.ChatView })));
 
 export function AppView({ app }: { app: App }) {
@@ -21,9 +25,22 @@ export function AppView({ app }: { app: App }) {
       <Suspense fallback={<Opening />}>
         <Current app={app} />
       </Suspense>
+      <Confirming of={app.confirming} />
       <Toaster />
     </>
   );
+}
+
+/** Loaded with the first question, and there from then on. */
+function Confirming({ of }: { of: App["confirming"] }) {
+  const asked = useValue(of.asking) !== null;
+  const [needed, setNeeded] = useState(false);
+  if (asked && !needed) setNeeded(true);
+  return needed ? (
+    <Suspense>
+      <ConfirmDialog confirming={of} />
+    </Suspense>
+  ) : null;
 }
 
 function Current({ app }: { app: App }) {

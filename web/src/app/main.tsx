@@ -32,7 +32,7 @@ function show(page: HTMLElement): void {
     createSignIn,
     baseUrl: location.origin,
     deviceName: describeDevice(navigator.userAgent),
-    openChat: async (session, onSignOut) => (await import("../stores/chat")).openChat(session, onSignOut),
+    openChat: async (...args) => (await import("../stores/chat")).openChat(...args),
   });
   void app.start();
   createRoot(page).render(

@@ -10,12 +10,7 @@ import * as f from "./fixtures";
 import { Components } from "./Components";
 import { entryStates } from "./entry";
 import { paint } from "./picture";
-
-interface State {
-  /** The address that the client shows in this state. */
-  path: string;
-  render(): ReactNode;
-}
+import { securityStates, type State } from "./security";
 
 const nothing = (): void => {};
 const done = async (): Promise<void> => {};
@@ -129,7 +124,8 @@ export const states: Record<string, State> = {
   invitation: { path: inRoom("!inv:harbour.example"), render: () => chat() },
   "not-found": { path: inRoom("!gone:northwind.org"), render: () => chat() },
   settings: { path: "/settings", render: () => chat() },
-  "sign-out": { path: "/settings", render: () => chat({}, { open: "signOut" }) },
+  ...securityStates(chat),
+  "sign-out": { path: "/settings/appearance", render: () => chat({}, { open: "signOut" }) },
   jump: { path: "/", render: () => chat({}, { open: "jump" }) },
   "new-chat": { path: "/", render: () => chat({}, { open: "direct" }) },
   "new-group": { path: "/", render: () => chat({}, { open: "group" }) },

@@ -3,6 +3,7 @@
  * A part of en.ts that stands in a file of its own has its translation in one too, held to it there and spread in here.
  */
 import { deAuth } from "./de-auth";
+import { deSecurity } from "./de-security";
 import type { en } from "./en";
 import type { Texts } from "./texts";
 
@@ -349,4 +350,6 @@ export const de = {
     signOutWarn:
       "Wenn dies dein einziges Gerät ist und du deinen Wiederherstellungsschlüssel nicht hast, sind deine Nachrichten endgültig verloren.",
   },
+
+  ...deSecurity,
 } satisfies Texts<typeof en>;

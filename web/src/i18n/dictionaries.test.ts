@@ -22,6 +22,9 @@ const same = new Set([
   "factor.totp",
   "members.admin",
   "settings.system",
+  "confirm.code",
+  "security.passkeys",
+  "security.passkeyName",
   // Made of what others wrote, and nothing else.
   "timeline.by",
   "timeline.announced",

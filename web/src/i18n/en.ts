@@ -1,6 +1,8 @@
 import { enAuth } from "./en-auth";
 
 /** Every sentence of the client. Values in {{braces}} are data from elsewhere and are shown as text. */
+import { enSecurity } from "./en-security";
+
 export const en = {
   ...enAuth,
 
@@ -342,4 +344,6 @@ export const en = {
     signOutWarn:
       "If this is your only device and you do not have your recovery key, your message history is lost for good.",
   },
+
+  ...enSecurity,
 } as const;

@@ -1,6 +1,6 @@
 /** From an empty page to a chat: who is signed in, and what stands between them and their conversations. */
 import { createStore, type StoreApi } from "zustand/vanilla";
-import type { Credentials, Ending, FactorRule, Session } from "../sdk";
+import type { Confirm, Credentials, Ending, FactorRule, Session } from "../sdk";
 import { type Confirming, createConfirming } from "./confirm";
 import { describe } from "./failed";
 import type { Chat } from "./model";
@@ -57,7 +57,7 @@ interface Options {
   deviceName: string;
   createSignIn(options: SignInOptions): SignIn;
   /** Loaded late: it brings the Matrix SDK. */
-  openChat(session: Session, onSignOut: () => Promise<void>): Promise<Chat>;
+  openChat(session: Session, confirm: Confirm, onSignOut: () => Promise<void>): Promise<Chat>;
 }
 
 export function createApp(options: Options): App {
@@ -241,7 +241,7 @@ class Main implements App {
 
   private async ready(opened: Session): Promise<void> {
     this.begin(opened);
-    this.chat ??= this.options.openChat(opened, () => this.signOut());
+    this.chat ??= this.options.openChat(opened, this.confirming.confirm, () => this.signOut());
     try {
       const open = await this.chat;
       if (opened === this.session) this.set({ at: "ready", chat: open });
