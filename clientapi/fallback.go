@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"conclave/internal/accounts"
+	"conclave/internal/limits"
 	"conclave/internal/matrix"
 )
 
@@ -283,7 +284,7 @@ func (s *Server) passStage(r *Request, f *accounts.Fallback, session string, for
 	if err != nil {
 		return nil, err
 	}
-	return s.Accounts.PassStage(r.Ctx(), answer, block(s.address(r.Request())))
+	return s.Accounts.PassStage(r.Ctx(), answer, limits.Block(s.address(r.Request())))
 }
 
 // agreesNot says whether a form agrees to fewer documents than it has to.

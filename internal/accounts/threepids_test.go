@@ -57,14 +57,14 @@ func TestLoginByAddress(t *testing.T) {
 		w.pass(24 * time.Hour)
 		// All guesses at the account count together. Those beyond are wrong even if they are right, and only whoever has
 		// used up those of one address or name is told.
-		for range attemptsAtOnce {
+		for range guessesOfAll.Burst + int64(reserve.Burst) { // the last of which nobody looks at
 			wantCode(t, login(at("alice@a.test"), "guess"), 403, "M_FORBIDDEN")
 			wantCode(t, login(at("nobody@a.test"), "guess"), 403, "M_FORBIDDEN")
 		}
 		wantCode(t, login(at("alice@a.test"), password), 429, "M_LIMIT_EXCEEDED")
 		wantCode(t, login(at("nobody@a.test"), password), 429, "M_LIMIT_EXCEEDED")
 		wantCode(t, login(Identifier{User: "alice"}, password), 403, "M_FORBIDDEN")
-		w.pass(attemptEvery)
+		w.pass(time.Duration(guessesOfAll.Every) * time.Millisecond)
 		must(t, login(Identifier{User: "alice"}, password))
 	})
 }
