@@ -16,12 +16,12 @@ import (
 // How many wrong guesses are looked at (threats A09). The counts are rows: the same for all nodes, and after a restart.
 //
 // Whoever is nobody in particular draws from what all strangers together have for an account, 20 an hour. When that is
-// used up, somebody at a place where the owner has logged in lately draws from another 8: so nobody keeps the owner out,
+// used up, somebody at a place where the owner has logged in lately draws from another 6: so nobody keeps the owner out,
 // and an account has less than 30 guesses an hour looked at, from however many addresses. A session of the account, and a
 // browser that was logged in to it, have guesses of their own, which nobody else can use up.
 var (
 	guessesOfAll    = store.Budget{Every: (5 * time.Minute).Milliseconds(), Burst: 8}
-	guessesAtPlaces = store.Budget{Every: (15 * time.Minute).Milliseconds(), Burst: 4}
+	guessesAtPlaces = store.Budget{Every: (20 * time.Minute).Milliseconds(), Burst: 3}
 	guessesOfOwner  = store.Budget{Every: (3 * time.Minute).Milliseconds(), Burst: 10}
 	guessesFrom     = store.Budget{Every: (20 * time.Second).Milliseconds(), Burst: 30} // one block of addresses, at whatever
 	guessesAtTokens = store.Budget{Every: (3 * time.Minute).Milliseconds(), Burst: 10}  // of registration

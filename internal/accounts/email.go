@@ -1,6 +1,7 @@
 package accounts
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -442,12 +443,13 @@ type mailFacts struct {
 
 // addMail puts a mail into the queue, which has it from the commit on.
 func (a *Accounts) addMail(tx *store.Tx, m store.Mail, facts mailFacts) error {
-	facts.At = a.now().UnixMilli()
+	now := a.now().UnixMilli()
+	facts.At = cmp.Or(facts.At, now)
 	text, err := matrix.Encode(facts)
 	if err != nil {
 		return err
 	}
-	m.ID, m.Facts, m.Created = randomText(18), string(text), facts.At
+	m.ID, m.Facts, m.Created = randomText(18), string(text), now
 	tx.AfterCommit(a.wakeMails)
 	return tx.AddMail(m)
 }

@@ -84,7 +84,7 @@ func (a *Accounts) expireRequests(ctx context.Context, before time.Time) (n int,
 			if q.Email == "" || !a.Mails() {
 				continue
 			}
-			if err := a.addMail(tx, store.Mail{Address: q.Email, Kind: string(mail.Expired), Lang: q.Lang}, mailFacts{User: id}); err != nil {
+			if err := a.addMail(tx, store.Mail{Address: q.Email, Kind: string(mail.Expired), Lang: q.Lang}, mailFacts{User: id, From: q.Address, At: q.Created}); err != nil {
 				return err
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"testing"
 	"time"
 
@@ -41,9 +42,9 @@ func (s *siege) node() *world {
 	w.secrets, w.relying, w.now = s.secrets, s.relying, s.now
 	w.guesses.now = s.now
 	w.failures = rate.NewLimiter(0, 0) // what is noted of failures is shown elsewhere
-	o := limits.Options{Enabled: true, Key: []byte("key"), Clock: s.now, Log: slog.New(slog.DiscardHandler)}
+	o := limits.Options{Enabled: true, Key: []byte(s.t.Name()), Clock: s.now, Log: slog.New(slog.DiscardHandler)}
 	if s.redis != nil {
-		o.Redis = &limits.Redis{URL: observe.Secret(*s.redis)}
+		o.Redis = &limits.Redis{URL: observe.Secret(*s.redis), Wait: time.Minute}
 	}
 	var err error
 	w.limits, err = limits.New(o)
@@ -129,6 +130,9 @@ func (s *siege) guessPasswords(name string, addresses int) int64 {
 	}
 	return s.besiege(addresses, passwordsOf, func(ctx context.Context, w *world, i int) error {
 		err := try(ctx, w, name)
+		if i > manyGuesses/4 {
+			return err
+		}
 		if absent := try(ctx, w, "nobody-"+name); absent == nil || absent.Error() != err.Error() || retryAfter(absent) != retryAfter(err) {
 			s.t.Fatalf("guess %d: somebody's name is answered %v %d, nobody's %v %d", i, err, retryAfter(err), absent, retryAfter(absent))
 		}
@@ -179,6 +183,9 @@ func TestTenThousandGuesses(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		for state, url := range map[string]*string{"Redis up": &up.URL, "Redis down": &down.URL} {
 			for _, addresses := range []int{1, 500} {
+				if (addresses == 1) == (url == &up.URL) && os.Getenv("CONCLAVE_LONG") == "" {
+					continue // what these two would show the others do
+				}
 				t.Run(fmt.Sprintf("%s, %d addresses", state, addresses), func(t *testing.T) {
 					s := newSiege(t, db, url)
 					name := fmt.Sprintf("alice%d%s", addresses, state[6:])

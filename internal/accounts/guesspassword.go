@@ -46,7 +46,7 @@ func (g *passwordGuess) runDry(ctx context.Context, wait int64) error {
 }
 
 // allow takes the guess out of what whoever guesses has left, or refuses it (M_LIMIT_EXCEEDED). look is false for one that
-// is taken to be wrong without a look. The answer is the same for a name that nobody has.
+// is taken to be wrong without a look. For a name that nobody has the answer is the same, and it costs as much.
 func (g *passwordGuess) allow(ctx context.Context, account *store.Account, s standing) (look bool, err error) {
 	if !g.guesses.on {
 		return true, nil
@@ -54,24 +54,27 @@ func (g *passwordGuess) allow(ctx context.Context, account *store.Account, s sta
 	if s.own != "" {
 		return true, g.pay(ctx, cost{"password by " + s.own, guessesOfOwner})
 	}
+	who := "nobody " + g.name
+	if account != nil {
+		who = "account " + account.ID.Localpart()
+	}
 	if !g.dry {
 		err := g.pay(ctx, g.from(), g.all())
-		if err == nil && account == nil {
-			return true, nil
-		}
 		if err == nil {
 			// A name and the addresses of its account are counted apart, which tells nothing, and together.
-			if look, err = g.try(ctx, cost{"password of account " + account.ID.Localpart(), guessesOfAll}); look || err != nil {
+			if look, err = g.try(ctx, cost{"password of " + who, guessesOfAll}); look || err != nil {
 				return look, err
 			}
 		} else if err := g.afterRefusal(ctx, err); err != nil {
 			return false, err
 		}
 	}
-	if account == nil || !s.place {
-		return false, nil
+	places := cost{"password of " + who + " at places", guessesAtPlaces}
+	if !s.place {
+		places.name += " that nobody knows, " + g.caller.Block
 	}
-	return g.try(ctx, cost{"password at places of account " + account.ID.Localpart(), guessesAtPlaces})
+	look, err = g.try(ctx, places)
+	return look && s.place, err
 }
 
 // afterRefusal goes on after a refusal by the count of all, and by no other.
