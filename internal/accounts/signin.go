@@ -235,13 +235,9 @@ func (a *Accounts) loginBy(ctx context.Context, secret, purpose string, d NewDev
 // NewLoginToken makes a token for one login of another client, of the account of a session whose owner has just confirmed
 // it (client-server API, generateLoginToken).
 func (a *Accounts) NewLoginToken(ctx context.Context, s *Session, c *Confirmed) (token string, lasts time.Duration, err error) {
-	p := Proof{Shown: []Evidence{ByLoginToken}}
-	if kind, ok := c.Found[foundFactor]; ok {
-		p.Shown = append(p.Shown, Evidence(kind))
-	}
 	now := a.now()
 	token, hash := newToken(loginPrefix)
-	row := store.SignIn{Hash: hash[:], User: s.User, Purpose: forLoginToken, Shown: p.words(), Expires: now.Add(loginTokenTime).UnixMilli()}
+	row := store.SignIn{Hash: hash[:], User: s.User, Purpose: forLoginToken, Shown: c.proof().words(), Expires: now.Add(loginTokenTime).UnixMilli()}
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
 		account, err := a.ownAccount(tx, s)
 		if err != nil {

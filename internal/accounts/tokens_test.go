@@ -174,12 +174,21 @@ func TestOtherNodesForgetWhatHasEnded(t *testing.T) {
 func TestASecondFactorIsDue(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		before, admin := w.register("alice"), w.register("boss")
+		wanted := func(required bool, due time.Duration) {
+			t.Helper()
+			got, at, err := w.FactorWanted(t.Context(), w.session(before).User)
+			if must(t, err); got != required || (at == 0) != (due == 0) || at != 0 && time.UnixMilli(at).Sub(w.now()) != due {
+				t.Errorf("a second factor is wanted: %v, by %v from now; want %v, %v", got, time.UnixMilli(at).Sub(w.now()), required, due)
+			}
+		}
+		wanted(false, 0)
 		const factorGrace = 168 * time.Hour
 		w.config.Auth.Require2FA, w.config.Auth.GraceHours = config.Require2FAAll, 168
 		w.pass(sessionTime)
 		if w.session(before).MustEnrol || w.session(admin).MustEnrol {
 			t.Error("nobody was given time")
 		}
+		wanted(true, factorGrace)
 		w.pass(factorGrace - 2*sessionTime)
 		if w.session(before).MustEnrol {
 			t.Error("the time was over too early")
@@ -207,5 +216,6 @@ func TestASecondFactorIsDue(t *testing.T) {
 		if w.session(before).MustEnrol {
 			t.Error("a rule for administrators is held against others")
 		}
+		wanted(false, 0)
 	})
 }
