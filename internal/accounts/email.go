@@ -167,14 +167,16 @@ func (a *Accounts) spendMail(tx *store.Tx, q AddressRequest, to string) error {
 // mayRegisterWith refuses (M_THREEPID_DENIED) addresses that are of none of the domains allowed.
 func (a *Accounts) mayRegisterWith(folded string) error {
 	allowed := a.config.Registration.AllowedEmailDomains
-	same := func(domain string) bool {
-		want, ok := address.Mailbox("a@" + domain)
-		return ok && address.Domain(address.Route(want)) == address.Domain(address.Route(folded))
-	}
-	if len(allowed) > 0 && !slices.ContainsFunc(allowed, same) {
+	if len(allowed) > 0 && !slices.ContainsFunc(allowed, func(domain string) bool { return isIn(folded, domain) }) {
 		return matrix.Errorf(http.StatusForbidden, "M_THREEPID_DENIED", "Addresses of this domain cannot register here.")
 	}
 	return nil
+}
+
+// isIn says whether an address is of a domain, in whichever form both are written.
+func isIn(folded, domain string) bool {
+	want, ok := address.Mailbox("a@" + domain)
+	return ok && address.Domain(address.Route(want)) == address.Domain(address.Route(folded))
 }
 
 // nextLink checks where somebody wants to be led once an address is confirmed. Only pages of this server's own are

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"strings"
 
+	"conclave/internal/mail/address"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -97,7 +98,7 @@ func (a *Accounts) useToken(tx *store.Tx, token, email string) error {
 		return err
 	case t == nil:
 		return matrix.Forbidden("The token cannot be used any more.")
-	case t.EmailDomain != "" && !strings.HasSuffix(strings.ToLower(email), "@"+t.EmailDomain):
+	case t.EmailDomain != "" && !isIn(email, t.EmailDomain):
 		return matrix.Forbidden("This token is for people with an e-mail address at %s.", t.EmailDomain)
 	}
 	return nil
@@ -163,11 +164,11 @@ func (a *Accounts) checkInvitation(t *store.RegistrationToken) error {
 	return nil
 }
 
-// isDomain says whether a text can be the domain of e-mail addresses.
+// isDomain says whether a text can be the domain of e-mail addresses that mail is sent to: of no other an address is ever
+// confirmed.
 func isDomain(text string) bool {
-	const most = 253
-	return len(text) <= most && !strings.ContainsAny(text, "@ ,;:/\\<>()[]\"'") && plain(text) &&
-		!strings.HasPrefix(text, ".") && !strings.HasSuffix(text, ".") && !strings.Contains(text, "..")
+	_, ok := address.Mailbox("a@" + text)
+	return ok && plain(text)
 }
 
 // ChangeInvitation lets change change a token, for an administrator (M_NOT_FOUND).
