@@ -237,7 +237,7 @@ func (a *Accounts) Confirmable(ctx context.Context, token string) (c *AddressCla
 // what they are at, nobody spends the guesses of anybody else, and what names nothing that waits is not looked at.
 func (a *Accounts) tryLink(ctx context.Context, token string, use func(tx *store.Tx, hash []byte) (right bool, err error)) error {
 	sid, _, ok := strings.Cut(token, linkMark)
-	if !ok || len(token) > maxSecret {
+	if !ok || len(token) > maxSecret || !validSID(sid) {
 		return nil
 	}
 	count := cost{"link of " + sid, guessesAtLinks}
@@ -318,11 +318,14 @@ func claimOf(tx *store.Tx, v *store.Validation) (*AddressClaim, error) {
 // SubmitToken is ConfirmAddress for a client that was given the token to pass on (Identity Service API, "POST
 // /validate/email/submitToken"): the three have to belong together.
 func (a *Accounts) SubmitToken(ctx context.Context, sid, secret, token string) error {
+	if !validSID(sid) {
+		return errNoValidation()
+	}
 	secretHash, now := sha256.Sum256([]byte(secret)), a.now()
 	err := a.db.Read(ctx, func(tx *store.Tx) error {
 		v, err := tx.Validation(sid, now.UnixMilli())
 		if err == nil && (v == nil || [32]byte(v.Secret) != secretHash) {
-			err = matrix.Errorf(http.StatusBadRequest, "M_SESSION_EXPIRED", "There is no such validation session, or not any more.")
+			err = errNoValidation()
 		}
 		return err
 	})
@@ -344,6 +347,13 @@ func (a *Accounts) SubmitToken(ctx context.Context, sid, secret, token string) e
 	return err
 }
 
+func errNoValidation() error {
+	return matrix.Errorf(http.StatusBadRequest, "M_SESSION_EXPIRED", "There is no such validation session, or not any more.")
+}
+
+// validSID says whether a text can be the ID of a session, whoever says it.
+func validSID(sid string) bool { return len(sid) <= maxSecret && plain(sid) }
+
 func errWrongToken() error {
 	return matrix.Errorf(http.StatusBadRequest, "M_TOKEN_INCORRECT", "The token is not right, or was used already.")
 }
@@ -361,6 +371,9 @@ func errNotConfirmed() error {
 // takeAddress uses a confirmed address up, in the transaction of what follows from it (threats A11). It fails
 // (M_THREEPID_AUTH_FAILED) if it is not confirmed, was for something else or somebody else, or was used already.
 func (a *Accounts) takeAddress(tx *store.Tx, p AddressProof, purpose Purpose, user store.UserNID) (*store.Validation, error) {
+	if !validSID(p.SID) {
+		return nil, errNotConfirmed()
+	}
 	v, err := tx.TakeValidation(p.SID, string(purpose), p.secret[:], user, a.now().UnixMilli())
 	if err == nil && v == nil {
 		err = errNotConfirmed()
@@ -370,6 +383,9 @@ func (a *Accounts) takeAddress(tx *store.Tx, p AddressProof, purpose Purpose, us
 
 // confirmedAddress looks whether takeAddress would succeed, and returns the address.
 func (a *Accounts) confirmedAddress(ctx context.Context, p AddressProof, purpose Purpose) (folded string, err error) {
+	if !validSID(p.SID) {
+		return "", errNotConfirmed()
+	}
 	err = a.db.Read(ctx, func(tx *store.Tx) error {
 		v, err := tx.Validation(p.SID, a.now().UnixMilli())
 		if err != nil {
