@@ -125,7 +125,7 @@ func (s *Server) toApproval(r *Request, f *accounts.Fallback) (any, error) {
 func (s *Server) mailStage(r *Request, f *accounts.Fallback, session, to string) (any, error) {
 	from := s.address(r.Request())
 	mailed, err := s.Accounts.MailStage(r.Ctx(), session, accounts.AddressRequest{
-		Address: to, Accept: r.Request().Header.Get("Accept-Language"), From: from, Block: block(from),
+		Address: to, Accept: r.Request().Header.Get("Accept-Language"), From: from, Block: limits.Block(from),
 	})
 	var known *matrix.Error
 	switch {
