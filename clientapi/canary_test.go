@@ -278,10 +278,10 @@ func (c *canaries) log() string {
 // hashes of it.
 var mayHold = map[string][]string{
 	"e-mail address":            {"threepids.address", "validations.address", "mails.address", "pushers.key"},
-	"topic":                     {"events.json", "search_documents.words", "staged.json"},
-	"text of a message":         {"events.json"},
+	"topic":                     {"events.json", "search.body"},
+	"text of a message":         {"events.json", "search.body"},
 	"account data":              {"account_data.content"},
-	"message to a device":       {"todevice.content", "to_device.content"},
+	"message to a device":       {"to_device.event"},
 	"session of a confirmation": {"uia_sessions.id"}, // opens nothing without the session of the account that it is of
 }
 

@@ -239,7 +239,7 @@ func (a *Accounts) Confirmable(ctx context.Context, token string) (c *AddressCla
 // what they are at, nobody spends the guesses of anybody else, and what names nothing that waits is not looked at.
 func (a *Accounts) tryLink(ctx context.Context, token string, use func(tx *store.Tx, hash []byte) (right bool, err error)) error {
 	sid, _, ok := strings.Cut(token, linkMark)
-	if !ok || len(token) > maxSecret {
+	if !ok || len(token) > maxSecret || !validSID(sid) {
 		return nil
 	}
 	count := cost{"link of " + sid, guessesAtLinks}
