@@ -261,6 +261,10 @@ func (a *Accounts) registerExternal(ctx context.Context, who identity) error {
 	if name == "" {
 		return errProvider().With(errors.New("the ID token has no user name"))
 	}
+	// Who has the name there is not who it is kept for here: many providers let people choose theirs.
+	if a.isReserved(name) || a.exclusive(a.userID(name)) {
+		return matrix.Forbidden("The name %s is reserved here. Ask an administrator for an account.", name)
+	}
 	_, err := a.Register(ctx, Registration{Username: name, DisplayName: who.name, NoLogin: true, External: &who})
 	var taken *matrix.Error
 	if errors.As(err, &taken) && taken.Code == "M_USER_IN_USE" {

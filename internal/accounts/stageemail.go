@@ -48,7 +48,7 @@ func stageEmail(ctx context.Context, a *Accounts, c *confirmation) error {
 		return matrix.MissingParam("threepid_creds names the session that has confirmed an address: sid and client_secret.")
 	}
 	p := NewAddressProof(answer.Creds.SID, answer.Creds.Secret)
-	if len(p.SID) > maxSecret {
+	if !validSID(p.SID) {
 		return errNotConfirmed()
 	}
 	// It is remembered also if the link was not opened yet: the client may come again with nothing but the session.
