@@ -58,6 +58,10 @@ func (a *Accounts) shut(tx *store.Tx, account *store.Account) error {
 	if err := tx.AddJob(store.JobDepart, string(account.ID), a.now().UnixMilli()); err != nil {
 		return err
 	}
+	// What was put together for the user to take away nobody can take away any more.
+	if err := tx.HastenJob(store.JobExport, string(account.ID), 0); err != nil {
+		return err
+	}
 	if err := a.dropAddresses(tx, account); err != nil {
 		return err
 	}
