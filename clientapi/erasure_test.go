@@ -221,7 +221,7 @@ func erasedTraces(t *testing.T, s *testserver.Server, admin *testserver.User) {
 	}
 	for what, sql := range map[string]string{
 		"settings": `SELECT content FROM account_data WHERE content LIKE '%draft%'`,
-		"files": `SELECT name FROM media WHERE name = 'holiday.txt'`,
+		"files":    `SELECT name FROM media WHERE name = 'holiday.txt'`,
 	} {
 		if rows := s.Rows(sql); len(rows) != 0 {
 			t.Errorf("%s are left: %q", what, rows)

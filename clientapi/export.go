@@ -100,5 +100,5 @@ func (s *Server) downloadExport(r *Request) (any, error) {
 		return nil, err
 	}
 	content := &media.Content{File: file, Type: "application/zip", Name: "conclave-" + r.Session.UserID.Localpart() + ".zip", Hash: e.Hash, Size: e.Size}
-	return s.serveFile(r, content), nil
+	return s.serveKept(r, content, "no-store"), nil
 }

@@ -332,53 +332,72 @@ type exportedFile struct {
 
 // files puts in what the account has uploaded, and a list of it.
 func (a *archiving) files(ctx context.Context) error {
-	var list []exportedFile
+	missing := map[string]bool{} // few, if any
+	err := a.eachFile(ctx, func(c store.MediaOfUser) error {
+		if c.Withdrawn {
+			return nil
+		}
+		there, err := a.file(ctx, c.Media)
+		if err == nil && !there {
+			missing[c.ID] = true
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return a.entry("media.jsonl", func(out *bufio.Writer) error {
+		return a.eachFile(ctx, func(c store.MediaOfUser) error {
+			f := exportedFile{URI: a.x.s.Media.URI(c.ID), Name: c.Name, Type: c.Type, Size: c.Size, Created: c.Created}
+			if !c.Withdrawn && !missing[c.ID] {
+				f.Entry = entryOf(c.Media)
+			}
+			return line(out, f)
+		})
+	})
+}
+
+// eachFile goes through what the account has uploaded before the archive was begun.
+func (a *archiving) eachFile(ctx context.Context, do func(store.MediaOfUser) error) error {
 	for from := 0; ; from += exportPage {
 		page, _, err := a.x.s.Media.OfUser(ctx, a.account.User, false, from, exportPage)
 		if err != nil {
 			return err
 		}
 		for _, c := range page {
-			f := exportedFile{URI: a.x.s.Media.URI(c.ID), Name: c.Name, Type: c.Type, Size: c.Size, Created: c.Created}
-			if !c.Withdrawn {
-				if f.Entry, err = a.file(ctx, c.Media); err != nil {
-					return err
-				}
+			if c.Created > a.now.UnixMilli() {
+				return nil
 			}
-			list = append(list, f)
-		}
-		if len(page) < exportPage {
-			break
-		}
-	}
-	return a.entry("media.jsonl", func(out *bufio.Writer) error {
-		for _, f := range list {
-			if err := line(out, f); err != nil {
+			if err := do(c); err != nil {
 				return err
 			}
 		}
-		return nil
-	})
+		if len(page) < exportPage {
+			return nil
+		}
+	}
 }
 
-// file puts in one file, under a name that every system can have; "" if it is gone.
-func (a *archiving) file(ctx context.Context, c store.Media) (string, error) {
+// entryOf is the name that a file has in the archive: one that every system can have.
+func entryOf(c store.Media) string { return "media/" + c.ID + extension(c.Name) }
+
+// file puts in one file; it reports false if the file is gone.
+func (a *archiving) file(ctx context.Context, c store.Media) (bool, error) {
 	content, err := a.x.s.Media.Open(ctx, media.Query{Server: matrix.ServerName(a.x.s.Config.ServerName), ID: c.ID, User: a.account.User})
 	var known *matrix.Error
 	if errors.As(err, &known) {
-		return "", nil
+		return false, nil
 	}
 	if err != nil {
-		return "", err
+		return false, err
 	}
 	defer func() { _ = content.File.Close() }()
-	name := "media/" + c.ID + extension(c.Name)
-	w, err := a.zip.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Store, Modified: time.UnixMilli(c.Created).UTC()})
+	w, err := a.zip.CreateHeader(&zip.FileHeader{Name: entryOf(c), Method: zip.Store, Modified: time.UnixMilli(c.Created).UTC()})
 	if err != nil {
-		return "", err
+		return false, err
 	}
 	_, err = io.Copy(w, content.File)
-	return name, err
+	return err == nil, err
 }
 
 // extension is the end of a file's name, if it is an ordinary one.

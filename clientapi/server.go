@@ -90,7 +90,7 @@ type Server struct {
 	uploads uploads
 
 	exporting *exporter
-	pages   []string // the paths of routes that answer with pages, as path.Match reads them
+	pages     []string // the paths of routes that answer with pages, as path.Match reads them
 
 	noticing gosync.Mutex // keeps two notices from making a room each for the same user
 }
