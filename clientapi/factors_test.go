@@ -21,6 +21,7 @@ func TestFactors(t *testing.T) {
 		t.Run("app", func(t *testing.T) { authenticatorApp(t, s) })
 		t.Run("passkeys", func(t *testing.T) { passkeys(t, s) })
 		t.Run("reset", func(t *testing.T) { factorReset(t, s) })
+		t.Run("links", func(t *testing.T) { links(t, s) })
 	})
 }
 

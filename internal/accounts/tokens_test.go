@@ -2,12 +2,15 @@ package accounts
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"conclave/internal/cluster"
 	"conclave/internal/config"
 	"conclave/internal/matrix"
+	"conclave/internal/store"
 	"conclave/internal/testserver/proof"
 )
 
@@ -149,6 +152,25 @@ func TestRenewalEndsWithTheDevice(t *testing.T) {
 	})
 }
 
+// TestOtherNodesForgetWhatHasEnded: a node remembers sessions for a moment, but not those of which it hears that they have
+// ended on another.
+func TestOtherNodesForgetWhatHasEnded(t *testing.T) {
+	proof.Of(t, "A05")
+	each(t, func(t *testing.T, w *world) {
+		other := newWorld(t, w.db)
+		for _, heard := range []func(store.UserNID) store.UserNID{
+			func(user store.UserNID) store.UserNID { return user }, func(store.UserNID) store.UserNID { return store.UserNID(cluster.Lost) },
+		} {
+			l, err := w.Register(t.Context(), Registration{Password: password, Device: &NewDevice{}})
+			must(t, err)
+			s := other.session(l)
+			must(t, w.Logout(t.Context(), s))
+			other.Heard(heard(s.User))
+			wantOut(t, other.speaks(l.Token), false)
+		}
+	})
+}
+
 func TestASecondFactorIsDue(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		before, admin := w.register("alice"), w.register("boss")
@@ -176,7 +198,15 @@ func TestASecondFactorIsDue(t *testing.T) {
 			t.Error("the session of before the rule goes on without a second factor")
 		}
 		_, err := w.login("alice", password)
-		wantCode(t, err, 403, "M_FORBIDDEN")
+		secret, needs := refusedWithSignIn(t, err)
+		if !strings.Contains(err.Error(), "set it up") || needs == nil || len(needs) > 0 {
+			t.Errorf("a client that cannot set up a second factor is told %q, and to show %v", err, needs)
+		}
+		enrols, err := w.loginSignIn(secret)
+		must(t, err)
+		if !w.session(enrols).MustEnrol {
+			t.Error("the session of a client that can is open to everything")
+		}
 		_, open, err := w.open(w.session(before).User, before.UserID, NewDevice{}, Proof{Shown: []Evidence{ByPassword, ByTOTP}})
 		must(t, err)
 		must(t, w.db.Write(t.Context(), open))
