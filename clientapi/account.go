@@ -274,14 +274,21 @@ func (s *Server) deleteDevices(r *Request) (any, error) {
 // deactivateAccount is POST /account/deactivate. Identity servers that do not forget the account's addresses now are asked
 // again later: the answer says how it stands.
 func (s *Server) deactivateAccount(r *Request) (any, error) {
-	if err := s.confirmedAlone(r); err != nil {
+	var body struct {
+		Auth  *accounts.AuthData `json:"auth"`
+		Erase bool               `json:"erase"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	if err := s.confirmed(r, body.Auth); err != nil {
 		return nil, err
 	}
 	unbound, err := s.Accounts.UnbindAll(r.Ctx(), r.Session)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Accounts.Deactivate(r.Ctx(), r.Session.User); err != nil {
+	if err := s.Accounts.Close(r.Ctx(), accounts.Closing{User: r.Session.User, Erase: body.Erase}); err != nil {
 		return nil, err
 	}
 	return unbindResult(unbound), nil

@@ -186,6 +186,9 @@ func (s *Server) roomInfo(r *Request, v *reading, now sync.Token, limit int) (*r
 		out.Messages.Start = sync.FormatPlace(page.End)
 	}
 	state, err := s.Rooms.AllState(r.Ctx(), v.ref.NID, v.state, true)
+	if err == nil {
+		state, err = s.Rooms.StateShown(r.Ctx(), v.ref, v.viewer, state)
+	}
 	if err != nil {
 		return nil, err
 	}

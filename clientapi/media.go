@@ -200,6 +200,11 @@ const contentPolicy = "sandbox; default-src 'none'; script-src 'none'; plugin-ty
 
 // serveFile answers with a file, or the part of it that was asked for. A content never changes.
 func (s *Server) serveFile(r *Request, c *media.Content) Done {
+	return s.serveKept(r, c, "private, max-age=31536000, immutable")
+}
+
+// serveKept is serveFile for what may be kept for a while, or not at all (Cache-Control).
+func (s *Server) serveKept(r *Request, c *media.Content, kept string) Done {
 	defer func() { _ = c.File.Close() }()
 	patience := downloadGrace + time.Duration(c.Size/downloadSpeed)*time.Second
 	_ = http.NewResponseController(r.Response()).SetWriteDeadline(time.Now().Add(patience))
@@ -211,7 +216,7 @@ func (s *Server) serveFile(r *Request, c *media.Content) Done {
 	h.Set("Cross-Origin-Resource-Policy", "cross-origin")
 	h.Set("Access-Control-Expose-Headers", "Content-Disposition, Content-Length, Content-Range, ETag")
 	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cache-Control", "private, max-age=31536000, immutable")
+	h.Set("Cache-Control", kept)
 	h.Set("ETag", `"`+hex.EncodeToString(c.Hash)+`"`)
 	req := r.Request()
 	if strings.Contains(req.Header.Get("Range"), ",") {

@@ -75,6 +75,9 @@ func (s *Server) getRoomState(r *Request) (any, error) {
 		return nil, err
 	}
 	rows, err := s.Rooms.AllState(r.Ctx(), v.ref.NID, v.state, true)
+	if err == nil {
+		rows, err = s.Rooms.StateShown(r.Ctx(), v.ref, v.viewer, rows)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +97,11 @@ func (s *Server) getRoomStateWithKey(r *Request) (any, error) {
 	if row == nil {
 		return nil, matrix.NotFound("The room has no such state.")
 	}
+	rows, err := s.Rooms.StateShown(r.Ctx(), v.ref, v.viewer, []*store.EventRow{row})
+	if err != nil {
+		return nil, err
+	}
+	row = rows[0]
 	switch r.QueryParam("format") {
 	case "", "content":
 		return Raw(row.Event.Content()), nil
@@ -121,6 +129,9 @@ func (s *Server) getMembersByRoom(r *Request) (any, error) {
 		}
 	}
 	rows, err := s.Rooms.Members(r.Ctx(), v.ref.NID, v.state)
+	if err == nil {
+		rows, err = s.Rooms.StateShown(r.Ctx(), v.ref, v.viewer, rows)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -277,6 +288,9 @@ func (s *Server) getRoomEvents(r *Request) (any, error) {
 // sendersOf are the member events of those who sent the events, for lazy loading.
 func (s *Server) sendersOf(r *Request, v *reading, events []*store.EventRow) (json.RawMessage, error) {
 	rows, err := s.Rooms.MembersAmong(r.Ctx(), v.ref.NID, v.state, events)
+	if err == nil {
+		rows, err = s.Rooms.StateShown(r.Ctx(), v.ref, v.viewer, rows)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -373,6 +387,9 @@ func (s *Server) getEventContext(r *Request) (any, error) {
 		}
 		rows = append(rest, members...)
 	} else if rows, err = s.Rooms.AllState(r.Ctx(), ref.NID, state, true); err != nil {
+		return nil, err
+	}
+	if rows, err = s.Rooms.StateShown(r.Ctx(), ref, viewer, rows); err != nil {
 		return nil, err
 	}
 	answer.State = sync.List(sync.ClientEvents(rows))

@@ -78,7 +78,7 @@ func Routes() []Route {
 		mediaRoutes, resumableRoutes, adminMediaRoutes, adminRoomMediaRoutes, adminRoutes, moderationRoutes, tagRoutes,
 		outsideRoutes, userDirectoryRoutes, noticeRoutes, destinationRoutes, pushRuleRoutes, notificationRoutes,
 		relationRoutes, searchRoutes, reportRoutes, legacyRoutes, serviceRoutes, factorRoutes, passkeyRoutes, emailRoutes, threepidRoutes, oauthRoutes, pageRoutes, pageAssetRoutes,
-		registrationRoutes, fallbackRoutes, adminRegistrationRoutes, auditRoutes,
+		registrationRoutes, fallbackRoutes, adminRegistrationRoutes, auditRoutes, closingRoutes, exportRoutes,
 	)
 }
 

@@ -378,6 +378,9 @@ func (s *Server) foundState(r *Request, hits []rooms.Found) (map[matrix.RoomID]j
 			return nil, err
 		}
 		rows, err := s.Rooms.AllState(r.Ctx(), ref.NID, state, true)
+		if err == nil {
+			rows, err = s.Rooms.StateShown(r.Ctx(), ref, hit.Room.Viewer, rows)
+		}
 		if err != nil {
 			return nil, err
 		}

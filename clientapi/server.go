@@ -88,7 +88,9 @@ type Server struct {
 	hub     *hub
 	tickets *tickets
 	uploads uploads
-	pages   []string // the paths of routes that answer with pages, as path.Match reads them
+
+	exporting *exporter
+	pages     []string // the paths of routes that answer with pages, as path.Match reads them
 
 	noticing gosync.Mutex // keeps two notices from making a room each for the same user
 }
@@ -100,6 +102,8 @@ func New(ctx context.Context, d Deps) (*Server, error) {
 		hub: newHub(d.Accounts.Again, d.Accounts.Heard), tickets: newTickets(),
 	}
 	work.NewGroup(ctx, d.Log).Go("ended sessions", func(ctx context.Context) error { return s.hub.watch(ctx, d.Bus) })
+	s.exporting = newExporter(s)
+	work.NewGroup(ctx, d.Log).Go("exports", s.exporting.run)
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = s.unrouted
 	seen := map[string]bool{}

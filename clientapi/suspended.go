@@ -36,6 +36,7 @@ var suspendedRules = map[string]suspension{
 	// Sessions, devices and the account itself.
 	"logout": allowed, "logout_all": allowed, "deleteDevice": allowed, "deleteDevices": allowed, "deactivateAccount": allowed,
 	"changePassword": allowed, "generateLoginToken": allowed,
+	"im.conclave.account.export.begin": allowed, "im.conclave.account.export.drop": allowed,
 	"im.conclave.account.totp.begin": allowed, "im.conclave.account.totp.confirm": allowed, "im.conclave.account.totp.remove": allowed,
 	"im.conclave.account.recoveryCodes": allowed, "im.conclave.account.passkeys.begin": allowed, "im.conclave.account.passkeys.finish": allowed,
 	"im.conclave.account.passkeys.challenge": allowed, "im.conclave.account.passkeys.rename": allowed, "im.conclave.account.passkeys.remove": allowed,

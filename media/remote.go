@@ -173,23 +173,9 @@ func (m *Media) giveUpCopies(ctx context.Context) error {
 // forget removes a content, its thumbnails and their files. Who has one open can still read it, from a folder. It reports
 // false if there was none.
 func (m *Media) forget(ctx context.Context, row store.Media) (found bool, err error) {
-	var files []string
-	err = m.o.DB.Write(ctx, func(tx *store.Tx) (err error) {
-		if files, found, err = tx.DeleteMedia(row.Origin, row.ID); err != nil {
-			return err
-		}
-		for _, file := range files { // before the commit, so that a crash after it leaves a trace
-			if err := m.blobs.mark(file); err != nil {
-				return err
-			}
-		}
-		return nil
+	err = m.dropFiles(ctx, func(tx *store.Tx) (files []string, err error) {
+		files, found, err = tx.DeleteMedia(row.Origin, row.ID)
+		return files, err
 	})
-	if err != nil {
-		return false, err // the markers stay, and the next start finds that the rows are there
-	}
-	for _, file := range files {
-		m.release(func() error { return m.blobs.erase(ctx, file) })
-	}
-	return found, nil
+	return found && err == nil, err
 }

@@ -242,7 +242,9 @@ func (b *bundling) threads(ctx context.Context, roots []*store.EventRow, parts m
 	for _, root := range roots {
 		if row := rows[newest[root.NID]]; row != nil {
 			t := threads[root.NID]
-			t.Latest = row
+			if t.Latest, err = b.sees.without(ctx, row); err != nil {
+				return err
+			}
 			of(root).Thread = t
 		}
 	}
@@ -275,9 +277,11 @@ func (r *Rooms) newestEdits(ctx context.Context, ref Ref, sees *Visibility, orig
 			}
 			ok := true
 			if sees != nil {
-				if ok, err = sees.May(ctx, edit); err != nil {
+				shown, err := sees.Shown(ctx, edit)
+				if err != nil {
 					return nil, err
 				}
+				ok = shown == edit
 			}
 			if ok {
 				edits[original.NID] = edit

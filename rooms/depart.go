@@ -8,6 +8,7 @@ import (
 	"conclave/internal/cluster"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
+	"conclave/internal/work"
 )
 
 // How users whose accounts were closed leave their rooms. A room that does not let them go is tried again, and given up
@@ -88,18 +89,19 @@ func (r *Rooms) depart(ctx context.Context, job store.Job) error {
 	}
 	stays := 0
 	for _, room := range in {
-		if err := r.departFrom(ctx, room, Sender{NID: user.NID, ID: id}); err != nil {
+		failed := r.departFrom(ctx, room, Sender{NID: user.NID, ID: id})
+		if failed != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			stays++
-			r.log.Info("a closed account could not leave a room", "room", room, "err", err)
+			r.log.Info("a closed account could not leave a room", "room", room, "err", failed)
 		}
-		if mine, err := r.saveJob(ctx, job, r.now(), departLease); err != nil || !mine {
+		if mine, err := r.departedFrom(ctx, job, user.NID, failed); err != nil || !mine {
 			return err
 		}
 	}
-	return r.departed(ctx, job, stays)
+	return r.departed(ctx, job, user.NID, stays)
 }
 
 func (r *Rooms) departFrom(ctx context.Context, room store.RoomNID, user Sender) error {
@@ -112,8 +114,24 @@ func (r *Rooms) departFrom(ctx context.Context, room store.RoomNID, user Sender)
 	return r.Leave(ctx, MemberRequest{Room: ref, Sender: user})
 }
 
+// departedFrom notes how it went with one room, for whoever follows that.
+func (r *Rooms) departedFrom(ctx context.Context, job store.Job, user store.UserNID, failed error) (mine bool, err error) {
+	work.Failpoint("depart.before_commit")
+	err = r.db.Write(ctx, func(tx *store.Tx) (err error) {
+		if mine, err = tx.SaveJob(job, r.now().UnixMilli(), departLease.Milliseconds()); err != nil || !mine {
+			return err
+		}
+		if failed != nil {
+			return tx.ClosingFailed(user, "A room did not let the user leave. It is tried again; the server's log says why.")
+		}
+		return tx.ClosingLeft(user)
+	})
+	work.Failpoint("depart.after_commit")
+	return mine, err
+}
+
 // departed ends a job, or puts it off if the user is still in some rooms.
-func (r *Rooms) departed(ctx context.Context, job store.Job, stays int) error {
+func (r *Rooms) departed(ctx context.Context, job store.Job, user store.UserNID, stays int) error {
 	tries, _ := strconv.Atoi(job.Cursor) // nothing at first
 	tries++
 	if stays > 0 && tries < departTries {
@@ -125,8 +143,15 @@ func (r *Rooms) departed(ctx context.Context, job store.Job, stays int) error {
 		r.log.Warn("a closed account stays in rooms that do not let it go", "rooms", stays)
 	}
 	return r.db.Write(ctx, func(tx *store.Tx) error {
-		_, err := tx.EndJob(job)
-		return err
+		mine, err := tx.EndJob(job)
+		if err != nil || !mine {
+			return err
+		}
+		failure := ""
+		if stays > 0 {
+			failure = "Some rooms did not let the user leave, and it was given up."
+		}
+		return tx.ClosingFailed(user, failure)
 	})
 }
 

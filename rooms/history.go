@@ -107,12 +107,12 @@ func (r *Rooms) page(ctx context.Context, q PageRequest, read readRows) (*Page, 
 			if q.Keep != nil && !q.Keep(row) {
 				continue
 			}
-			ok, err := sees.May(ctx, row)
+			shown, err := sees.Shown(ctx, row)
 			if err != nil {
 				return nil, err
 			}
-			if ok {
-				page.Events = append(page.Events, row)
+			if shown != nil {
+				page.Events = append(page.Events, shown)
 			}
 		}
 		if len(rows) < batch {
@@ -165,11 +165,11 @@ func (r *Rooms) Visible(ctx context.Context, ref Ref, viewer Viewer, id matrix.E
 	if err != nil {
 		return nil, err
 	}
-	ok, err := r.VisibleTo(ref, viewer).May(ctx, row)
-	if err == nil && !ok {
+	shown, err := r.VisibleTo(ref, viewer).Shown(ctx, row)
+	if err == nil && shown == nil {
 		err = matrix.NotFound("There is no such event in this room.")
 	}
-	return row, err
+	return shown, err
 }
 
 // History is Page that first asks other servers for what is missing in the stretch that it reads.

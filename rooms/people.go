@@ -186,6 +186,15 @@ func (r *Rooms) putPeople(tx *store.Tx, c *peopleChange, own []store.UserNID) er
 	for _, user := range slices.Sorted(maps.Keys(c.people)) { // in one order, whoever else writes
 		p := c.people[user]
 		if r.own.IsOurs(p.ID.Server()) {
+			account, err := tx.AccountOf(user)
+			if err == nil && account != nil && account.Deactivated {
+				if err = tx.DropPerson(user); err == nil {
+					continue
+				}
+			}
+			if err != nil {
+				return err
+			}
 			profile, err := tx.Profile(user)
 			if err != nil {
 				return err

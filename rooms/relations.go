@@ -154,12 +154,12 @@ func (r *Rooms) Threads(ctx context.Context, q ThreadsRequest) (*Page, error) {
 				return page, nil
 			}
 			page.End = Place(t.Newest)
-			ok, err := r.isRoot(ctx, sees, rows[t.Root])
+			root, err := r.root(ctx, sees, rows[t.Root])
 			if err != nil {
 				return nil, err
 			}
-			if ok {
-				page.Events = append(page.Events, rows[t.Root])
+			if root != nil {
+				page.Events = append(page.Events, root)
 			}
 		}
 		if len(found) <= q.Limit {
@@ -170,13 +170,13 @@ func (r *Rooms) Threads(ctx context.Context, q ThreadsRequest) (*Page, error) {
 	return page, nil
 }
 
-// isRoot says whether a thread can begin at an event that may be seen. State events show no threads.
-func (r *Rooms) isRoot(ctx context.Context, sees *Visibility, row *store.EventRow) (bool, error) {
+// root is an event at which a thread can begin, as it may be seen; nil if it may not. State events show no threads.
+func (r *Rooms) root(ctx context.Context, sees *Visibility, row *store.EventRow) (*store.EventRow, error) {
 	if row == nil || row.Event.IsState() {
-		return false, nil
+		return nil, nil
 	}
 	if _, _, related := relation(row.Event); related {
-		return false, nil
+		return nil, nil
 	}
-	return sees.May(ctx, row)
+	return sees.Shown(ctx, row)
 }

@@ -66,6 +66,7 @@ type Rooms struct {
 	book       *ruleBook
 	directory  directory
 	spaceViews *spaceViews
+	erasures   erasures
 
 	filling roomLocks // history being fetched
 	inbound inbound

@@ -165,9 +165,11 @@ func (r *Rooms) visibleHits(ctx context.Context, q SearchRequest, hits []store.H
 		if row == nil || source == nil || (row.Flags | source.Flags).Has(store.FlagRedacted) || q.Keep != nil && !q.Keep(row) {
 			continue
 		}
-		ok, err := sees[h.Room].May(ctx, row)
-		if ok && source != row {
-			ok, err = sees[h.Room].May(ctx, source)
+		shown, err := sees[h.Room].Shown(ctx, row)
+		ok := shown == row
+		if ok && err == nil && source != row {
+			shown, err = sees[h.Room].Shown(ctx, source)
+			ok = shown == source
 		}
 		if err != nil {
 			return nil, err

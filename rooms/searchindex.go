@@ -395,6 +395,9 @@ func (ix *indexer) document(ctx context.Context, w *indexWork, row, edit *store.
 	if sealed {
 		return doc, false, nil
 	}
+	if since, err := ix.r.erasedSince(ctx, row.Sender); err != nil || since != 0 && erasable(row) {
+		return doc, false, err
+	}
 	doc = store.Document{Event: row.NID, Room: row.Room, Sender: row.Sender, Source: row.NID}
 	content := row.Event.Content()
 	if edit != nil {

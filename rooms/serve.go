@@ -87,12 +87,12 @@ func (s *Serving) shown(ctx context.Context, row *store.EventRow) (*matrix.Event
 	if row.Flags.Has(store.FlagOutlier) && row.Event.IsState() && s.sees.Joined() {
 		return row.Event, nil
 	}
-	ok, err := s.sees.May(ctx, row)
+	shown, err := s.sees.Shown(ctx, row)
 	if err != nil {
 		return nil, err
 	}
-	if ok {
-		return row.Event, nil
+	if shown != nil {
+		return shown.Event, nil
 	}
 	return row.Event.Redacted()
 }

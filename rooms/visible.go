@@ -164,15 +164,15 @@ func (v *Visibility) sight(ctx context.Context, state store.State) (sight, error
 	return s, nil
 }
 
-// Filter keeps the events that the reader may see, in their order.
+// Filter keeps the events that the reader may see, in their order and as the reader may have them.
 func (v *Visibility) Filter(ctx context.Context, rows []*store.EventRow) ([]*store.EventRow, error) {
 	kept := rows[:0:0]
 	for _, row := range rows {
-		ok, err := v.May(ctx, row)
+		row, err := v.Shown(ctx, row)
 		if err != nil {
 			return nil, err
 		}
-		if ok {
+		if row != nil {
 			kept = append(kept, row)
 		}
 	}
@@ -195,6 +195,9 @@ func (r *Rooms) AllSeeReplaced(ctx context.Context, ref Ref, row, replaced *stor
 	if replaced.After == nil || replaced.Flags&(store.FlagRejected|store.FlagOutlier) != 0 {
 		return false, nil
 	}
+	if since, err := r.erasedSince(ctx, replaced.Sender); err != nil || since != 0 {
+		return false, err
+	}
 	v := &Visibility{r: r, ref: ref, known: map[viewKey]sight{}} // of nobody: only what the states say of history
 	then, err := v.sight(ctx, replaced.StateAfter())
 	if err != nil || then.visibility == matrix.WorldReadable {
@@ -212,6 +215,9 @@ func (r *Rooms) AllSeeReplaced(ctx context.Context, ref Ref, row, replaced *stor
 // MaySeeReplaced reports whether the reader, a user, of a state event may see the one that it replaced: as an event, or
 // because the reader was in the room while it was in force.
 func (v *Visibility) MaySeeReplaced(ctx context.Context, row, replaced *store.EventRow) (bool, error) {
+	if gone, err := v.erased(ctx, replaced); err != nil || gone {
+		return false, err
+	}
 	then, err := v.sight(ctx, row.StateBefore())
 	if err != nil || then.was[0] == store.Join {
 		return err == nil, err

@@ -276,6 +276,9 @@ func (a *assembly) fill(ref rooms.Ref, m store.MemberRow, p *piece, fresh bool, 
 		out.Timeline.PrevBatch = FormatPlace(p.start)
 	}
 	state, err := a.state(ref, p, fresh)
+	if err == nil {
+		state, err = a.e.rooms.StateShown(a.ctx, ref, rooms.Viewer{ID: a.q.User.ID, Member: &m}, state)
+	}
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ type Engine struct {
 	listeners  listeners
 	typing     typing
 	forms      *otter.Cache[store.EventNID, clientForm]
-	redactions atomic.Uint64 // of state events, and one: what a state event replaced is shown with it
+	redactions atomic.Uint64 // of state events, and one; with the store's erasures: what a state event replaced is shown with it
 	was        *otter.Cache[wasKey, store.Membership]
 	facts      *otter.Cache[stateKey, *roomFacts]
 	children   *otter.Cache[stateKey, map[matrix.RoomID]bool] // of spaces

@@ -140,7 +140,7 @@ func (w *reading) membership(ctx context.Context, row *store.EventRow) (string, 
 
 // form is an event's client form, from memory or built.
 func (e *Engine) form(ctx context.Context, ref rooms.Ref, row *store.EventRow) (clientForm, error) {
-	redactions := e.redactions.Load()
+	redactions := e.redactions.Load() + e.db.Erasures()
 	if form, ok := e.forms.GetIfPresent(row.NID); ok && form.row == row && (form.age == 0 || form.age == redactions) {
 		return form, nil
 	}
@@ -161,7 +161,9 @@ func (e *Engine) form(ctx context.Context, ref rooms.Ref, row *store.EventRow) (
 			form.had, form.guard = had, matrix.ClientEvent(row.Event, encodeUnsigned(unsigned), true)
 		}
 	}
-	e.forms.Set(row.NID, form)
+	if !row.Flags.Has(store.FlagErased) { // which is a copy for some of its readers
+		e.forms.Set(row.NID, form)
+	}
 	return form, nil
 }
 

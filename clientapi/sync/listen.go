@@ -111,14 +111,14 @@ func (e *Engine) hear(ctx context.Context, l *listener, q ListenRequest, at stor
 				return nil, 0, err
 			}
 		}
-		ok, err := sees[row.Room].May(ctx, row)
+		shown, err := sees[row.Room].Shown(ctx, row)
 		if err != nil {
 			return nil, 0, err
 		}
-		if !ok {
+		if shown == nil {
 			continue
 		}
-		if rows = append(rows, row); len(rows) == maxHeard {
+		if rows = append(rows, shown); len(rows) == maxHeard {
 			return rows, row.Pos, nil
 		}
 	}

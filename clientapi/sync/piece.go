@@ -110,12 +110,12 @@ func (a *assembly) pieceFromTail(ref rooms.Ref, m store.MemberRow, upTo store.Po
 		if !keep.Keeps(row) || withheld(row, ignored) {
 			continue
 		}
-		ok, err := sees.May(a.ctx, row)
+		shown, err := sees.Shown(a.ctx, row)
 		if err != nil {
 			return nil, err
 		}
-		if ok {
-			p.events = append(p.events, row)
+		if shown != nil {
+			p.events = append(p.events, shown)
 		}
 	}
 	if over := len(p.events) - keep.limit(); over > 0 {

@@ -319,6 +319,9 @@ func (v *roomView) timeline(ref rooms.Ref, m store.MemberRow, p *piece) error {
 // the client had not asked for before.
 func (v *roomView) requiredState(ref rooms.Ref, p *piece) error {
 	rows, err := v.stateRows(ref, p)
+	if err == nil {
+		rows, err = v.assembly.e.rooms.StateShown(v.assembly.ctx, ref, rooms.Viewer{ID: v.assembly.q.User.ID, Member: &v.r.member}, rows)
+	}
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ type userRequest struct {
 	Name     string `json:"name,omitempty"`
 	Password string `json:"password,omitempty"`
 	Admin    bool   `json:"admin,omitempty"`
+	Erase    bool   `json:"erase,omitempty"`
 	After    string `json:"after,omitempty"` // of a list: the name that it goes on after
 }
 
@@ -67,6 +68,9 @@ func (o operator) do(ctx context.Context, q userRequest) (userAnswer, error) {
 		return o.list(ctx, q.After)
 	}
 	id := matrix.UserID(q.Name)
+	if q.Action == "deactivate" && q.Erase { // also what was closed without
+		return userAnswer{UserID: string(id)}, o.erase(ctx, id)
+	}
 	account, err := o.accounts.Find(ctx, id)
 	if err != nil {
 		return userAnswer{}, err
@@ -82,6 +86,15 @@ func (o operator) do(ctx context.Context, q userRequest) (userAnswer, error) {
 		err = matrix.Unrecognized("This server does not know the command %q.", q.Action)
 	}
 	return userAnswer{UserID: string(account.ID)}, err
+}
+
+// erase closes an account, if it is open, and has what its user has left erased.
+func (o operator) erase(ctx context.Context, id matrix.UserID) error {
+	user, err := o.accounts.Account(ctx, id)
+	if err != nil {
+		return err
+	}
+	return o.accounts.Close(ctx, accounts.Closing{User: user.User, Erase: true, By: "operator"})
 }
 
 func (o operator) list(ctx context.Context, after string) (a userAnswer, err error) {

@@ -22,7 +22,7 @@ import (
 
 func userCommand() command {
 	return command{
-		name: "user", args: "create NAME [-password-file F] [-admin] | list | reset-password NAME [-password-file F] | reset-2fa NAME | deactivate NAME, each with [-config FILE]",
+		name: "user", args: "create NAME [-password-file F] [-admin] | list | reset-password NAME [-password-file F] | reset-2fa NAME | deactivate NAME [-erase], each with [-config FILE]",
 		does: "makes, lists and closes accounts, whether the server runs or not; without a file it makes up a password and prints it",
 		run:  runUser,
 	}
@@ -31,7 +31,7 @@ func userCommand() command {
 // userFlags are what a command about users was given.
 type userFlags struct {
 	config, passwordFile string
-	admin                bool
+	admin, erase         bool
 	name                 string
 }
 
@@ -45,6 +45,9 @@ func parseUser(c console, action string, args []string) (f userFlags, err error)
 	}
 	if action == "create" {
 		set.BoolVar(&f.admin, "admin", false, "make the account an administrator's")
+	}
+	if action == "deactivate" {
+		set.BoolVar(&f.erase, "erase", false, "erase what the user has left: profile, files, settings, and for all who come later messages")
 	}
 	rest, err := parse(c, set, args, 0, len(args))
 	if err != nil {
@@ -92,7 +95,7 @@ func runUser(ctx context.Context, c console, args []string) error {
 
 // changeUser carries out a command about one account and says what came of it.
 func changeUser(ctx context.Context, c console, conf *config.Config, action string, f userFlags, ask asker) error {
-	q := userRequest{Action: action, Name: f.name, Admin: f.admin}
+	q := userRequest{Action: action, Name: f.name, Admin: f.admin, Erase: f.erase}
 	if action == "create" {
 		q.Name = strings.TrimSuffix(strings.TrimPrefix(f.name, "@"), ":"+conf.ServerName)
 	} else if !strings.HasPrefix(f.name, "@") {

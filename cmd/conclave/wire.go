@@ -195,6 +195,7 @@ func (s *server) domains(ctx context.Context) (err error) {
 		s.work.Go("invitations to addresses", s.rooms.RunClaims)
 	}
 	s.work.Go("departures", s.rooms.RunDepartures)
+	s.work.Go("erasures", s.rooms.RunErasures)
 	s.work.Go("ends of rooms", s.rooms.RunMerges)
 	s.work.Go("search index", s.rooms.RunSearchIndex)
 	s.work.Go("directory of people", s.rooms.RunPeople)
@@ -216,6 +217,7 @@ func (s *server) domains(ctx context.Context) (err error) {
 		return err
 	}
 	s.work.Go("unfinished uploads", s.media.Run)
+	s.work.Go("files of erased users", func(ctx context.Context) error { return s.media.RunShredder(ctx, s.bus) })
 	if s.conf.Presence.Enabled {
 		s.presence, err = presence.New(ctx, presence.Options{
 			DB: s.db, Server: s.identity.Name(), Log: s.log, Abroad: s.remote != nil && s.conf.Presence.Federation,

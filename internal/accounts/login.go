@@ -296,27 +296,3 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 		return a.deleteDevices(tx, user, nil)
 	})
 }
-
-// Deactivate closes an account for good: nobody can log in any more, all sessions end at once, and the name stays taken.
-// Its addresses are free for others, and identity servers have to forget them (threats A06). Jobs see to that, and make the
-// user leave its rooms.
-func (a *Accounts) Deactivate(ctx context.Context, user store.UserNID) error {
-	return a.db.Write(ctx, func(tx *store.Tx) error {
-		account, err := tx.LockAccount(user)
-		if err != nil || account == nil {
-			return err
-		}
-		if err := tx.Deactivate(user); err != nil {
-			return err
-		}
-		a.note(tx, Event{Name: "deactivated", User: account.ID})
-		if err := tx.AddJob(store.JobDepart, string(account.ID), a.now().UnixMilli()); err != nil {
-			return err
-		}
-		if err := a.dropAddresses(tx, account); err != nil {
-			return err
-		}
-		tx.AfterCommit(func() { a.closed(user) })
-		return a.deleteDevices(tx, user, nil)
-	})
-}

@@ -10,6 +10,9 @@ const (
 	JobUpload JobKind = "upload" // the ID of a content: an upload that comes in pieces is given up, unless it was finished
 	JobClaim  JobKind = "claim"  // a room ID, a user ID and a token: the user has an address that was invited to the room
 	JobUnbind JobKind = "unbind" // a user ID: its account was closed, and identity servers are to forget its addresses
+	JobErase  JobKind = "erase"  // a user ID: what the user of a closed account has left in rooms, and what was its own, is erased
+	JobShred  JobKind = "shred"  // a user ID: what the user of a closed account has uploaded is deleted
+	JobExport JobKind = "export" // a user ID: all that there is of the user is put together, and removed when its time is over
 	JobSearch JobKind = "search" // nothing: what can be found by words is kept up to the stream's position that is its cursor
 )
 

@@ -118,7 +118,8 @@ func (tx *Tx) DeleteMedia(origin matrix.ServerName, id string) (files []string, 
 // KnownFiles calls each for those of some files that a row names. It reads whole tables (schema 050).
 func (tx *Tx) KnownFiles(files []string, each func(string)) error {
 	return tx.Query(`SELECT file FROM media WHERE file IN ({texts $1}) UNION ALL SELECT file FROM thumbnails WHERE file IN ({texts $1})
-		UNION ALL SELECT file FROM media_uploads WHERE file IN ({texts $1}) UNION ALL SELECT tail FROM media_uploads WHERE tail IN ({texts $1})`, func(r *Row) error {
+		UNION ALL SELECT file FROM media_uploads WHERE file IN ({texts $1}) UNION ALL SELECT tail FROM media_uploads WHERE tail IN ({texts $1})
+		UNION ALL SELECT file FROM exports WHERE file IN ({texts $1}) UNION ALL SELECT file FROM export_parts WHERE file IN ({texts $1})`, func(r *Row) error {
 		each(r.Text(0))
 		return nil
 	}, files)

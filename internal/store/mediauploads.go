@@ -47,6 +47,14 @@ func (tx *Tx) MediaUpload(id string) (found *MediaUpload, err error) {
 	return found, err
 }
 
+// MediaUploadsOf reads some of the unfinished uploads of a user.
+func (tx *Tx) MediaUploadsOf(user UserNID, limit int, each func(MediaUpload)) error {
+	return tx.Query(`SELECT `+uploadColumns+` FROM media_uploads WHERE member = $1 ORDER BY media_id LIMIT $2`, func(r *Row) error {
+		each(*uploadOf(r))
+		return nil
+	}, user, limit)
+}
+
 // CountMediaUploads counts the unfinished uploads of a user.
 func (tx *Tx) CountMediaUploads(user UserNID) (n int, err error) {
 	_, err = tx.QueryRow(`SELECT count(*) FROM media_uploads WHERE member = $1`, user).Scan(&n)

@@ -46,6 +46,14 @@ func (tx *Tx) MediaOf(user UserNID, newest bool, from, limit int, each func(Medi
 	}, user, limit, from)
 }
 
+// AllMediaOf names some of the contents that a user has stored, and of the IDs that it has reserved.
+func (tx *Tx) AllMediaOf(user UserNID, limit int, each func(MediaName)) error {
+	return tx.Query(`SELECT origin, media_id FROM media WHERE member = $1 AND member > 0 ORDER BY created, media_id LIMIT $2`, func(r *Row) error {
+		each(MediaName{matrix.ServerName(r.Text(0)), r.Text(1)})
+		return nil
+	}, user, limit)
+}
+
 // CountMediaOf counts the contents that a user has stored.
 func (tx *Tx) CountMediaOf(user UserNID) (files int64, err error) {
 	_, err = tx.QueryRow(`SELECT files FROM media_use WHERE member = $1`, user).Scan(&files)

@@ -65,6 +65,15 @@ func (tx *Tx) PutPerson(p Person) error {
 	return err
 }
 
+// DropPerson removes an entry.
+func (tx *Tx) DropPerson(user UserNID) error {
+	_, err := tx.Exec(`DELETE FROM people_words WHERE member = $1`, user)
+	if err == nil {
+		_, err = tx.Exec(`DELETE FROM people WHERE member = $1`, user)
+	}
+	return err
+}
+
 // SetOpenRoom notes whether everybody may find the members of a room.
 func (tx *Tx) SetOpenRoom(room RoomNID, open bool) error {
 	sql := `DELETE FROM open_rooms WHERE room = $1`

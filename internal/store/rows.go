@@ -60,6 +60,7 @@ const (
 	FlagHeld                              // a redaction that clients are not shown: its target is not here, or it may not redact that
 	FlagSendBack                          // with FlagSend: also to the server of its sender, in whose name it was made here
 	FlagPersonal                          // it counts for some users otherwise than the running numbers and their modes say
+	FlagErased                            // never stored: the row is a copy without content, for who came after its sender was erased
 )
 
 // Has reports whether all of bits are set.

@@ -29,10 +29,10 @@ func (tx *Tx) TakeSSORequest(state []byte) (found *SSORequest, err error) {
 
 // ExternalUser finds whom a provider means by a subject, 0 if nobody is known.
 func (tx *Tx) ExternalUser(issuer, subject string) (user UserNID, err error) {
-	err = tx.Query(`SELECT member FROM external_ids WHERE issuer = $1 AND subject = $2`, func(r *Row) error {
+	err = tx.Query(`SELECT member FROM external_ids WHERE issuer = $1 AND subject IN ($2, $3)`, func(r *Row) error {
 		user = UserNID(r.Int64(0))
 		return nil
-	}, issuer, subject)
+	}, issuer, subject, blind(issuer, subject))
 	return user, err
 }
 

@@ -49,6 +49,7 @@ type DB struct {
 	journal    journal
 	written    atomic.Int64
 	statements atomic.Int64
+	erasures   atomic.Uint64 // how often somebody's content was erased by this process
 	numbers    numbers
 	appends    chan *Append // to the appender
 

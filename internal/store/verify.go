@@ -95,7 +95,8 @@ var verifyRules = []verifyRule{
 
 // MediaFiles reads up to limit files that media and their small images are kept in, by name, after one.
 func (tx *Tx) MediaFiles(after string, limit int, each func(file string, hash []byte, size int64)) error {
-	return tx.Query(`SELECT f.file, f.hash, f.size FROM (SELECT file, hash, size FROM media UNION SELECT file, hash, size FROM thumbnails) f
+	return tx.Query(`SELECT f.file, f.hash, f.size FROM (SELECT file, hash, size FROM media UNION SELECT file, hash, size FROM thumbnails
+			UNION SELECT file, hash, size FROM exports UNION SELECT file, hash, packed FROM export_parts) f
 		WHERE f.file > $1 ORDER BY f.file LIMIT $2`, func(r *Row) error {
 		each(r.Text(0), append([]byte(nil), r.Bytes(1)...), r.Int64(2))
 		return nil

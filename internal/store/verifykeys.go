@@ -70,7 +70,8 @@ var verifyKeyRules = []verifyRule{
 	{"media", `SELECT 'a small image is of media ' || t.media_id || ' of ' || t.origin || ', which is not there' FROM thumbnails t
 		LEFT JOIN media m ON m.origin = t.origin AND m.media_id = t.media_id AND m.file <> '' WHERE m.media_id IS NULL`, false},
 	{"media", `SELECT 'a small image of media ' || t.media_id || ' of ' || t.origin || ' has no hash or size' FROM thumbnails t WHERE length(t.hash) <> 32 OR t.size < 0`, false},
-	{"media", `SELECT 'file ' || f.file || ' belongs to several' FROM (SELECT file FROM media UNION ALL SELECT file FROM thumbnails UNION ALL SELECT file FROM media_uploads) f
+	{"media", `SELECT 'file ' || f.file || ' belongs to several' FROM (SELECT file FROM media UNION ALL SELECT file FROM thumbnails UNION ALL SELECT file FROM media_uploads
+			UNION ALL SELECT file FROM exports UNION ALL SELECT file FROM export_parts) f
 		WHERE f.file <> '' GROUP BY f.file HAVING count(*) > 1`, false},
 	{"media", `SELECT 'the files of user ' || CAST(x.member AS TEXT) || ' are not counted as they are' FROM (
 		SELECT coalesce(u.member, m.member) AS member, coalesce(u.files, 0) AS uf, coalesce(u.bytes, 0) AS ub, coalesce(m.files, 0) AS mf, coalesce(m.bytes, 0) AS mb

@@ -45,6 +45,12 @@ func (s *Server) StatusMessages() []string {
 	return s.read(`SELECT message FROM presence WHERE message <> ''`)
 }
 
+// Rows are what a statement finds in the server's database, its first column as text, sorted.
+func (s *Server) Rows(sql string) []string {
+	s.t.Helper()
+	return s.read(sql)
+}
+
 // read reads a column of text, sorted.
 func (s *Server) read(sql string, args ...any) (out []string) {
 	s.t.Helper()

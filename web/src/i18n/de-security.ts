@@ -78,8 +78,7 @@ export const deSecurity = {
 
     app: "Authenticator-App",
     appText: "Eine App auf deinem Telefon zeigt alle 30\u00a0Sekunden einen neuen Code.",
-    appOn: "Eingerichtet",
-    appOff: "Nicht eingerichtet",
+    appOn: "Ein",
     setUp: "Einrichten",
     replace: "Ersetzen",
     remove: "Entfernen",

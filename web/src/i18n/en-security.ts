@@ -72,8 +72,7 @@ export const enSecurity = {
 
     app: "Authenticator app",
     appText: "An app on your phone shows a new code every 30 seconds.",
-    appOn: "Set up",
-    appOff: "Not set up",
+    appOn: "On",
     setUp: "Set up",
     replace: "Replace",
     remove: "Remove",

@@ -127,14 +127,14 @@ export function Enrol({
     <div className="flex flex-col gap-5">
       <div className="mx-auto rounded-xl border border-line bg-white p-3">
         {picture === null ? (
-          <Skeleton className="size-48" />
+          <Skeleton className="size-64" />
         ) : (
           <img
             src={picture}
             alt={t("security.qr")}
-            width={192}
-            height={192}
-            className="block size-48 [image-rendering:pixelated]"
+            width={256}
+            height={256}
+            className="block size-64 [image-rendering:pixelated]"
           />
         )}
       </div>

@@ -3,6 +3,7 @@ import { type FormEvent, useEffect, useState } from "react";
 import { t } from "../../i18n";
 import type { Answer, Asking, Confirming, FactorType, Refusal, Step } from "../../stores/confirm";
 import { useValue } from "../../stores/context";
+import { useComingBack } from "../../stores/useComingBack";
 import { describeWait, useTask } from "../../stores/useTask";
 import { Button, Callout } from "../../ui/core";
 import { PasswordField, TextField } from "../../ui/form";
@@ -245,14 +246,9 @@ function Passkey({ asking }: { asking: Asking }) {
 function Elsewhere({ asking, path }: { asking: Asking; path: string }) {
   const [opened, setOpened] = useState(false);
   const blocked = useBlocked(asking);
-  useEffect(() => {
-    if (!opened || blocked) return undefined;
-    const back = (): void => {
-      if (document.visibilityState === "visible") asking.answer({ kind: "elsewhere" });
-    };
-    document.addEventListener("visibilitychange", back);
-    return () => document.removeEventListener("visibilitychange", back);
-  }, [opened, blocked, asking]);
+  useComingBack(() => {
+    if (opened && !blocked) asking.answer({ kind: "elsewhere" });
+  });
   return (
     <div className="flex flex-col gap-3">
       <a

@@ -1,8 +1,9 @@
 import { Mail, MailQuestion, Plus, Trash2 } from "lucide-react";
-import { useEffect, useRef, useState } from "react";
+import { useState } from "react";
 import { formatShort, t } from "../../i18n";
 import type { Account, EmailAddress, WaitingEmail } from "../../stores/account";
 import { useValue } from "../../stores/context";
+import { useComingBack } from "../../stores/useComingBack";
 import { type Loaded, useLoaded } from "../../stores/useLoaded";
 import { useTask } from "../../stores/useTask";
 import { Button, Callout } from "../../ui/core";
@@ -98,17 +99,9 @@ function Waiting({ account, waiting, onAdded }: { account: Account; waiting: Wai
     });
   }
 
-  const latest = useRef(finish);
-  useEffect(() => {
-    latest.current = finish;
+  useComingBack(() => {
+    if (!busy) void finish(true);
   });
-  useEffect(() => {
-    const back = (): void => {
-      if (document.visibilityState === "visible") void latest.current(true);
-    };
-    document.addEventListener("visibilitychange", back);
-    return () => document.removeEventListener("visibilitychange", back);
-  }, []);
 
   return (
     <CardBody>
