@@ -11,11 +11,11 @@ import { SignedOut } from "./SignedOut";
 // What only a signed-in person sees comes after the first page.
 const RecoveryKey = lazy(() => import("../features/identity/RecoveryKey").then((m) => ({ default: m.RecoveryKey })));
 const Unlock = lazy(() => import("../features/identity/Unlock").then((m) => ({ default: m.Unlock })));
-const BarredPage = lazy(() => import("./BarredPage").then((m) => ({ default: m.BarredPage })));
-const EnrolPage = lazy(() => import("./EnrolPage").then((m) => ({ default: m.EnrolPage })));
 const ConfirmDialog = lazy(() =>
   import("../features/security/ConfirmDialog").then((m) => ({ default: m.ConfirmDialog })),
 );
+const BarredPage = lazy(() => import("./BarredPage").then((m) => ({ default: m.BarredPage })));
+const EnrolPage = lazy(() => import("./EnrolPage").then((m) => ({ default: m.EnrolPage })));
 const ChatView = lazy(() => import("./ChatView").then((m) => ({ default: m.ChatView })));
 
 export function AppView({ app }: { app: App }) {

@@ -2,8 +2,8 @@
  * Every sentence of the client in German: people are addressed with "du", and a space that must not break is written \u00a0.
  * A part of en.ts that stands in a file of its own has its translation in one too, held to it there and spread in here.
  */
-import { deAuth } from "./de-auth";
 import { deSecurity } from "./de-security";
+import { deAuth } from "./de-auth";
 import type { en } from "./en";
 import type { Texts } from "./texts";
 
