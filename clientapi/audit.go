@@ -59,8 +59,8 @@ func (s *Server) auditLog(r *Request) (any, error) {
 	return answer, nil
 }
 
-// exportPage is how many entries are read at a time while they are exported.
-const exportPage = 500
+// auditPage is how many entries are read at a time while they are exported.
+const auditPage = 500
 
 // exportAuditLog is GET /_synapse/admin/v1/audit_log/export: all entries that are asked for, the oldest first, each a line
 // of JSON. An answer that ends early has no last line of its own: whoever reads goes on from the last id (from).
@@ -69,7 +69,7 @@ func (s *Server) exportAuditLog(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	q.Oldest, q.Limit = true, exportPage
+	q.Oldest, q.Limit = true, auditPage
 	h := r.Response().Header()
 	begun := false
 	for {
@@ -89,7 +89,7 @@ func (s *Server) exportAuditLog(r *Request) (any, error) {
 				return Done{}, nil // the client went away
 			}
 		}
-		if len(entries) < exportPage {
+		if len(entries) < auditPage {
 			return Done{}, nil
 		}
 		q.After = entries[len(entries)-1].NID

@@ -2,18 +2,16 @@
  * Every state of the gallery in a real browser, at both sizes, light and dark: nothing may break, log an error or scroll
  * sideways, and axe must find nothing. GALLERY_SHOTS names a folder that takes a picture of each.
  */
-import { readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
-import { createRequire } from "node:module";
 import path from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createServer, type ViteDevServer } from "vite";
 import { desktop, launch, phone } from "./browser.ts";
+import { cutTexts, inspect, sideways, smallTargets } from "./looks.ts";
 
 const shots = process.env["GALLERY_SHOTS"];
 const only = process.env["GALLERY_ONLY"]?.split(",");
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 let vite: ViteDevServer;
 let browser: Browser;
@@ -44,11 +42,6 @@ afterAll(async () => {
   await vite.close();
 });
 
-interface Finding {
-  id: string;
-  nodes: { html: string; failureSummary?: string }[];
-}
-
 /** A virtual list is hidden until it has measured itself: what is looked at before is an empty page. */
 async function settled(page: Page): Promise<void> {
   await page.waitForFunction(() =>
@@ -59,66 +52,6 @@ async function settled(page: Page): Promise<void> {
     }),
   );
   await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
-}
-
-async function inspect(page: Page): Promise<string[]> {
-  await page.evaluate(axe);
-  const violations = await page.evaluate(async () => {
-    const run = (window as unknown as { axe: { run(o: object): Promise<{ violations: Finding[] }> } }).axe;
-    return (
-      await run.run({
-        resultTypes: ["violations"],
-        runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"],
-      })
-    ).violations;
-  });
-  return violations.map(
-    (v) => `${v.id}: ${v.nodes.map((n) => `${n.html.slice(0, 200)} (${n.failureSummary ?? ""})`).join(" | ")}`,
-  );
-}
-
-/** What a finger could miss: anything to press that is less than 44 pixels high or wide. A link in a sentence may be. */
-function smallTargets(page: Page): Promise<string[]> {
-  return page.evaluate(() => {
-    const found: string[] = [];
-    for (const element of document.querySelectorAll("button, a[href], input, textarea, summary, [role=menuitem]")) {
-      if (!element.checkVisibility({ visibilityProperty: true }) || element.closest("article p, li > a") !== null)
-        continue;
-      // A field is as large as the frame that it stands in.
-      const box = (
-        element instanceof HTMLInputElement ? (element.parentElement ?? element) : element
-      ).getBoundingClientRect();
-      const around = getComputedStyle(element, "::after");
-      const width = Math.max(box.width, parseFloat(around.width) || 0);
-      const height = Math.max(box.height, parseFloat(around.height) || 0);
-      if (width < 43.5 || height < 43.5)
-        found.push(`${element.outerHTML.slice(0, 160)} is ${Math.round(width)} by ${Math.round(height)}`);
-    }
-    return found;
-  });
-}
-
-/** What the client itself says and does not fit where it stands. What others named may be cut, and says so by dots. */
-function cutTexts(page: Page): Promise<string[]> {
-  return page.evaluate(() => {
-    const found: string[] = [];
-    for (const element of document.querySelectorAll<HTMLElement>(
-      "button, label, legend, h1, h2, h3, [role=menuitem], [role=radio]",
-    )) {
-      if (!element.checkVisibility({ visibilityProperty: true }) || element.closest("[dir=auto], .sr-only") !== null)
-        continue;
-      if (getComputedStyle(element).textOverflow === "ellipsis") continue;
-      const box = element.getBoundingClientRect();
-      const contents = document.createRange();
-      contents.selectNodeContents(element);
-      const inner = contents.getBoundingClientRect();
-      const shown = element.outerHTML.slice(0, 160);
-      if (inner.left < box.left - 1 || inner.right > box.right + 1 || inner.bottom > box.bottom + 4)
-        found.push(`what is in ${shown} is larger than it`);
-      if (box.width > 1 && (box.left < -1 || box.right > window.innerWidth + 1)) found.push(`${shown} leaves the page`);
-    }
-    return found;
-  });
 }
 
 /** In the short form both sizes, schemes and languages are looked at, in the long one all of their combinations. */
@@ -162,7 +95,7 @@ test.each(combinations)("every state holds on a %s, %s, %s", async (device, colo
     await settled(page);
     if (shots !== undefined)
       await page.screenshot({ path: path.join(shots, `${name}-${device}-${colorScheme}-${locale.slice(0, 2)}.png`) });
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+    const wide = await sideways(page);
     if (wide > 0) problems.push(`${name}: scrolls sideways by ${wide}`);
     problems.push(...(await cutTexts(page)).map((finding) => `${name}: ${finding}`));
     if (device === "phone") problems.push(...(await smallTargets(page)).map((finding) => `${name}: ${finding}`));

@@ -1,25 +1,37 @@
 /** What a person does in the client, through what a person sees of it. */
-import type { Browser, BrowserContext, Locator, Page } from "playwright-core";
+import type { Browser, BrowserContext, BrowserContextOptions, Locator, Page } from "playwright-core";
 import { desktop } from "./browser.ts";
+import { type Language, type Say, texts } from "./texts.ts";
 
 const patience = 45_000;
 
 export class Person {
   readonly problems: string[] = [];
+  readonly words: Say;
 
   private constructor(
     readonly name: string,
     readonly url: string,
     readonly context: BrowserContext,
     readonly page: Page,
-  ) {}
+    language: Language,
+  ) {
+    this.words = texts(language);
+  }
 
-  static async arrive(browser: Browser, name: string, url: string): Promise<Person> {
+  static async arrive(
+    browser: Browser,
+    name: string,
+    url: string,
+    language: Language = "en",
+    options: BrowserContextOptions = {},
+  ): Promise<Person> {
     const context = await browser.newContext({
       viewport: desktop,
-      locale: "en-GB",
+      locale: language === "en" ? "en-GB" : "de-DE",
       colorScheme: "light",
       reducedMotion: "reduce",
+      ...options,
     });
     // Whatever the policy refuses is a fault of ours, even if nobody notices it.
     await context.addInitScript(() => {
@@ -31,7 +43,7 @@ export class Person {
     });
     const page = await context.newPage();
     page.setDefaultTimeout(patience);
-    const person = new Person(name, url, context, page);
+    const person = new Person(name, url, context, page, language);
     page.on("pageerror", (error) => person.problems.push(`${name}: ${error.stack ?? error.message}`));
     page.on("console", (message) => {
       const text = message.text();
@@ -62,15 +74,23 @@ export class Person {
     await page.getByLabel("Password", { exact: true }).fill(password);
     await look?.(page);
     await page.getByRole("button", { name: "Create account" }).click();
+    return this.keepKey();
+  }
+
+  /** Keeps the recovery key that is shown, and proves it; gives the key. */
+  async keepKey(look?: (name: string) => Promise<void>): Promise<string> {
+    const { page, words } = this;
     const key = page.getByTestId("recovery-key");
     await key.waitFor();
     const groups = await key.locator("li > span:last-child").allTextContents();
-    await page.getByRole("button", { name: "I have kept it" }).click();
-    for (const input of await page.getByLabel(/^Group \d+$/).all()) {
+    await look?.("recovery-key");
+    await page.getByRole("button", { name: words("recovery.kept") }).click();
+    for (const input of await page.getByLabel(new RegExp(`^${words("recovery.group", { n: "\\d+" })}$`)).all()) {
       const label = await input.evaluate((element: HTMLInputElement) => element.labels?.[0]?.textContent ?? "");
       await input.fill(groups[Number(label.replace(/\D/g, "")) - 1] ?? "");
     }
-    await page.getByRole("button", { name: "Confirm" }).click();
+    await look?.("recovery-confirm");
+    await page.getByRole("button", { name: words("recovery.confirm") }).click();
     await page.getByTestId("account").waitFor();
     return groups.join(" ");
   }

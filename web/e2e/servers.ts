@@ -45,40 +45,46 @@ export class Server {
     readonly dir: string,
   ) {}
 
-  static async prepare(parent: string, label: string, ca: string): Promise<Server> {
+  /** `settings` are keys of the configuration with their values, in the place of those that every test has. */
+  static async prepare(parent: string, label: string, settings: Record<string, string> = {}): Promise<Server> {
     const [client, federation, admin] = await freePorts(3);
     const dir = path.join(parent, label);
     await mkdir(dir, { recursive: true });
     const server = new Server(`localhost:${federation}`, `http://localhost:${client}`, dir);
-    const config = [
-      `server_name: ${server.name}`,
-      `public_url: ${server.url}`,
-      `data_dir: ./data`,
-      `listen: {client: "127.0.0.1:${client}", federation: "127.0.0.1:${federation}", admin: "127.0.0.1:${admin}"}`,
-      `database: {url: "sqlite:conclave.db"}`,
-      `registration: {mode: open}`,
-      `auth: {argon2: {memory_kib: 8192, time: 1, threads: 1}}`,
-      `rate_limits: {enabled: false}`,
-      `federation: {ca_file: ${JSON.stringify(ca)}}`,
-      `network: {allow_private: ["127.0.0.0/8", "::1/128"]}`,
-      `log: {level: debug}`,
-    ];
-    await writeFile(path.join(dir, "config.yaml"), `${config.join("\n")}\n`, { mode: 0o600 });
+    const config = {
+      server_name: server.name,
+      public_url: server.url,
+      data_dir: "./data",
+      listen: `{client: "127.0.0.1:${client}", federation: "127.0.0.1:${federation}", admin: "127.0.0.1:${admin}"}`,
+      database: `{url: "sqlite:conclave.db"}`,
+      registration: "{mode: open}",
+      auth: "{argon2: {memory_kib: 8192, time: 1, threads: 1}}",
+      rate_limits: "{enabled: false}",
+      network: `{allow_private: ["127.0.0.0/8", "::1/128"]}`,
+      log: "{level: debug}",
+      ...settings,
+    };
+    const lines = Object.entries(config).map(([key, value]) => `${key}: ${value}\n`);
+    await writeFile(server.config, lines.join(""), { mode: 0o600 });
     return server;
+  }
+
+  get config(): string {
+    return path.join(this.dir, "config.yaml");
   }
 
   get certificate(): string {
     return path.join(this.dir, "data/tls/cert.pem");
   }
 
-  /** Starts it; env is what its configuration has beside the file. */
-  async start(env: Record<string, string> = {}): Promise<void> {
+  /** `environment` overrides the configuration, as CONCLAVE_… */
+  async start(environment: Record<string, string> = {}): Promise<void> {
     const log = createWriteStream(path.join(this.dir, "log"), { flags: "a" });
     await once(log, "open");
-    const child = spawn(binary(), ["serve", "-config", path.join(this.dir, "config.yaml")], {
+    const child = spawn(binary(), ["serve", "-config", this.config], {
       cwd: this.dir,
       stdio: ["ignore", log, log],
-      env: { ...process.env, ...env },
+      env: { ...process.env, ...environment },
     });
     this.process = child;
     const deadline = Date.now() + 60_000;
@@ -101,6 +107,15 @@ export class Server {
     if (code !== 0) throw new Error(`${this.name} did not drain: exit ${String(code)}\n${await this.tail()}`);
   }
 
+  /** Makes an account as operators do, by the command line. */
+  async createUser(name: string, password: string, admin = false): Promise<void> {
+    const args = ["user", "create", name, "-config", this.config, "-password-file", "-", ...(admin ? ["-admin"] : [])];
+    const child = spawn(binary(), args, { cwd: this.dir, stdio: ["pipe", "ignore", "inherit"] });
+    child.stdin?.end(`${password}\n`);
+    const [code] = (await once(child, "exit")) as [number | null];
+    if (code !== 0) throw new Error(`making ${name} failed: exit ${String(code)}`);
+  }
+
   async tail(): Promise<string> {
     return (await readFile(path.join(this.dir, "log"), "utf8").catch(() => "")).slice(-4000);
   }
@@ -118,10 +133,11 @@ export async function startPair(): Promise<Pair> {
   const dir = await mkdtemp(path.join(tmpdir(), "conclave-e2e-"));
   const ca = path.join(dir, "ca.pem");
   await writeFile(ca, "");
-  const [a, b] = [await Server.prepare(dir, "a", ca), await Server.prepare(dir, "b", ca)];
+  const settings = { federation: `{ca_file: ${JSON.stringify(ca)}}` };
+  const [a, b] = [await Server.prepare(dir, "a", settings), await Server.prepare(dir, "b", settings)];
   const certificates: string[] = [];
   for (const server of [a, b]) {
-    const first = spawn(binary(), ["serve", "-config", path.join(server.dir, "config.yaml")], {
+    const first = spawn(binary(), ["serve", "-config", server.config], {
       cwd: server.dir,
       stdio: "ignore",
       env: { ...process.env, CONCLAVE_FEDERATION_CA_FILE: "" },
@@ -144,6 +160,20 @@ export async function startPair(): Promise<Pair> {
     dir,
     async end() {
       await Promise.all([a.stop(), b.stop()]);
+      if (process.env["CONCLAVE_KEEP"] === undefined) await rm(dir, { recursive: true, force: true });
+    },
+  };
+}
+
+/** One server without partners. */
+export async function startAlone(settings: Record<string, string>): Promise<{ server: Server; end(): Promise<void> }> {
+  const dir = await mkdtemp(path.join(tmpdir(), "conclave-e2e-"));
+  const server = await Server.prepare(dir, "alone", { federation: "{enabled: false}", ...settings });
+  await server.start();
+  return {
+    server,
+    async end() {
+      await server.stop();
       if (process.env["CONCLAVE_KEEP"] === undefined) await rm(dir, { recursive: true, force: true });
     },
   };
