@@ -47,6 +47,11 @@ func (r *Request) gate() error {
 	if r.Session.MustEnrol && !slices.Contains(enrolling, r.route.OperationID) {
 		return matrix.Forbidden("This server wants two-factor login from you, and the time to set it up is over. Set it up first.")
 	}
+	if r.Session.Guest {
+		if err := r.guestMay(); err != nil {
+			return err
+		}
+	}
 	if r.route.Auth == Admin && !r.Session.Admin {
 		return matrix.Forbidden("This is for administrators of the server.")
 	}
