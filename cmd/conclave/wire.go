@@ -201,12 +201,14 @@ func (s *server) domains(ctx context.Context) (err error) {
 	}
 	s.work.Go("departures", s.rooms.RunDepartures)
 	s.work.Go("erasures", s.rooms.RunErasures)
+	s.work.Go("guests in rooms", s.rooms.RunGuests)
 	s.work.Go("ends of rooms", s.rooms.RunMerges)
 	s.work.Go("search index", s.rooms.RunSearchIndex)
 	s.work.Go("directory of people", s.rooms.RunPeople)
 	if err := s.makeAccounts(); err != nil {
 		return err
 	}
+	s.work.Go("idle guests", s.accounts.RunGuests)
 	k := keys.Options{DB: s.db, IsOurs: s.identity.IsOurs, Bus: s.bus, Log: s.log}
 	m := media.Options{DB: s.db, Config: s.conf, Server: s.identity.Name(), Log: s.log}
 	if s.remote != nil {

@@ -136,6 +136,7 @@ type Session struct {
 	Admin     bool
 	Locked    bool      // it may only log out
 	Suspended bool      // it may read and leave
+	Guest     bool      // it may do what guests may
 	Since     time.Time // when the account was made
 	Service   string    // ID of the application service that acts as the user; "" for the user itself
 	Client    string    // the OAuth client that the session is of, "" if it is of none
@@ -260,10 +261,10 @@ func (a *Accounts) over(o *store.TokenOwner) bool {
 func (a *Accounts) sessionOf(o *store.TokenOwner) *Session {
 	s := &Session{
 		User: o.User, UserID: o.ID, Device: o.Device.NID, DeviceID: o.Device.ID, Client: o.Device.Client,
-		Admin: o.Admin, Locked: o.Locked, Suspended: o.Suspended, Since: time.UnixMilli(o.Created),
+		Admin: o.Admin, Locked: o.Locked, Suspended: o.Suspended, Guest: o.Guest, Since: time.UnixMilli(o.Created),
 		Shown: proofOf(o.Device.Shown).Shown, hash: [32]byte(o.Token.Hash), family: o.Token.Family,
 	}
-	if o.SecondFactor == 0 && o.FactorDue != 0 && a.wantsFactor(o.Admin) {
+	if o.SecondFactor == 0 && o.FactorDue != 0 && !o.Guest && a.wantsFactor(o.Admin) {
 		s.EnrolBy = time.UnixMilli(o.FactorDue)
 		s.MustEnrol = !a.now().Before(s.EnrolBy)
 	}
@@ -273,7 +274,7 @@ func (a *Accounts) sessionOf(o *store.TokenOwner) *Session {
 // beginGrace starts the time that somebody has to set up a second factor whom the server's rule asks for one and who was
 // logged in before it did. That it fails is no reason to refuse the request: the next will try again.
 func (a *Accounts) beginGrace(ctx context.Context, o *store.TokenOwner) {
-	if o.SecondFactor != 0 || o.FactorDue != 0 || !a.wantsFactor(o.Admin) {
+	if o.SecondFactor != 0 || o.FactorDue != 0 || o.Guest || !a.wantsFactor(o.Admin) {
 		return
 	}
 	due := a.now().Add(a.grace()).UnixMilli()

@@ -85,6 +85,9 @@ type Registration struct {
 	RequireEmail        bool           `key:"require_email" default:"false" doc:"Whether whoever makes an account has to confirm an e-mail address first."`
 	AllowedEmailDomains []string       `key:"allowed_email_domains" doc:"If not empty, only addresses of these domains may register, and whoever makes an account has to confirm one."`
 	SharedSecret        observe.Secret `key:"shared_secret" doc:"Lets programs that know it make accounts over POST /_synapse/admin/v1/register. Empty: off."`
+	Guests              bool           `key:"guests" default:"false" doc:"Whether anybody may come in as a guest, without an account: guests may join only the rooms that let them (m.room.guest_access), and read and write there."`
+	GuestsPerHour       int            `key:"guests_per_hour" default:"10" doc:"How many guests one address may have in an hour. 0: any number."`
+	GuestIdleDays       int            `key:"guest_idle_days" default:"30" doc:"After how many days without use the account of a guest is closed."`
 	Terms               []string       `key:"terms" doc:"Documents that people have to agree to when they make an account: of each, a text for every language, as ID VERSION LANGUAGE URL TITLE, e.g. privacy 1.2 en https://example.org/privacy.html Privacy policy."`
 	RequestDays         int            `key:"request_days" default:"30" doc:"How long a request for an account (mode: approval) waits for an answer, in days. Then it is over, its name is free, and whoever has given an address is told. 0: for ever."`
 	Username            Username       `key:"username" doc:"Which names people may choose. Administrators and application services may give others."`

@@ -6,7 +6,7 @@
  */
 import { createHash, createHmac, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -27,11 +27,8 @@ let browser: Browser;
 
 beforeAll(async () => {
   dir = await mkdtemp(path.join(tmpdir(), "conclave-pages-"));
-  const ca = path.join(dir, "ca.pem");
-  await writeFile(ca, "");
-  server = await Server.prepare(dir, "pages", ca);
+  server = await Server.prepare(dir, "pages");
   await server.start({
-    CONCLAVE_FEDERATION_CA_FILE: "",
     CONCLAVE_REGISTRATION_CHALLENGE: "pow",
     CONCLAVE_REGISTRATION_TERMS:
       "house 1 en https://example.org/en House rules,house 1 de https://example.org/de Hausordnung",
