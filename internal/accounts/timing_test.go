@@ -65,7 +65,7 @@ func TestTimeDoesNotTellNames(t *testing.T) {
 			if kind == 1 {
 				name = fmt.Sprintf("nobody%d", i)
 			}
-			_, err := w.checkPasswordBy(s.from(i, 2), Identifier{User: name}, "WRONG-WRONG-WRONG-WRONG-WRONG") // as long as an app password
+			_, err := w.LoginPasswordBy(s.from(i, 2), Identifier{User: name}, "WRONG-WRONG-WRONG-WRONG-WRONG", NewDevice{}) // as long as an app password
 			wantCode(t, err, 403, "M_FORBIDDEN")
 			w.pass(time.Hour)
 		}
