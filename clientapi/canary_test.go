@@ -333,7 +333,8 @@ func (c *canaries) look(store *redis.Service) {
 			}
 		}
 	}
-	if !testserver.Holds(c.s.Columns()["events.json"], c.secrets["text of a message"]) || len(kept) == 0 || len(c.errors) < 10 || !strings.Contains(c.log(), "level=DEBUG") {
-		c.t.Errorf("the test has gone blind: %d keys, %d errors", len(kept), len(c.errors))
+	message := testserver.Holds(c.s.Columns()["events.json"], c.secrets["text of a message"])
+	if logged := strings.Contains(c.log(), "security event"); !message || !logged || len(kept) == 0 || len(c.errors) < 10 {
+		c.t.Errorf("the test has gone blind: message %v, log %v, %d keys, %d errors", message, logged, len(kept), len(c.errors))
 	}
 }
