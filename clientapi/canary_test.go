@@ -73,6 +73,9 @@ func (c *canaries) call(method, path, token string, body any) (status int, answe
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
+	if _, bare := body.([]byte); !bare && body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	if text, ok := body.(string); ok {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
@@ -208,8 +211,8 @@ func (c *canaries) factors(token, password string) {
 	}
 	begun := c.must("POST", loginSteps+"/sign_in", "", object{"identifier": object{"type": "m.id.user", "user": "alice"}, "password": password})
 	signIn := c.keep("sign-in", begun["sign_in"])
-	c.call("POST", loginSteps+"/factor", "", object{"sign_in": signIn, "factor": "recovery", "code": c.word("wrong recovery code")})
-	c.must("POST", loginSteps+"/factor", "", object{"sign_in": signIn, "factor": "recovery", "code": c.secrets["recovery code 0"]})
+	c.call("POST", loginSteps+"/factor", "", object{"sign_in": signIn, "type": "recovery", "code": c.word("wrong recovery code")})
+	c.must("POST", loginSteps+"/factor", "", object{"sign_in": signIn, "type": "recovery", "code": c.secrets["recovery code 0"]})
 	c.must("POST", "/login", "", object{"type": "im.conclave.login.sign_in", "sign_in": signIn})
 }
 
@@ -330,7 +333,8 @@ func (c *canaries) look(store *redis.Service) {
 			}
 		}
 	}
-	if !testserver.Holds(c.s.Columns()["events.json"], c.secrets["text of a message"]) || len(kept) == 0 || len(c.errors) < 10 || !strings.Contains(c.log(), "level=DEBUG") {
-		c.t.Errorf("the test has gone blind: %d keys, %d errors", len(kept), len(c.errors))
+	message := testserver.Holds(c.s.Columns()["events.json"], c.secrets["text of a message"])
+	if logged := strings.Contains(c.log(), "security event"); !message || !logged || len(kept) == 0 || len(c.errors) < 10 {
+		c.t.Errorf("the test has gone blind: message %v, log %v, %d keys, %d errors", message, logged, len(kept), len(c.errors))
 	}
 }
