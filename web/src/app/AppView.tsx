@@ -64,11 +64,11 @@ function Current({ app }: { app: App }) {
           recoveryKey={phase.recoveryKey}
           failure={phase.failure}
           onRetry={() => void app.makeIdentity()}
-          onConfirmed={app.confirmIdentity}
+          onConfirmed={() => app.confirmIdentity()}
         />
       );
     case "locked":
-      return <Unlock userId={phase.userId} onUnlock={app.unlock} onSignOut={() => void app.signOut()} />;
+      return <Unlock userId={phase.userId} onUnlock={(key) => app.unlock(key)} onSignOut={() => void app.signOut()} />;
     case "ready":
       return <ChatView chat={phase.chat} />;
   }
