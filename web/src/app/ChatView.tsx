@@ -143,7 +143,7 @@ function Nothing() {
 /** While the settings are loaded. */
 function SettingsOpening() {
   return (
-    <main aria-busy className="h-full bg-canvas">
+    <main aria-busy data-loading className="h-full bg-canvas">
       <h1 className="sr-only">{t("settings.title")}</h1>
     </main>
   );
