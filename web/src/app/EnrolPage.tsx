@@ -19,9 +19,7 @@ export function EnrolPage({ app, phase }: { app: App; phase: Extract<Phase, { at
       onGoOn={() => void app.enrolled()}
       onSignOut={() => void app.signOut()}
     >
-      {done ? null : (
-        <FirstFactor account={account} userId={session.credentials.userId} onDone={end} />
-      )}
+      {done ? null : <FirstFactor account={account} userId={session.credentials.userId} onDone={end} />}
     </Enrol>
   );
 }

@@ -105,7 +105,8 @@ function messageBody(event: MatrixEvent): Body {
 
 export function bodyOf(event: MatrixEvent, judge: Judge): Body {
   // A redacted copy without a redaction: the sender's account was erased before this user came.
-  if (event.isRedacted() || (!event.isState() && Object.keys(object(event.getWireContent()) ?? {}).length === 0)) return { kind: "removed" };
+  if (event.isRedacted() || (!event.isState() && Object.keys(object(event.getWireContent()) ?? {}).length === 0))
+    return { kind: "removed" };
   const undecrypted = event.getType() === "m.room.encrypted";
   if (undecrypted && event.isBeingDecrypted() && !event.isDecryptionFailure()) return { kind: "waiting" };
   const failure = judge.failure(event);
