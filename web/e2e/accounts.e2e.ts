@@ -136,7 +136,7 @@ class Owner {
 
   /** Opens the link of the mail that is on its way, and allows there what it asks for. */
   private async confirmByMail(name: string, allow: string): Promise<void> {
-    const { link } = await mailbox.take(this.mail);
+    const { link } = await mailbox.take(this.mail, "token=");
     const page = await this.person.context.newPage();
     await page.goto(link);
     await this.look(name, page);
