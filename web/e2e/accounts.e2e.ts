@@ -209,8 +209,10 @@ class Owner {
     await this.look("security-on");
   }
 
-  /** Away from the settings: as somebody does who has finished. */
+  /** Away from the settings: as somebody does who has finished. A phone shows the list of pages or one of them. */
   async signOut(): Promise<void> {
+    if (!(await this.button("settings.signOut").isVisible()))
+      await this.button("back").filter({ visible: true }).click();
     await this.button("settings.signOut").click();
     await this.page
       .getByRole("alertdialog")
