@@ -164,6 +164,9 @@ class Owner {
   }
 
   async openSettings(page: string): Promise<void> {
+    // Whoever signs in again comes back to where they were, and a phone shows either that or the list.
+    const back = this.button("back").filter({ visible: true });
+    while (!(await this.page.getByTestId("account").isVisible())) await back.click();
     await this.page.getByTestId("account").click();
     await this.page.getByRole("menuitem", { name: this.say("shell.settings") }).click();
     await this.page.getByRole("link", { name: this.say(`settingsPages.${page}`) }).click();
@@ -235,7 +238,7 @@ class Owner {
     await this.field("unlock.key").fill(this.key);
     await this.look("unlock");
     await this.button("unlock.action").click();
-    await this.page.getByTestId("account").waitFor();
+    await this.page.getByTestId("account").waitFor({ state: "attached" });
   }
 
   private async enterPassword(): Promise<void> {
@@ -260,7 +263,7 @@ class Owner {
     await this.isIn();
     await keyboard.type(this.key);
     await keyboard.press("Enter");
-    await this.page.getByTestId("account").waitFor();
+    await this.page.getByTestId("account").waitFor({ state: "attached" });
   }
 
   /** Without the phone. */
