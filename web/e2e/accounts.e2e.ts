@@ -136,7 +136,7 @@ class Owner {
 
   /** Opens the link of the mail that is on its way, and allows there what it asks for. */
   private async confirmByMail(name: string, allow: string): Promise<void> {
-    const { link } = await mailbox.take(this.mail);
+    const { link } = await mailbox.take(this.mail, "token=");
     const page = await this.person.context.newPage();
     await page.goto(link);
     await this.look(name, page);
@@ -164,6 +164,9 @@ class Owner {
   }
 
   async openSettings(page: string): Promise<void> {
+    // Whoever signs in again comes back to where they were, and a phone shows either that or the list.
+    const back = this.button("back").filter({ visible: true });
+    while (!(await this.page.getByTestId("account").isVisible())) await back.click();
     await this.page.getByTestId("account").click();
     await this.page.getByRole("menuitem", { name: this.say("shell.settings") }).click();
     await this.page.getByRole("link", { name: this.say(`settingsPages.${page}`) }).click();
@@ -209,8 +212,10 @@ class Owner {
     await this.look("security-on");
   }
 
-  /** Away from the settings: as somebody does who has finished. */
+  /** Away from the settings: as somebody does who has finished. A phone shows the list of pages or one of them. */
   async signOut(): Promise<void> {
+    if (!(await this.button("settings.signOut").isVisible()))
+      await this.button("back").filter({ visible: true }).click();
     await this.button("settings.signOut").click();
     await this.page
       .getByRole("alertdialog")
@@ -233,7 +238,7 @@ class Owner {
     await this.field("unlock.key").fill(this.key);
     await this.look("unlock");
     await this.button("unlock.action").click();
-    await this.page.getByTestId("account").waitFor();
+    await this.page.getByTestId("account").waitFor({ state: "attached" });
   }
 
   private async enterPassword(): Promise<void> {
@@ -258,7 +263,7 @@ class Owner {
     await this.isIn();
     await keyboard.type(this.key);
     await keyboard.press("Enter");
-    await this.page.getByTestId("account").waitFor();
+    await this.page.getByTestId("account").waitFor({ state: "attached" });
   }
 
   /** Without the phone. */

@@ -42,13 +42,13 @@ export class Mailbox {
     return box;
   }
 
-  /** The oldest mail to an address that nobody has taken yet, once it is there. */
-  async take(to: string, timeoutMs = 20_000): Promise<Mail> {
+  /** The oldest mail to an address with a link that has `part` in it, which nobody has taken yet, once it is there. */
+  async take(to: string, part: string, timeoutMs = 20_000): Promise<Mail> {
     let look = (): void => undefined;
     let timer: NodeJS.Timeout | undefined;
     const taken = new Promise<Mail>((resolve, reject) => {
       look = () => {
-        const at = this.mails.findIndex((mail) => mail.to === to);
+        const at = this.mails.findIndex((mail) => mail.to === to && mail.link.includes(part));
         const [mail] = at < 0 ? [] : this.mails.splice(at, 1);
         if (mail !== undefined) resolve(mail);
       };

@@ -6,14 +6,13 @@
  */
 import { createHash, createHmac, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
 import path from "node:path";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { desktop, launch, phone } from "./browser.ts";
-import { Server } from "./servers.ts";
+import { type Server, startAlone } from "./servers.ts";
 
 const shots = process.env["PAGES_SHOTS"];
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -21,26 +20,26 @@ const password = "correct horse battery";
 const redirect = "https://app.example.org/back";
 const accountPath = "/_matrix/client/v3";
 
-let dir: string;
 let server: Server;
+let end: () => Promise<void>;
 let browser: Browser;
 
 beforeAll(async () => {
-  dir = await mkdtemp(path.join(tmpdir(), "conclave-pages-"));
-  server = await Server.prepare(dir, "pages");
-  await server.start({
-    CONCLAVE_REGISTRATION_CHALLENGE: "pow",
-    CONCLAVE_REGISTRATION_TERMS:
-      "house 1 en https://example.org/en House rules,house 1 de https://example.org/de Hausordnung",
-  });
+  ({ server, end } = await startAlone(
+    {},
+    {
+      CONCLAVE_REGISTRATION_CHALLENGE: "pow",
+      CONCLAVE_REGISTRATION_TERMS:
+        "house 1 en https://example.org/en House rules,house 1 de https://example.org/de Hausordnung",
+    },
+  ));
   browser = await launch();
   if (shots !== undefined) await mkdir(shots, { recursive: true });
 });
 
 afterAll(async () => {
   await browser.close();
-  await server.stop();
-  await rm(dir, { recursive: true, force: true });
+  await end();
 });
 
 type Json = Record<string, unknown>;

@@ -166,10 +166,13 @@ export async function startPair(): Promise<Pair> {
 }
 
 /** One server without partners. */
-export async function startAlone(settings: Record<string, string>): Promise<{ server: Server; end(): Promise<void> }> {
+export async function startAlone(
+  settings: Record<string, string>,
+  environment: Record<string, string> = {},
+): Promise<{ server: Server; end(): Promise<void> }> {
   const dir = await mkdtemp(path.join(tmpdir(), "conclave-e2e-"));
   const server = await Server.prepare(dir, "alone", { federation: "{enabled: false}", ...settings });
-  await server.start();
+  await server.start(environment);
   return {
     server,
     async end() {

@@ -76,7 +76,7 @@ export function Sidebar({ selected, onJump, onNewDirect, onNewGroup, onSettings,
           className="flex h-9 w-full items-center gap-2 rounded-lg border pointer-coarse:h-11 border-line bg-canvas px-2.5 text-[13px] text-ink-3 transition-colors hover:border-line-strong"
         >
           <Search className="size-4" aria-hidden />
-          <span className="flex-1 text-left">{t("shell.jump")}</span>
+          <span className="min-w-0 flex-1 truncate text-left">{t("shell.jump")}</span>
           <span className="flex gap-0.5 max-md:hidden">
             <Kbd>{t("keys.ctrl")}</Kbd>
             <Kbd>K</Kbd>

@@ -88,7 +88,7 @@ export const de = {
   shell: {
     skip: "Zu den Nachrichten",
     rooms: "Unterhaltungen",
-    jump: "Zu einer Unterhaltung springen",
+    jump: "Unterhaltung suchen",
     jumpPlaceholder: "Nach Name oder Adresse suchen",
     jumpNone: "Nichts passt. Beginne stattdessen einen neuen Chat.",
     new: "Neue Unterhaltung",

@@ -13,6 +13,8 @@ const types = {
   steps: "im.conclave.login.sign_in",
 };
 const maxProviders = 20;
+/** The server's own pages, which one of ours offers to old clients as one more way: here one is on such a page already. */
+const ownPages = "conclave";
 
 const factors: readonly string[] = ["totp", "passkey", "recovery"] satisfies FactorType[];
 
@@ -49,7 +51,9 @@ export async function loginWays(baseUrl: string): Promise<LoginWays> {
   const answer = await request(baseUrl, "GET", login);
   const flows = (Array.isArray(answer.flows) ? answer.flows : []).filter(isObject);
   const has = (type: string): boolean => flows.some((flow) => flow.type === type);
-  return { password: has(types.password), steps: has(types.steps), providers: flows.flatMap(providersOf) };
+  const steps = has(types.steps);
+  const providers = flows.flatMap(providersOf).filter(({ id }) => !steps || (id !== null && id !== ownPages));
+  return { password: has(types.password), steps, providers };
 }
 
 function providersOf(flow: Record<string, unknown>): Provider[] {
