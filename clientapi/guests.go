@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"conclave/internal/accounts"
+	"conclave/internal/limits"
 	"conclave/internal/matrix"
 )
 
@@ -48,5 +49,5 @@ func (s *Server) registerGuest(r *Request) (any, error) {
 		return nil, err
 	}
 	address := s.address(r.Request())
-	return s.loggedIn(s.Accounts.RegisterGuest(r.Ctx(), body.DeviceName, address, block(address)))
+	return s.loggedIn(s.Accounts.RegisterGuest(r.Ctx(), body.DeviceName, address, limits.Block(address)))
 }

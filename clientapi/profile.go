@@ -120,13 +120,20 @@ func (s *Server) changeProfile(r *Request, field string, value json.RawMessage) 
 	if err := r.ownPath(); err != nil {
 		return err
 	}
+	return s.putProfile(r, field, value)
+}
+
+// putProfile changes a field of the profile of whoever calls.
+func (s *Server) putProfile(r *Request, field string, value json.RawMessage) error {
 	if slices.Contains(s.Config.Profiles.Fixed, field) {
 		return matrix.Forbidden("This server does not let its users change %s.", field)
 	}
 	// Once the profile is another the rooms are told to the end, also when the client goes meanwhile.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Ctx()), spreadTime)
 	defer cancel()
-	r.SetRequest(r.Request().WithContext(ctx))
+	before := r.Request()
+	defer r.SetRequest(before)
+	r.SetRequest(before.WithContext(ctx))
 	changed, err := s.Accounts.SetProfile(r.Ctx(), r.Session.User, field, value)
 	if err != nil || !changed || field != accounts.DisplayName && field != accounts.AvatarURL {
 		return err

@@ -253,6 +253,9 @@ func validID(id json.RawMessage) bool {
 // answer runs a call. Its error ends the socket; what only the call did wrong is in the answer.
 func (c *socketConn) answer(ctx context.Context, in call) ([]byte, error) {
 	session, err := c.s.Accounts.Again(ctx, c.r.Session)
+	if err == nil && session.MustEnrol {
+		err = errEnrolFirst()
+	}
 	if err != nil {
 		return nil, ended{err}
 	}
@@ -282,7 +285,7 @@ func (s *Server) socketCall(r *Request, in call) (any, error) {
 	if r.Session.Suspended && !suspendedMay(method.operation, put) {
 		return nil, matrix.UserSuspended()
 	}
-	if err := s.limits.spend(method.limit, string(r.Session.UserID)); err != nil {
+	if err := s.spend(r.Ctx(), method.limit, string(r.Session.UserID)); err != nil {
 		return nil, err
 	}
 	leave, err := s.turns.take(r.Ctx(), r.Session.User)

@@ -23,6 +23,7 @@ import (
 
 	"conclave/internal/cluster"
 	"conclave/internal/config"
+	"conclave/internal/limits"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -37,6 +38,7 @@ type Accounts struct {
 	now        func() time.Time
 	closed     func(store.UserNID)
 	provide    func(context.Context, matrix.UserID) (bool, error)
+	exclusive  func(matrix.UserID) bool
 	mail       Mailer        // nil: nobody sends mail here
 	mailHint   chan struct{} // there is mail to send
 	identities IdentityServers
@@ -44,7 +46,9 @@ type Accounts struct {
 	tidy       *time.Timer   // gives back the memory of hashes
 	waiting    atomic.Int64  // for a place
 	nonces     nonces
-	guesses    attempts
+	guesses    guesses
+	limits     *limits.Counter
+	looked     looked
 	secrets    *config.Secrets    // nil: no authenticator apps
 	relying    *webauthn.WebAuthn // nil: no passkeys
 
@@ -69,6 +73,9 @@ type Options struct {
 	// Secrets encrypt what the database must not give away; with nil nobody can set up an authenticator app.
 	Secrets *config.Secrets
 
+	// Limits count what need not outlive the process; nil: for this one alone.
+	Limits *limits.Counter
+
 	// Closed is told of accounts that were closed, once that is durable; nil if nobody needs to know.
 	Closed func(store.UserNID)
 
@@ -83,6 +90,9 @@ type Options struct {
 
 	// Provide asks whether somebody makes a user that does not exist, and waits; nil if nobody does.
 	Provide func(context.Context, matrix.UserID) (bool, error)
+
+	// Exclusive says whether a user ID is an application service's to have; nil if none is.
+	Exclusive func(matrix.UserID) bool
 }
 
 // New prepares the domain over a database.
@@ -90,19 +100,26 @@ func New(o Options) *Accounts {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
+	if o.Limits == nil {
+		o.Limits, _ = limits.New(limits.Options{Enabled: o.Config.RateLimits.Enabled, Clock: o.Clock}) // which only fails with Redis
+	}
 	if o.Closed == nil {
 		o.Closed = func(store.UserNID) {}
 	}
 	if o.Provide == nil {
 		o.Provide = func(context.Context, matrix.UserID) (bool, error) { return false, nil }
 	}
+	if o.Exclusive == nil {
+		o.Exclusive = func(matrix.UserID) bool { return false }
+	}
 	return &Accounts{
-		db: o.DB, server: o.Server, config: o.Config, bus: o.Bus, log: o.Log, now: o.Clock, closed: o.Closed, provide: o.Provide,
+		db: o.DB, server: o.Server, config: o.Config, bus: o.Bus, log: o.Log, now: o.Clock, closed: o.Closed, provide: o.Provide, exclusive: o.Exclusive,
 		mail: o.Mail, mailHint: make(chan struct{}, 1), identities: o.Identities,
 		hashes:   make(chan struct{}, min(hashPlaces, runtime.GOMAXPROCS(0))),
 		tidy:     time.AfterFunc(tidyAfter, debug.FreeOSMemory),
 		sessions: map[[32]byte]cached{},
-		guesses:  attempts{on: o.Config.RateLimits.Enabled, now: o.Clock},
+		guesses:  guesses{on: o.Config.RateLimits.Enabled, now: o.Clock, db: o.DB},
+		limits:   o.Limits,
 		failures: newFailures(),
 		secrets:  o.Secrets,
 		relying:  relyingParty(o.Config),
@@ -124,6 +141,7 @@ type Session struct {
 	Service   string    // ID of the application service that acts as the user; "" for the user itself
 	Client    string    // the OAuth client that the session is of, "" if it is of none
 	MustEnrol bool      // it may only set up the second factor that is overdue
+	EnrolBy   time.Time // when that begins, zero if no second factor is missing
 	Shown     []Evidence
 
 	hash   [32]byte // of its token
@@ -241,13 +259,16 @@ func (a *Accounts) over(o *store.TokenOwner) bool {
 }
 
 func (a *Accounts) sessionOf(o *store.TokenOwner) *Session {
-	due := o.SecondFactor == 0 && o.FactorDue != 0 && a.now().UnixMilli() >= o.FactorDue
-	return &Session{
+	s := &Session{
 		User: o.User, UserID: o.ID, Device: o.Device.NID, DeviceID: o.Device.ID, Client: o.Device.Client,
 		Admin: o.Admin, Locked: o.Locked, Suspended: o.Suspended, Guest: o.Guest, Since: time.UnixMilli(o.Created),
-		MustEnrol: due && !o.Guest && a.wantsFactor(o.Admin), Shown: proofOf(o.Device.Shown).Shown,
-		hash: [32]byte(o.Token.Hash), family: o.Token.Family,
+		Shown: proofOf(o.Device.Shown).Shown, hash: [32]byte(o.Token.Hash), family: o.Token.Family,
 	}
+	if o.SecondFactor == 0 && o.FactorDue != 0 && !o.Guest && a.wantsFactor(o.Admin) {
+		s.EnrolBy = time.UnixMilli(o.FactorDue)
+		s.MustEnrol = !a.now().Before(s.EnrolBy)
+	}
+	return s
 }
 
 // beginGrace starts the time that somebody has to set up a second factor whom the server's rule asks for one and who was
@@ -294,6 +315,19 @@ func (a *Accounts) touch(ctx context.Context, device int64, now time.Time, addre
 func (a *Accounts) ended(user store.UserNID) {
 	a.endedHere(user)
 	a.bus.Publish(cluster.Sessions, int64(user))
+}
+
+// Heard is for what another node has made known of a user's sessions (cluster.Sessions), or with cluster.Lost for anything
+// that it may have: this node looks anew at what it remembers of them.
+func (a *Accounts) Heard(user store.UserNID) {
+	if int64(user) != cluster.Lost {
+		a.endedHere(user)
+		return
+	}
+	a.mu.Lock()
+	a.endings++
+	clear(a.sessions)
+	a.mu.Unlock()
 }
 
 // endedHere has this node look anew at what it remembers of a user's sessions.

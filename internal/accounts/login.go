@@ -21,6 +21,7 @@ type NewDevice struct {
 	Address string          // the client's
 	Renews  bool            // its tokens are to end, and to be renewed (Refresh)
 	Client  string          // the OAuth client that it is of, "" for none
+	Mark    string          // of the browser (Caller), "" for none
 }
 
 // Login is a new session.
@@ -74,6 +75,9 @@ func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice, p Pro
 		if err != nil {
 			return err
 		}
+		if err := a.notePlaces(tx, user, d); err != nil {
+			return err
+		}
 		a.note(tx, Event{Name: EventLogin, User: id, Address: d.Address, Details: map[string]any{"device": d.ID, "shown": p.words(), "client": d.Client}})
 		return a.issue(tx, login, store.Token{User: user, Device: device, Family: nid}, d.Renews)
 	}, nil
@@ -113,24 +117,27 @@ func (a *Accounts) LoginPasswordBy(ctx context.Context, by Identifier, password 
 	if err != nil {
 		return nil, err
 	}
+	var owner store.UserNID // 0, which has none, where nobody has the name: looking takes as long (threats A08)
 	if account != nil && !account.Deactivated {
-		app, err := a.appPassword(ctx, account.User, password)
-		if err != nil {
-			return nil, err
-		}
-		if app != nil {
-			return a.login(ctx, account, d, Proof{Shown: []Evidence{ByAppPassword}}, func(tx *store.Tx, l *Login) error {
-				return a.openedBy(tx, app.ID, account.User, l.DeviceID)
-			})
-		}
+		owner = account.User
+	}
+	app, err := a.appPassword(ctx, owner, password)
+	if err != nil {
+		return nil, err
+	}
+	if app != nil {
+		return a.login(ctx, account, d, Proof{Shown: []Evidence{ByAppPassword}}, func(tx *store.Tx, l *Login) error {
+			return a.openedBy(tx, app.ID, owner, l.DeviceID)
+		})
 	}
 	if account, err = a.checkPasswordBy(ctx, by, password); err != nil {
 		return nil, err
 	}
 	shown := Proof{Shown: []Evidence{ByPassword}}
 	login, err := a.login(ctx, account, d, shown, func(*store.Tx, *Login) error { return nil })
-	if errors.Is(err, errFactorMissing) {
-		return nil, a.askFactor(ctx, account, shown)
+	var more unproven
+	if errors.As(err, &more) {
+		return nil, a.askMore(ctx, account, shown, more)
 	}
 	return login, err
 }
@@ -213,12 +220,19 @@ func (a *Accounts) Logout(ctx context.Context, s *Session) error {
 	return a.DeleteDevices(ctx, s.User, []matrix.DeviceID{s.DeviceID})
 }
 
-// LogoutAll ends all sessions of a user.
+// LogoutAll ends all sessions of a user, and those that somebody is about to open: what was allowed before is not allowed
+// any more.
 func (a *Accounts) LogoutAll(ctx context.Context, user store.UserNID) error {
-	return a.DeleteDevices(ctx, user, nil)
+	return a.db.Write(ctx, func(tx *store.Tx) error {
+		if err := tx.DropSignIns(user); err != nil {
+			return err
+		}
+		return a.deleteDevices(tx, user, nil)
+	})
 }
 
-// ChangePassword sets a new password, from the network address that asks, and, if so asked, ends all sessions but one.
+// ChangePassword sets a new password, from the network address that asks, and, if so asked, ends all app passwords and all
+// sessions but one: whoever knew the old password may have made them.
 func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password, from string, logoutOthers bool) error {
 	phc, err := a.newHash(ctx, password)
 	if err != nil {
@@ -226,7 +240,10 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password, fro
 	}
 	return a.db.Write(ctx, func(tx *store.Tx) error {
 		set, err := tx.SetPassword(s.User, phc)
-		if err != nil || !set {
+		if err == nil && !set {
+			err = errDeactivated()
+		}
+		if err != nil {
 			return err
 		}
 		if err := a.tellOwner(tx, s.User, mail.Password, "", from); err != nil {
@@ -235,6 +252,9 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password, fro
 		a.note(tx, Event{Name: EventPassword, User: s.UserID, Details: map[string]any{"others_end": logoutOthers}})
 		// Whoever was about to sign in has shown the password of before.
 		if err := tx.DropSignIns(s.User); err != nil || !logoutOthers {
+			return err
+		}
+		if err := tx.DropAppPasswords(s.User); err != nil {
 			return err
 		}
 		var others []matrix.DeviceID
@@ -273,6 +293,9 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 		}
 		if err == nil {
 			err = tx.DropAppPasswords(user)
+		}
+		if err == nil {
+			err = tx.ForgetPlaces(user)
 		}
 		if err != nil {
 			return err

@@ -89,11 +89,16 @@ func (p *provider) oauth(found *oidc.Provider) *oauth2.Config {
 // browser what the browser has to keep and show again at FinishSSO, so that nobody can be signed in as somebody else
 // (threats A13): what proves to the provider that the same browser came back is derived from it and kept nowhere else.
 func (a *Accounts) BeginSSO(ctx context.Context, target string) (location, browser string, err error) {
-	if a.provider == nil {
-		return "", "", matrix.NotFound("This server has no single sign-on.")
-	}
 	if err := checkTarget(target); err != nil {
 		return "", "", err
+	}
+	return a.BeginSSOHere(ctx, target)
+}
+
+// BeginSSOHere is BeginSSO for somebody who visits one of our pages and goes on there, where target is "".
+func (a *Accounts) BeginSSOHere(ctx context.Context, target string) (location, browser string, err error) {
+	if a.provider == nil {
+		return "", "", matrix.NotFound("This server has no single sign-on.")
 	}
 	found, err := a.provider.discover(ctx)
 	if err != nil {
@@ -146,7 +151,7 @@ func (a *Accounts) FinishSSO(ctx context.Context, browser, state, code, failure 
 	case row == nil || row.Expires < a.now().UnixMilli() || subtle.ConstantTimeCompare(row.Browser, browserHash[:]) != 1:
 		return nil, "", errSignIn()
 	case failure != "" || code == "":
-		return nil, "", matrix.Forbidden("Your organization's sign-in has not let you through.")
+		return nil, "", matrix.Forbidden("Your organization's sign-in has not let you through.").With(&Refusal{Why: "not_let_through"})
 	}
 	who, err := a.identified(ctx, browser, code)
 	if err != nil {
@@ -156,7 +161,11 @@ func (a *Accounts) FinishSSO(ctx context.Context, browser, state, code, failure 
 	if err != nil {
 		return nil, "", err
 	}
-	s, err := a.signInFor(ctx, account, Proof{Shown: []Evidence{BySSO}}, forTarget, row.Target)
+	purpose := forTarget
+	if row.Target == "" {
+		purpose = forSession
+	}
+	s, err := a.signInFor(ctx, account, Proof{Shown: []Evidence{BySSO}}, purpose, row.Target)
 	return s, account.ID, err
 }
 
@@ -246,11 +255,15 @@ func (a *Accounts) external(ctx context.Context, who identity) (*store.Account, 
 
 func (a *Accounts) registerExternal(ctx context.Context, who identity) error {
 	if !a.provider.conf.Register {
-		return matrix.Forbidden("You have no account here. Ask an administrator for one.")
+		return matrix.Forbidden("You have no account here. Ask an administrator for one.").With(&Refusal{Why: "no_account"})
 	}
 	name := mappedLocalpart(who.username)
 	if name == "" {
 		return errProvider().With(errors.New("the ID token has no user name"))
+	}
+	// Many providers let people choose their names: by theirs nobody is the server, or an application service's user.
+	if name == a.config.ServerNotices.Localpart || a.exclusive(a.userID(name)) {
+		return matrix.Forbidden("The name %s is reserved here. Ask an administrator for an account.", name)
 	}
 	_, err := a.Register(ctx, Registration{Username: name, DisplayName: who.name, NoLogin: true, External: &who})
 	var taken *matrix.Error
@@ -261,7 +274,7 @@ func (a *Accounts) registerExternal(ctx context.Context, who identity) error {
 			return err
 		})
 		if err == nil && user == 0 {
-			err = matrix.Forbidden("The name %s is taken here by an account that was not made by your organization's sign-in. Ask an administrator.", name)
+			err = matrix.Forbidden("The name %s is taken here by an account that was not made by your organization's sign-in. Ask an administrator.", name).With(&Refusal{Why: "name_taken", What: name})
 		}
 	}
 	return err
@@ -300,8 +313,6 @@ func (a *Accounts) TokenSignIn(ctx context.Context, secret string) (token, targe
 	if err != nil {
 		return "", "", err
 	}
-	token, hash := newToken(loginPrefix)
-	now := a.now()
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
 		taken, err := tx.TakeSignIn(row.Hash)
 		if err == nil && taken == nil {
@@ -310,13 +321,34 @@ func (a *Accounts) TokenSignIn(ctx context.Context, secret string) (token, targe
 		if err != nil {
 			return err
 		}
-		next := store.SignIn{Hash: hash[:], User: taken.User, Purpose: forLoginToken, Shown: taken.Shown, Expires: now.Add(loginTokenTime).UnixMilli()}
-		return tx.AddSignIn(next, now.UnixMilli())
+		token, err = a.addLoginToken(tx, taken)
+		return err
 	})
 	if err != nil {
 		return "", "", err
 	}
 	return token, row.Target, nil
+}
+
+// addLoginToken makes a token for one login of a client, of what somebody has shown who has signed in for it.
+func (a *Accounts) addLoginToken(tx *store.Tx, by *store.SignIn) (string, error) {
+	token, hash := newToken(loginPrefix)
+	now := a.now()
+	next := store.SignIn{Hash: hash[:], User: by.User, Purpose: forLoginToken, Shown: by.Shown, Expires: now.Add(loginTokenTime).UnixMilli()}
+	return token, tx.AddSignIn(next, now.UnixMilli())
+}
+
+// SSOVisit is a visit in which somebody signs in on our own page for a client at target, as the organization's provider
+// would have them do on its own (client-server API, "OAuth 2.0 aware clients"). action is what they want to do, as the
+// client believes.
+func SSOVisit(target, action string) (*Visit, error) {
+	if err := checkTarget(target); err != nil {
+		return nil, err
+	}
+	if action != "" && action != "login" && action != "register" {
+		return nil, matrix.InvalidParam("action is login or register.")
+	}
+	return &Visit{Purpose: ToSSO, Redirect: target, Action: action}, nil
 }
 
 // SignInTarget is where a sign-in that came from the provider goes to: the client's address.

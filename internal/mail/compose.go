@@ -30,6 +30,7 @@ const (
 	SignIn     Kind = "signin"     // there is a new session
 	Factor     Kind = "factor"     // a second factor was set up, changed or removed
 	Exported   Kind = "exported"   // all that the server has of the account can be downloaded
+	Expired    Kind = "expired"    // nobody has answered the request for an account
 	Digest     Kind = "digest"     // something waits unread
 )
 

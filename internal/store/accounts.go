@@ -106,8 +106,20 @@ func (tx *Tx) Deactivate(user UserNID) error {
 	if err := tx.DropAppPasswords(user); err != nil {
 		return err
 	}
+	if err := tx.ForgetPlaces(user); err != nil {
+		return err
+	}
 	_, err := tx.Exec(`DELETE FROM presence WHERE member = $1`, user)
 	return err
+}
+
+// HasOwner says whether a person can act as a user: there is a session, or the organization's provider lets somebody in.
+func (tx *Tx) HasOwner(user UserNID) (yes bool, err error) {
+	err = tx.Query(`SELECT EXISTS (SELECT 1 FROM devices WHERE member = $1) OR EXISTS (SELECT 1 FROM external_ids WHERE member = $1)`, func(r *Row) error {
+		yes = r.Bool(0)
+		return nil
+	}, user)
+	return yes, err
 }
 
 // Device is a session of an account as its owner sees it.

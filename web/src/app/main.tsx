@@ -1,14 +1,13 @@
 import { lazy, StrictMode, Suspense } from "react";
 import { createRoot } from "react-dom/client";
-import * as z from "zod/mini";
-import * as sdk from "../sdk";
+import { currentLanguage, onLanguage, restoreLanguage } from "../i18n";
+import { factorRule, forgetSession, openSession, preferLanguage, savedSession } from "../sdk";
 import { createApp, describeDevice } from "../stores/app";
 import { restoreTheme } from "../stores/appearance";
+import { createSignIn } from "../stores/signIn";
 import "../ui/theme.css";
 import { AppView } from "./AppView";
 
-// Compiled validators need `eval`, which our Content-Security-Policy refuses.
-z.config({ jitless: true });
 restoreTheme();
 
 const root = document.getElementById("root");
@@ -19,23 +18,30 @@ const Gallery = import.meta.env.DEV
   ? lazy(() => import("../gallery/Gallery").then((m) => ({ default: m.Gallery })))
   : null;
 
-if (Gallery !== null && location.pathname.startsWith("/gallery")) {
-  createRoot(root).render(
-    <Suspense>
-      <Gallery />
-    </Suspense>,
-  );
-} else {
+function show(page: HTMLElement): void {
+  if (Gallery !== null && location.pathname.startsWith("/gallery")) {
+    createRoot(page).render(
+      <Suspense>
+        <Gallery />
+      </Suspense>,
+    );
+    return;
+  }
   const app = createApp({
-    sdk,
+    sdk: { factorRule, forgetSession, openSession, savedSession },
+    createSignIn,
     baseUrl: location.origin,
     deviceName: describeDevice(navigator.userAgent),
-    openChat: async (session, onSignOut) => (await import("../stores/chat")).openChat(session, onSignOut),
+    openChat: async (...args) => (await import("../stores/chat")).openChat(...args),
   });
   void app.start();
-  createRoot(root).render(
+  createRoot(page).render(
     <StrictMode>
       <AppView app={app} />
     </StrictMode>,
   );
 }
+
+onLanguage(() => preferLanguage(currentLanguage()));
+// Texts are right from the first one on.
+void restoreLanguage().then(() => show(root));
