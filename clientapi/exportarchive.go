@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"conclave/internal/accounts"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/media"
@@ -273,7 +274,7 @@ func (a *archiving) audit(ctx context.Context) error {
 			}
 			for _, e := range page {
 				q.After = e.NID
-				if err := line(out, audited(e)); err != nil {
+				if err := line(out, accounts.LineOf(e)); err != nil {
 					return err
 				}
 			}
