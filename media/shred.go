@@ -13,9 +13,9 @@ import (
 // How the files of erased users are deleted.
 const (
 	shredLook  = 10 * time.Second
-	shredLease = time.Minute // after a crash nobody goes on before its end; that two work at once does no harm
-	shredPage  = 50          // contents that are looked up at once
-	shredAgain = time.Minute // after a failure
+	shredLease = 15 * time.Second // after a crash nobody goes on before its end; that two work at once does no harm
+	shredPage  = 10               // contents that are looked up at once
+	shredAgain = time.Minute      // after a failure
 )
 
 const notShredded = "Some files could not be deleted. It is tried again; the server's log says why."
