@@ -193,6 +193,8 @@ func (p *shownPage) stage(r *Request, f *accounts.Fallback) (any, error) {
 	p.Form, p.Title, p.Text = true, p.say(f.Stage), p.say(f.Stage+".text")
 	switch f.Stage {
 	case accounts.StageDummy:
+	case accounts.StageSSO:
+		p.Text = p.ssoStage(f)
 	case accounts.StagePassword:
 		p.Text = fmt.Sprintf(p.Text, f.User)
 		p.Hidden = []pageField{{Name: "username", Value: string(f.User)}} // for programs that keep passwords
@@ -263,6 +265,9 @@ func (s *Server) authFallbackForm(r *Request) (any, error) {
 	f, err := s.Accounts.Fallback(r.Ctx(), session, stage)
 	if err != nil {
 		return p.gone(r, err)
+	}
+	if stage == accounts.StageSSO && !f.Done {
+		return s.leaveForStage(r, session)
 	}
 	passed, err := s.passStage(r, f, session, form)
 	if err == nil {

@@ -75,11 +75,14 @@ func (s *Server) ssoCallback(r *Request) (any, error) {
 		browser = c.Value
 	}
 	http.SetCookie(r.Response(), left)
-	signIn, _, err := s.Accounts.FinishSSO(r.Ctx(), browser, r.QueryParam("state"), r.QueryParam("code"), r.QueryParam("error"))
-	if err != nil {
+	back, err := s.Accounts.FinishSSO(r.Ctx(), browser, r.QueryParam("state"), r.QueryParam("code"), r.QueryParam("error"))
+	switch {
+	case err != nil:
 		return s.showError(r, err)
+	case back.Stage != nil:
+		return s.newPage(r).stage(r, back.Stage)
 	}
-	return s.showSSO(r, signIn.Secret, "")
+	return s.showSSO(r, back.SignIn.Secret, "")
 }
 
 // ssoPage is what the page of the callback shows.

@@ -95,6 +95,11 @@ func (a *Accounts) BeginSSO(ctx context.Context, target string) (location, brows
 	if err := checkTarget(target); err != nil {
 		return "", "", err
 	}
+	return a.leave(ctx, store.SSORequest{Target: target})
+}
+
+// leave sends a browser to the provider for a request (BeginSSO), with parameters of its own if need be.
+func (a *Accounts) leave(ctx context.Context, row store.SSORequest, more ...oauth2.AuthCodeOption) (location, browser string, err error) {
 	found, err := a.provider.discover(ctx)
 	if err != nil {
 		return "", "", err
@@ -102,12 +107,12 @@ func (a *Accounts) BeginSSO(ctx context.Context, target string) (location, brows
 	state, stateHash := newToken(ssoPrefix)
 	browser, browserHash := newToken(ssoPrefix)
 	now := a.now()
-	row := store.SSORequest{State: stateHash[:], Browser: browserHash[:], Target: target, Expires: now.Add(ssoTime).UnixMilli()}
+	row.State, row.Browser, row.Expires = stateHash[:], browserHash[:], now.Add(ssoTime).UnixMilli()
 	if err := a.db.Write(ctx, func(tx *store.Tx) error { return tx.AddSSORequest(row, now.UnixMilli()) }); err != nil {
 		return "", "", err
 	}
-	location = a.provider.oauth(found).AuthCodeURL(state, oidc.Nonce(derived(browser, "nonce")), oauth2.S256ChallengeOption(derived(browser, "pkce")))
-	return location, browser, nil
+	more = append(more, oidc.Nonce(derived(browser, "nonce")), oauth2.S256ChallengeOption(derived(browser, "pkce")))
+	return a.provider.oauth(found).AuthCodeURL(state, more...), browser, nil
 }
 
 // derived is a secret that follows from another, for one use.
@@ -128,11 +133,17 @@ func checkTarget(target string) error {
 	return nil
 }
 
-// FinishSSO takes back somebody whom the provider has sent with a code, or without one because of a failure there. It
-// returns a sign-in, which may need a second factor, and whom it is for.
-func (a *Accounts) FinishSSO(ctx context.Context, browser, state, code, failure string) (*SigningIn, matrix.UserID, error) {
+// SSOReturn is why somebody was sent to the provider who is back: one of the two.
+type SSOReturn struct {
+	SignIn *SigningIn // they sign in, which may need a second factor
+	Stage  *Fallback  // they have passed the stage of a confirmation
+}
+
+// FinishSSO takes back somebody whom the provider has sent with a code, or without one because of a failure there. What
+// they were sent for (BeginSSO, BeginSSOStage) is what the server has noted under the state, not what comes back.
+func (a *Accounts) FinishSSO(ctx context.Context, browser, state, code, failure string) (*SSOReturn, error) {
 	if a.provider == nil {
-		return nil, "", matrix.NotFound("This server has no single sign-on.")
+		return nil, matrix.NotFound("This server has no single sign-on.")
 	}
 	stateHash, browserHash := sha256.Sum256([]byte(state)), sha256.Sum256([]byte(browser))
 	var row *store.SSORequest
@@ -142,28 +153,33 @@ func (a *Accounts) FinishSSO(ctx context.Context, browser, state, code, failure 
 	})
 	switch {
 	case err != nil:
-		return nil, "", err
+		return nil, err
 	case row == nil || row.Expires < a.now().UnixMilli() || subtle.ConstantTimeCompare(row.Browser, browserHash[:]) != 1:
-		return nil, "", errSignIn()
+		return nil, errSignIn()
 	case failure != "" || code == "":
-		return nil, "", matrix.Forbidden("Your organization's sign-in has not let you through.")
+		return nil, matrix.Forbidden("Your organization's sign-in has not let you through.")
 	}
 	who, err := a.identified(ctx, browser, code)
 	if err != nil {
-		return nil, "", err
+		return nil, err
+	}
+	if row.Stage != "" {
+		passed, err := a.finishSSOStage(ctx, row, who)
+		return &SSOReturn{Stage: passed}, err
 	}
 	account, err := a.external(ctx, who)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	s, err := a.signInFor(ctx, account, Proof{Shown: []Evidence{BySSO}}, forTarget, row.Target)
-	return s, account.ID, err
+	return &SSOReturn{SignIn: s}, err
 }
 
 // identity is whom the provider has let through.
 type identity struct {
 	issuer, subject string
 	username, name  string
+	shown           time.Time // when they last signed in there, zero if the provider does not say
 }
 
 // identified asks the provider who came back with a code.
@@ -189,7 +205,9 @@ func (a *Accounts) identified(ctx context.Context, browser, code string) (identi
 	if err != nil {
 		return identity{}, errProvider().With(err)
 	}
-	who := identity{issuer: id.Issuer, subject: id.Subject, username: claims.text(a.provider.conf.UsernameClaim), name: claims.text("name")}
+	who := identity{
+		issuer: id.Issuer, subject: id.Subject, username: claims.text(a.provider.conf.UsernameClaim), name: claims.text("name"), shown: shownAt(id),
+	}
 	if who.subject == "" || len(who.subject) > maxClaim {
 		return identity{}, errProvider().With(errors.New("the ID token names nobody"))
 	}

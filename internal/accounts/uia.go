@@ -36,6 +36,7 @@ var stages = map[string]func(context.Context, *Accounts, *confirmation) error{
 	StageToken:    stageToken,
 	StageTerms:    stageTerms,
 	StageWork:     stageWork,
+	StageSSO:      stageSSO,
 }
 
 // Challenge is what a request is answered that still has to be confirmed (401, client-server API "User-interactive
