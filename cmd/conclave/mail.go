@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"conclave/internal/accounts"
+	"conclave/internal/ldap"
 	"conclave/internal/mail"
 	"conclave/internal/netguard"
 	"conclave/internal/store"
@@ -30,15 +31,28 @@ func (s *server) makeAccounts() error {
 	if sender != nil {
 		o.Mail = sender
 	}
+	if o.Directory, err = s.directory(); err != nil {
+		return err
+	}
 	if s.remote != nil {
 		o.Identities = s.remote.identities
 	}
 	s.accounts = accounts.New(o)
 	s.work.Go("mail", s.accounts.RunMails)
+	s.work.Go("people of the directory", s.accounts.RunDirectory)
 	if s.remote != nil {
 		s.work.Go("addresses of closed accounts", s.accounts.RunUnbinds)
 	}
 	return nil
+}
+
+// directory is the organization's; nil where none is configured.
+func (s *server) directory() (*ldap.Directory, error) {
+	roots, err := trusted("ldap.ca_file", s.conf.LDAP.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	return ldap.New(s.conf.LDAP, netguard.NewDialer(s.conf.Network.AllowPrivate, nil).DialContext, roots)
 }
 
 // mailSender is what hands mail to the organization's mail server; nil where none is configured.

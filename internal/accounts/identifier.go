@@ -2,7 +2,9 @@ package accounts
 
 import (
 	"context"
+	"time"
 
+	"conclave/internal/ldap"
 	"conclave/internal/store"
 )
 
@@ -21,58 +23,99 @@ type Identifier struct {
 // IsAddress says whether an account is named by an address.
 func (i Identifier) IsAddress() bool { return i.Type == identifierThreepid }
 
-// checkPasswordBy finds the account that a name or address and a password belong to. The answer (M_FORBIDDEN) and its time
-// are the same for a wrong password and for somebody who does not exist.
+// entrant is somebody whose password was right.
+type entrant struct {
+	account *store.Account // nil for somebody of the directory who has none yet
+	how     Evidence
+	person  *ldap.Person // of the directory, nil if it was not asked
+}
+
+// aim is whose password a guess may be at.
+type aim struct {
+	account *store.Account             // nil: nobody's
+	asked   *store.RegistrationRequest // for an account of that name, nil if there is none
+	link    *store.DirectoryID         // whom the directory means by the account, nil for nobody
+	looked  bool                       // at the account's password: not, if there were too many guesses
+}
+
+// checkPasswordBy finds whom a name or address and a password belong to. The answer (M_FORBIDDEN) and its time are the same
+// for a wrong password and for somebody who does not exist.
 //
 // Guesses are counted twice (threats A09): for the name or address that they are at, which says when to come again; and
 // for the account, so that each of its addresses does not give as many guesses again. Of the second count nothing is told,
 // and what is beyond it is not looked at and wrong: it would tell whose an address is (threats A08).
-func (a *Accounts) checkPasswordBy(ctx context.Context, by Identifier, password string) (*store.Account, error) {
+func (a *Accounts) checkPasswordBy(ctx context.Context, by Identifier, password string) (*entrant, error) {
+	began := time.Now()
 	key, find := a.lookup(by)
 	if err := a.guesses.take(key); err != nil {
 		return nil, err
 	}
-	var account *store.Account
-	var asked *store.RegistrationRequest
-	err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
-		if account, err = find(tx); err != nil {
-			return err
-		}
-		asked, err = tx.RegistrationRequest(a.localpart(by.User)) // for everybody: its time must not tell who has an account
-		return err
-	})
+	at, err := a.aimed(ctx, by, find)
 	if err != nil {
 		a.guesses.giveBack(key)
 		return nil, err
 	}
-	phc, counted := "", ""
-	if account != nil && !account.Deactivated && len(password) <= maxPassword {
-		if counted = "account " + account.ID.Localpart(); a.guesses.take(counted) == nil {
-			phc = account.Password
-		} else {
-			counted = ""
-		}
+	counted := ""
+	if at.account != nil && !at.account.Deactivated && len(password) <= maxPassword {
+		counted = "account " + at.account.ID.Localpart()
+		at.looked = a.guesses.take(counted) == nil
 	}
-	if account == nil && asked != nil && len(password) <= maxPassword && !by.IsAddress() {
-		phc = asked.Password
-	}
-	ok, err := a.verify(ctx, password, phc)
-	if ok || err != nil {
+	in, err := a.tryPassword(ctx, by, at, password)
+	if in != nil || err != nil {
 		a.guesses.giveBack(key)
-		if counted != "" {
+		if at.looked {
 			a.guesses.giveBack(counted)
 		}
 	}
 	switch {
 	case err != nil:
 		return nil, err
-	case !ok:
-		a.noteFailed(ctx, account)
-		return nil, errWrongPassword()
-	case account == nil:
+	case in == nil:
+		a.noteFailed(ctx, at.account)
+		return nil, a.wrongPassword(ctx, began)
+	case in.account == nil && in.person == nil:
 		return nil, errAwaiting()
 	}
-	return account, nil
+	return in, nil
+}
+
+// aimed reads what there is under a name or address.
+func (a *Accounts) aimed(ctx context.Context, by Identifier, find func(*store.Tx) (*store.Account, error)) (*aim, error) {
+	at := &aim{}
+	return at, a.db.Read(ctx, func(tx *store.Tx) (err error) {
+		if at.account, err = find(tx); err != nil {
+			return err
+		}
+		if at.account != nil && a.directory != nil {
+			if at.link, err = tx.DirectoryID(at.account.User); err != nil {
+				return err
+			}
+		}
+		at.asked, err = tx.RegistrationRequest(a.localpart(by.User)) // for everybody: its time must not tell who has an account
+		return err
+	})
+}
+
+// tryPassword looks at a password: nil if it is wrong, and with no account if it is of somebody who has asked for one.
+func (a *Accounts) tryPassword(ctx context.Context, by Identifier, at *aim, password string) (*entrant, error) {
+	phc := ""
+	switch {
+	case len(password) > maxPassword:
+	case at.looked:
+		phc = at.account.Password
+	case at.account == nil && at.asked != nil && !by.IsAddress():
+		phc = at.asked.Password
+	}
+	ok, err := a.verify(ctx, password, phc)
+	switch {
+	case err != nil:
+		return nil, err
+	case ok:
+		return &entrant{account: at.account, how: ByPassword}, nil
+	case a.directory == nil || at.account != nil && (at.link == nil || !at.looked):
+		return nil, nil
+	}
+	return a.askDirectory(ctx, by, at, password)
 }
 
 // lookup is how the account of an identifier is found, and what guesses at it are counted by. Both do as much for one that
@@ -80,7 +123,7 @@ func (a *Accounts) checkPasswordBy(ctx context.Context, by Identifier, password 
 func (a *Accounts) lookup(by Identifier) (key string, find func(*store.Tx) (*store.Account, error)) {
 	if !by.IsAddress() {
 		localpart := a.localpart(by.User)
-		return localpart, func(tx *store.Tx) (*store.Account, error) { return tx.Account(localpart) }
+		return a.guessedAt(by, localpart), func(tx *store.Tx) (*store.Account, error) { return tx.Account(localpart) }
 	}
 	folded, ok := foldAddress(by.Medium, by.Address)
 	if !ok {

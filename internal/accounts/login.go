@@ -63,6 +63,10 @@ func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice, p Pro
 		if err != nil {
 			return err
 		}
+		had, err := tx.Device(user, d.ID)
+		if err != nil {
+			return err
+		}
 		now := a.now().UnixMilli()
 		device, err := tx.PutDevice(store.Device{
 			NID: nid, User: user, ID: d.ID, Name: d.Name, Seen: now, Address: d.Address, Opened: now, Shown: p.words(), Client: d.Client,
@@ -75,6 +79,9 @@ func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice, p Pro
 			return err
 		}
 		a.note(tx, Event{Name: EventLogin, User: id, Address: d.Address, Details: map[string]any{"device": d.ID, "shown": p.words(), "client": d.Client}})
+		if err := a.tellSignIn(tx, user, d, p, had == nil); err != nil {
+			return err
+		}
 		return a.issue(tx, login, store.Token{User: user, Device: device, Family: nid}, d.Renews)
 	}, nil
 }
@@ -119,15 +126,19 @@ func (a *Accounts) LoginPasswordBy(ctx context.Context, by Identifier, password 
 			return nil, err
 		}
 		if app != nil {
+			if err := a.stillThere(ctx, account.User); err != nil {
+				return nil, err
+			}
 			return a.login(ctx, account, d, Proof{Shown: []Evidence{ByAppPassword}}, func(tx *store.Tx, l *Login) error {
 				return a.openedBy(tx, app.ID, account.User, l.DeviceID)
 			})
 		}
 	}
-	if account, err = a.checkPasswordBy(ctx, by, password); err != nil {
+	account, how, err := a.entered(ctx, by, password)
+	if err != nil {
 		return nil, err
 	}
-	shown := Proof{Shown: []Evidence{ByPassword}}
+	shown := Proof{Shown: []Evidence{how}}
 	login, err := a.login(ctx, account, d, shown, func(*store.Tx, *Login) error { return nil })
 	if errors.Is(err, errFactorMissing) {
 		return nil, a.askFactor(ctx, account, shown)
@@ -225,6 +236,9 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password, fro
 		return err
 	}
 	return a.db.Write(ctx, func(tx *store.Tx) error {
+		if err := a.passwordIsHere(tx, s.User); err != nil {
+			return err
+		}
 		set, err := tx.SetPassword(s.User, phc)
 		if err != nil || !set {
 			return err
@@ -258,6 +272,9 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 		return err
 	}
 	return a.db.Write(ctx, func(tx *store.Tx) error {
+		if err := a.passwordIsHere(tx, user); err != nil {
+			return err
+		}
 		set, err := tx.SetPassword(user, phc)
 		if err == nil && !set {
 			err = matrix.NotFound("The account is deactivated.")

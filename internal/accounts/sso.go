@@ -167,7 +167,7 @@ func (a *Accounts) FinishSSO(ctx context.Context, browser, state, code, failure 
 		passed, err := a.finishSSOStage(ctx, row, who)
 		return &SSOReturn{Stage: passed}, err
 	}
-	account, err := a.external(ctx, who)
+	account, err := a.external(ctx, who, a.provider.conf.Register)
 	if err != nil {
 		return nil, err
 	}
@@ -179,6 +179,8 @@ func (a *Accounts) FinishSSO(ctx context.Context, browser, state, code, failure 
 type identity struct {
 	issuer, subject string
 	username, name  string
+	mail            string    // an address that is known to be theirs, "" for none
+	admin           bool      // they are to be an administrator
 	shown           time.Time // when they last signed in there, zero if the provider does not say
 }
 
@@ -240,9 +242,10 @@ func (a *Accounts) claims(ctx context.Context, found *oidc.Provider, id *oidc.ID
 	return c, info.Claims(&c)
 }
 
-// external finds the account of somebody whom the provider has let through, or makes it. An account that was here before
-// under the same name is not theirs for that: names are the provider's to give away, and the account somebody's already.
-func (a *Accounts) external(ctx context.Context, who identity) (*store.Account, error) {
+// external finds the account of somebody whom the provider or directory has let through, or makes it where that is wanted.
+// An account that was here before under the same name is not theirs for that: names are the provider's to give away, and
+// the account somebody's already.
+func (a *Accounts) external(ctx context.Context, who identity, create bool) (*store.Account, error) {
 	for range 2 { // another request may make it at the same time
 		var user store.UserNID
 		err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
@@ -255,22 +258,25 @@ func (a *Accounts) external(ctx context.Context, who identity) (*store.Account, 
 		if user != 0 {
 			return a.accountOf(ctx, user)
 		}
-		if err := a.registerExternal(ctx, who); err != nil {
+		if err := a.registerExternal(ctx, who, create); err != nil {
 			return nil, err
 		}
 	}
 	return nil, errSignIn()
 }
 
-func (a *Accounts) registerExternal(ctx context.Context, who identity) error {
-	if !a.provider.conf.Register {
+func (a *Accounts) registerExternal(ctx context.Context, who identity, create bool) error {
+	if !create {
 		return matrix.Forbidden("You have no account here. Ask an administrator for one.")
 	}
 	name := mappedLocalpart(who.username)
 	if name == "" {
-		return errProvider().With(errors.New("the ID token has no user name"))
+		return errProvider().With(errors.New("there is no user name in what your organization says of you"))
 	}
-	_, err := a.Register(ctx, Registration{Username: name, DisplayName: who.name, NoLogin: true, External: &who})
+	if name == a.config.ServerNotices.Localpart { // the server speaks by it
+		return errNameTaken(name)
+	}
+	_, err := a.Register(ctx, Registration{Username: name, DisplayName: who.name, NoLogin: true, Admin: who.admin, External: &who})
 	var taken *matrix.Error
 	if errors.As(err, &taken) && taken.Code == "M_USER_IN_USE" {
 		var user store.UserNID
@@ -279,10 +285,14 @@ func (a *Accounts) registerExternal(ctx context.Context, who identity) error {
 			return err
 		})
 		if err == nil && user == 0 {
-			err = matrix.Forbidden("The name %s is taken here by an account that was not made by your organization's sign-in. Ask an administrator.", name)
+			err = errNameTaken(name)
 		}
 	}
 	return err
+}
+
+func errNameTaken(name string) error {
+	return matrix.Forbidden("The name %s is taken here by an account that was not made by your organization's sign-in. Ask an administrator.", name)
 }
 
 // mappedLocalpart makes a localpart of somebody's name elsewhere (appendices, "Mapping from other character sets"). What

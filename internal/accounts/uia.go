@@ -233,11 +233,11 @@ func stagePassword(ctx context.Context, a *Accounts, c *confirmation) error {
 	if by.Type != identifierThreepid {
 		by = Identifier{User: cmp.Or(by.User, answer.User, string(c.Session.UserID))}
 	}
-	account, err := a.checkPasswordBy(ctx, by, answer.Password)
+	in, err := a.checkPasswordBy(ctx, by, answer.Password)
 	if err != nil {
 		return err
 	}
-	if account.User != c.user {
+	if in.account == nil || in.account.User != c.user {
 		return matrix.Forbidden("That is another user.")
 	}
 	return nil

@@ -105,6 +105,9 @@ func (tx *Tx) Deactivate(user UserNID) error {
 	if err := tx.DropAppPasswords(user); err != nil {
 		return err
 	}
+	if err := tx.ForgetPlaces(user); err != nil {
+		return err
+	}
 	_, err := tx.Exec(`DELETE FROM presence WHERE member = $1`, user)
 	return err
 }

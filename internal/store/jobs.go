@@ -10,6 +10,7 @@ const (
 	JobUpload JobKind = "upload" // the ID of a content: an upload that comes in pieces is given up, unless it was finished
 	JobClaim  JobKind = "claim"  // a room ID, a user ID and a token: the user has an address that was invited to the room
 	JobUnbind JobKind = "unbind" // a user ID: its account was closed, and identity servers are to forget its addresses
+	JobPeople JobKind = "people" // nothing: whom the directory still has is looked at from the ID on that is its cursor
 	JobSearch JobKind = "search" // nothing: what can be found by words is kept up to the stream's position that is its cursor
 )
 
