@@ -1,6 +1,7 @@
 package clientapi_test
 
 import (
+	"html"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -34,7 +35,7 @@ func (b *browser) confirmAt(s *testserver.Server, issuer, page, name string) str
 	if away == nil || !strings.HasPrefix(away[1], issuer) || !strings.Contains(away[1], "prompt=login") {
 		b.t.Fatalf("the page leads nowhere: %d %s", b.last.StatusCode, leaving)
 	}
-	login := b.open(strings.ReplaceAll(away[1], "&amp;", "&"))
+	login := b.open(html.UnescapeString(away[1]))
 	return b.send(issuer+"/login/username", url.Values{"id": {b.field(login, "id")}, "username": {name}, "password": {idp.Password}})
 }
 
