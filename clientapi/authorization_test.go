@@ -20,10 +20,10 @@ import (
 var openRoutes = []string{
 	"checkUsernameAvailability", "getAuthMetadata", "getLoginFlows", "getRoomVisibilityOnDirectory", "getServerWellknown", "getWellknown",
 	"getWellknownSupport", "im.conclave.authFallback", "im.conclave.authFallbackForm", "im.conclave.email.page", "im.conclave.email.submitToken",
-	"im.conclave.email.unsubscribe", "im.conclave.email.unsubscribePage", "im.conclave.loginFallback", "im.conclave.loginFallbackForm",
+	"im.conclave.email.unsubscribe", "im.conclave.email.unsubscribePage", "im.conclave.link", "im.conclave.link.poll", "im.conclave.loginFallback", "im.conclave.loginFallbackForm",
 	"im.conclave.oauth.device", "im.conclave.oauth.register", "im.conclave.oauth.revoke", "im.conclave.oauth.token", "im.conclave.page.account",
-	"im.conclave.page.authorize", "im.conclave.page.decide", "im.conclave.page.factor", "im.conclave.page.link", "im.conclave.page.manage",
-	"im.conclave.page.passkey", "im.conclave.page.password", "im.conclave.page.signIn", "im.conclave.page.userCode", "im.conclave.passkeySignIn",
+	"im.conclave.page.authorize", "im.conclave.page.avatar", "im.conclave.page.decide", "im.conclave.page.factor", "im.conclave.page.file", "im.conclave.page.link", "im.conclave.page.manage",
+	"im.conclave.page.passkey", "im.conclave.page.password", "im.conclave.page.provider", "im.conclave.page.section", "im.conclave.page.signIn", "im.conclave.page.sso", "im.conclave.page.userCode", "im.conclave.passkeySignIn",
 	"im.conclave.passkeySignInChallenge", "im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister", "im.conclave.signIn",
 	"im.conclave.signInChallenge", "im.conclave.signInFactor", "im.conclave.ssoCallback", "im.conclave.ssoContinue", "login",
 	"redirectToIdP", "redirectToSSO", "refresh", "register", "registrationTokenValidity", "requestTokenToRegisterEmail", "requestTokenToRegisterMSISDN",
@@ -104,7 +104,7 @@ func newTarget(t *testing.T, s *testserver.Server, owner *testserver.User) targe
 			"serverName": server, "mediaId": media, "fileName": "x", "filterId": filter, "type": "secret", "eventType": "m.room.topic", "stateKey": "",
 			"receiptType": "m.read", "kind": "override", "ruleId": ".m.rule.master", "keyName": "displayname", "txnId": testserver.Unique("txn"),
 			"destination": "elsewhere.test", "version": backup, "sessionId": "session", "relType": "m.thread", "reportId": "1",
-			"tag": "u.secret", "uploadId": media, "protocol": "irc", "appserviceId": "irc", "networkId": "libera", "id": "AAAA", "passkeyId": "AAAA", "idpId": "none",
+			"tag": "u.secret", "uploadId": media, "protocol": "irc", "appserviceId": "irc", "networkId": "libera", "id": "AAAA", "passkeyId": "AAAA", "section": "security", "file": "none", "idpId": "none",
 			"token": "choir", "localpart": "applicant", "authType": "m.login.password",
 		},
 		body: []byte(`{"user_id":"` + owner.ID + `","topic":"mine","typing":true,"timeout":1000,"m.read":"` + event + `","m.fully_read":"` + event +

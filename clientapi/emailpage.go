@@ -8,8 +8,8 @@ import (
 	"conclave/internal/matrix"
 )
 
-// emailPage is what the page of a link shows.
-type emailPage struct {
+// emailData is what the page of a link shows.
+type emailData struct {
 	State string // "ask", "done" or "gone"
 	Token string
 	Claim *accounts.AddressClaim
@@ -17,11 +17,24 @@ type emailPage struct {
 }
 
 // title is the key of the page's title.
-func (p emailPage) title() string {
-	if p.State == "ask" && p.Claim.Purpose == accounts.ForReset {
+func (d emailData) title() string {
+	if d.State == "ask" && d.Claim.Purpose == accounts.ForReset {
 		return "email.reset"
 	}
-	return "email." + p.State
+	return "email." + d.State
+}
+
+// Question is the key of the page's text.
+func (d emailData) Question() string {
+	switch {
+	case d.State != "ask":
+		return "email." + d.State + ".text"
+	case d.Claim.Purpose == accounts.ForRegistration:
+		return "email.ask.register"
+	case d.Claim.Purpose == accounts.ForReset:
+		return "email.ask.reset"
+	}
+	return "email.ask.add"
 }
 
 // confirmPage is the page that a link in a mail leads to. It asks, and changes nothing: programs that look through mails
@@ -36,14 +49,13 @@ func (s *Server) confirmPage(r *Request) (any, error) {
 	if claim == nil {
 		state, token = "gone", ""
 	}
-	return s.showEmail(r, emailPage{State: state, Token: token, Claim: claim})
+	return s.showEmail(r, emailData{State: state, Token: token, Claim: claim})
 }
 
 // submitToken is the form of that page, and the same for programs (Identity Service API, "POST
 // /validate/email/submitToken"), which have to name the session too.
 func (s *Server) submitToken(r *Request) (any, error) {
-	kind, _, err := mime.ParseMediaType(r.Request().Header.Get("Content-Type"))
-	if err == nil && kind == "application/x-www-form-urlencoded" {
+	if isForm(r) {
 		return s.submitForm(r)
 	}
 	var body struct {
@@ -65,7 +77,7 @@ func (s *Server) submitToken(r *Request) (any, error) {
 
 // submitForm uses a link. Its token is the only thing that counts: no cookie could be abused by another site's form.
 func (s *Server) submitForm(r *Request) (any, error) {
-	form, err := r.form()
+	form, err := s.pageForm(r)
 	if err != nil {
 		return nil, err
 	}
@@ -74,24 +86,33 @@ func (s *Server) submitForm(r *Request) (any, error) {
 		return nil, err
 	}
 	if claim == nil {
-		return s.showEmail(r, emailPage{State: "gone"})
+		return s.showEmail(r, emailData{State: "gone"})
 	}
-	return s.showEmail(r, emailPage{State: "done", Claim: claim, Next: claim.NextLink})
+	return s.showEmail(r, emailData{State: "done", Claim: claim, Next: claim.NextLink})
 }
 
 // showEmail writes the page.
-func (s *Server) showEmail(r *Request, p emailPage) (any, error) {
-	status := http.StatusOK
-	if p.State == "gone" {
-		status = http.StatusBadRequest
+func (s *Server) showEmail(r *Request, d emailData) (any, error) {
+	p := page{Title: d.title(), Data: d}
+	if d.State == "gone" {
+		p.Status = http.StatusBadRequest
 	}
-	return s.show(r, status, "email.html", page{Title: p.title(), Data: p})
+	return s.show(r, "email", p)
 }
 
-// unsubscribing is what the page shows that ends mails of what waits unread.
-type unsubscribing struct {
-	State   string // "ask", "done" or "gone"
-	Address string
+// failEmail writes an error of submitToken to whoever sent it.
+func (s *Server) failEmail(r *Request, err error) {
+	if !isForm(r) {
+		s.respond(r.Context, r.route.OperationID, nil, err)
+		return
+	}
+	s.failPage(r, err)
+}
+
+// isForm says whether a request is a form's.
+func isForm(r *Request) bool {
+	kind, _, err := mime.ParseMediaType(r.Request().Header.Get("Content-Type"))
+	return err == nil && kind == "application/x-www-form-urlencoded"
 }
 
 // unsubscribePage is where such mails lead whoever does not want them any more. It asks, and changes nothing, as
@@ -115,9 +136,11 @@ func (s *Server) unsubscribe(r *Request) (any, error) {
 }
 
 func (s *Server) showUnsubscribing(r *Request, state, address string) (any, error) {
-	status := http.StatusOK
-	if address == "" {
-		status, state = http.StatusBadRequest, "gone"
+	switch {
+	case address == "":
+		return s.show(r, "text", page{Status: http.StatusBadRequest, Title: "unsubscribe.gone", Data: "unsubscribe.gone.text"})
+	case state == "done":
+		return s.show(r, "text", page{Title: "unsubscribe.done", Data: "unsubscribe.done.text"})
 	}
-	return s.show(r, status, "unsubscribe.html", page{Title: "unsubscribe." + state, Data: unsubscribing{state, address}})
+	return s.show(r, "unsubscribe", page{Title: "unsubscribe.ask", Data: address})
 }

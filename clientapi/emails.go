@@ -16,10 +16,10 @@ var emailRoutes = []Route{
 	op(post, "/register/msisdn/requestToken", "requestTokenToRegisterMSISDN", NoAuth, LimitLogin, (*Server).noTelephones),
 	op(post, "/account/password/msisdn/requestToken", "requestTokenToResetPasswordMSISDN", NoAuth, LimitLogin, (*Server).noTelephones),
 	op(post, "/account/3pid/msisdn/requestToken", "requestTokenTo3PIDMSISDN", OptionalToken, LimitLogin, (*Server).noTelephones),
-	{Method: get, Path: accounts.ConfirmPath, OperationID: "im.conclave.email.page", Auth: NoAuth, Limit: LimitLogin, Page: true, Handler: (*Server).confirmPage},
-	{Method: post, Path: accounts.ConfirmPath, OperationID: "im.conclave.email.submitToken", Auth: NoAuth, Limit: LimitLogin, Page: true, Body: maxConfirm, Handler: (*Server).submitToken},
-	{Method: get, Path: accounts.UnsubscribePath, OperationID: "im.conclave.email.unsubscribePage", Auth: NoAuth, Limit: LimitLogin, Page: true, Handler: (*Server).unsubscribePage},
-	{Method: post, Path: accounts.UnsubscribePath, OperationID: "im.conclave.email.unsubscribe", Auth: NoAuth, Limit: LimitLogin, Page: true, Body: maxConfirm, Handler: (*Server).unsubscribe},
+	{Method: get, Path: accounts.ConfirmPath, OperationID: "im.conclave.email.page", Auth: NoAuth, Limit: LimitLogin, Page: true, Fail: (*Server).failPage, Handler: (*Server).confirmPage},
+	{Method: post, Path: accounts.ConfirmPath, OperationID: "im.conclave.email.submitToken", Auth: NoAuth, Limit: LimitLogin, Page: true, Body: maxConfirm, Fail: (*Server).failEmail, Handler: (*Server).submitToken},
+	{Method: get, Path: accounts.UnsubscribePath, OperationID: "im.conclave.email.unsubscribePage", Auth: NoAuth, Limit: LimitLogin, Page: true, Fail: (*Server).failPage, Handler: (*Server).unsubscribePage},
+	{Method: post, Path: accounts.UnsubscribePath, OperationID: "im.conclave.email.unsubscribe", Auth: NoAuth, Limit: LimitLogin, Page: true, Body: maxConfirm, Fail: (*Server).failPage, Handler: (*Server).unsubscribe},
 }
 
 // maxConfirm bounds what a link's page sends.

@@ -30,15 +30,25 @@ var factorRoutes = []Route{
 	{Method: post, Path: "/_synapse/admin/v1/users/:userId/reset_2fa", OperationID: "im.conclave.admin.resetFactors", Auth: Admin, Limit: LimitChange, Handler: (*Server).resetFactors},
 }
 
-// factors is GET …/factors.
+// factors is GET …/factors. required says whether the server's rule wants a second factor of this account, and due_ts by
+// when, as long as there is none.
 func (s *Server) factors(r *Request) (any, error) {
 	f, err := s.Accounts.Factors(r.Ctx(), r.Session.User)
 	if err != nil {
 		return nil, err
 	}
-	answer := map[string]any{"totp": f.TOTP, "recovery_codes": f.Recovery, "passkeys": f.Passkeys, "passkeys_available": s.Accounts.HasPasskeys()}
+	required, due, err := s.Accounts.FactorWanted(r.Ctx(), r.Session.User)
+	if err != nil {
+		return nil, err
+	}
+	answer := map[string]any{
+		"totp": f.TOTP, "recovery_codes": f.Recovery, "passkeys": f.Passkeys, "passkeys_available": s.Accounts.HasPasskeys(), "required": required,
+	}
 	if f.Since != 0 {
 		answer["since_ts"] = f.Since
+	}
+	if due != 0 {
+		answer["due_ts"] = due
 	}
 	return answer, nil
 }

@@ -21,6 +21,7 @@ func TestFactors(t *testing.T) {
 		t.Run("app", func(t *testing.T) { authenticatorApp(t, s) })
 		t.Run("passkeys", func(t *testing.T) { passkeys(t, s) })
 		t.Run("reset", func(t *testing.T) { factorReset(t, s) })
+		t.Run("links", func(t *testing.T) { links(t, s) })
 	})
 }
 
@@ -81,7 +82,8 @@ func authenticatorApp(t *testing.T, s *testserver.Server) {
 	proof.Of(t, "A10")
 	alice := s.Register(testserver.Unique("alice"))
 	other := s.Login(alice.ID)
-	if got := alice.Must("GET", account+"/factors", nil).Body; got["totp"] != false || got["passkeys"] != 0.0 || got["recovery_codes"] != 0.0 || got["since_ts"] != nil {
+	if got := alice.Must("GET", account+"/factors", nil).Body; got["totp"] != false || got["passkeys"] != 0.0 || got["recovery_codes"] != 0.0 || got["since_ts"] != nil ||
+		got["required"] != false || got["due_ts"] != nil {
 		t.Errorf("at first the factors are %v", got)
 	}
 	alice.Refused(404, "M_NOT_FOUND", "POST", account+"/totp/confirm", object{"code": "123456"})

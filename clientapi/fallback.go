@@ -1,15 +1,8 @@
 package clientapi
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"embed"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"html/template"
-	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -24,54 +17,28 @@ import (
 var fallbackRoutes = []Route{
 	onPage(op(get, "/auth/:authType/fallback/web", "im.conclave.authFallback", NoAuth, LimitRefresh, (*Server).authFallback)),
 	onPage(op(post, "/auth/:authType/fallback/web", "im.conclave.authFallbackForm", NoAuth, LimitLogin, (*Server).authFallbackForm)),
-	{Method: get, Path: "/_matrix/static/client/login/", OperationID: "im.conclave.loginFallback", Auth: NoAuth, Limit: LimitRefresh, Page: true, Handler: (*Server).loginFallback},
-	{Method: post, Path: "/_matrix/static/client/login/", OperationID: "im.conclave.loginFallbackForm", Auth: NoAuth, Limit: LimitLogin, Page: true, Handler: (*Server).loginFallbackForm},
+	{Method: get, Path: "/_matrix/static/client/login/", OperationID: "im.conclave.loginFallback", Auth: NoAuth, Limit: LimitRefresh, Page: true, Fail: (*Server).failPage, Handler: (*Server).loginFallback},
+	{Method: post, Path: "/_matrix/static/client/login/", OperationID: "im.conclave.loginFallbackForm", Auth: NoAuth, Limit: LimitLogin, Page: true, Fail: (*Server).failPage, Handler: (*Server).loginFallbackForm},
 }
 
 // onPage declares that a route answers with a page.
 func onPage(r Route) Route {
-	r.Page = true
+	r.Page, r.Fail = true, (*Server).failPage
 	return r
 }
 
-//go:embed fallback
-var fallbackFiles embed.FS
-
-var fallbackPage = template.Must(template.ParseFS(fallbackFiles, "fallback/page.html"))
-
-func fallbackFile(name string) string {
-	text, err := fallbackFiles.ReadFile("fallback/" + name)
-	if err != nil {
-		panic("clientapi: " + err.Error()) // embedded files can be read
-	}
-	return string(text)
+// fallbackData is what such a page asks for.
+type fallbackData struct {
+	Text     string // in words
+	Button   string // key of a text
+	Hidden   []pageField
+	Fields   []pageField
+	Policies []pagePolicyLink
+	Work     *pageWork
+	Again    string // where another e-mail address can be given
 }
 
-var (
-	fallbackStyle = fallbackFile("style.css")
-	doneScript    = fallbackFile("done.js")
-	workScript    = fallbackFile("pow.js")
-	loginScript   = fallbackFile("login.js")
-)
-
-// shownPage is what a page holds.
-type shownPage struct {
-	Status              int
-	Lang, Server, Title string
-	Text, Error         string
-	Form                bool
-	Button              string
-	Agree               string
-	Working, NoScript   string
-	Hidden              []pageField
-	Fields              []pageField
-	Policies            []pagePolicyLink
-	Work                *pageWork
-	Script              template.JS
-	Style               template.CSS
-	Response            string // JSON that a script hands on
-}
-
+// pageField is a field of a form; its label is the key of a text.
 type pageField struct{ Name, Value, Label, Type, Complete string }
 
 type pagePolicyLink struct{ ID, Lang, Name, URL string }
@@ -81,140 +48,101 @@ type pageWork struct {
 	Difficulty int
 }
 
-// newPage begins a page in a language that the browser asks for.
-func (s *Server) newPage(r *Request) *shownPage {
-	lang := pageLanguage(r.Request().Header.Get("Accept-Language"))
-	return &shownPage{
-		Status: http.StatusOK, Lang: lang, Server: s.Config.ServerName, Style: template.CSS(fallbackStyle), //nolint:gosec // a file of ours
-		Button: fallbackTexts[lang]["button"],
-	}
-}
-
-func (p *shownPage) say(key string) string { return fallbackTexts[p.Lang][key] }
-
-// hashed is a source of a Content-Security-Policy that allows one text.
-func hashed(text string) string {
-	sum := sha256.Sum256([]byte(text))
-	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
-}
-
-// show writes a page. Nothing runs in it but the script that it comes with, it sends its form nowhere else, and no other
-// page can frame it.
-func (p *shownPage) show(r *Request) (any, error) {
-	var out bytes.Buffer
-	if err := fallbackPage.Execute(&out, p); err != nil {
-		return nil, err
-	}
-	script := "'none'"
-	if p.Script != "" {
-		script = hashed(string(p.Script))
-	}
-	h := r.Response().Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Language", p.Lang)
-	h.Set("Vary", "Accept-Language")
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src "+hashed(fallbackStyle)+"; script-src "+script+
-		"; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
-	h.Set("Referrer-Policy", "no-referrer") // the address holds the session
-	h.Set("X-Frame-Options", "DENY")
-	r.Response().WriteHeader(p.Status)
-	r.Response().Write(out.Bytes()) //nolint:errcheck // a client that went away is nobody to tell
-	return Done{}, nil
-}
-
-// refuse turns an error that is the visitor's into what the page says: wrong is the text for a wrong answer. Other errors
-// are not the page's.
-func (p *shownPage) refuse(err error, wrong string) error {
-	var known *matrix.Error
-	if !errors.As(err, &known) {
-		return err
-	}
-	p.Status, p.Error = known.Status, wrong
-	if known.Code == "M_LIMIT_EXCEEDED" {
-		p.Error = p.say("later")
-	}
-	if p.Error == "" {
-		p.Error = known.Text
-	}
-	return nil
-}
-
-// form reads a form that came from a page of ours: browsers say where a form comes from, and another site's is not taken.
-func (r *Request) form() (url.Values, error) {
-	if site := r.Request().Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
-		return nil, matrix.Forbidden("This form came from another site.")
-	}
-	kind, _, err := mime.ParseMediaType(r.Request().Header.Get("Content-Type"))
-	if err != nil || kind != "application/x-www-form-urlencoded" {
-		return nil, matrix.InvalidParam("This is for the form of a page.")
-	}
-	body, err := r.Body()
-	if err != nil {
-		return nil, err
-	}
-	form, err := url.ParseQuery(string(body))
-	if err != nil {
-		return nil, matrix.InvalidParam("That is no form.").With(err)
-	}
-	for _, values := range form {
-		if slices.ContainsFunc(values, func(v string) bool { return !matrix.IsText(v) }) {
-			return nil, matrix.InvalidParam("The form holds something that is not text.")
-		}
-	}
-	return form, nil
-}
-
 // authFallback is GET /auth/{authType}/fallback/web: the page of a stage.
 func (s *Server) authFallback(r *Request) (any, error) {
-	p := s.newPage(r)
 	f, err := s.Accounts.Fallback(r.Ctx(), r.QueryParam("session"), r.Param("authType"))
 	if err != nil {
-		return p.gone(r, err)
+		return s.stageGone(r, err)
 	}
-	return p.stage(r, f)
+	return s.stage(r, f, page{})
 }
 
-// gone says that there is no such session any more.
-func (p *shownPage) gone(r *Request, err error) (any, error) {
-	if err := p.refuse(err, ""); err != nil {
+// stageGone says that there is no such session any more.
+func (s *Server) stageGone(r *Request, err error) (any, error) {
+	var known *matrix.Error
+	if !errors.As(err, &known) || known.Status >= http.StatusInternalServerError {
 		return nil, err
 	}
-	p.Title, p.Text, p.Error = p.say("gone"), p.say("gone.text"), ""
-	return p.show(r)
+	return s.show(r, "text", page{Status: known.Status, Title: "stage.gone", Data: "stage.gone.text"})
 }
 
 // stage shows a stage that is to be passed, or says that it is.
-func (p *shownPage) stage(r *Request, f *accounts.Fallback) (any, error) {
+func (s *Server) stage(r *Request, f *accounts.Fallback, p page) (any, error) {
 	if f.Done {
-		p.Title, p.Text, p.Script = p.say("done"), p.say("done.text"), template.JS(doneScript) //nolint:gosec // a file of ours
-		return p.show(r)
+		return s.show(r, "text", page{Title: "stage.done", Data: "stage.done.text", Script: "done.js"})
 	}
-	p.Form, p.Title, p.Text = true, p.say(f.Stage), p.say(f.Stage+".text")
+	say := words(r).say
+	p.Title = "stage." + f.Stage
+	d := fallbackData{Button: "continue"}
+	if _, ok := words(r)[p.Title]; !ok { // no page can do what this stage asks for
+		return s.show(r, "text", page{Status: http.StatusNotFound, Title: "stage.gone", Data: "stage.gone.text"})
+	}
+	d.Text = say(p.Title + ".text")
 	switch f.Stage {
-	case accounts.StageDummy:
 	case accounts.StageSSO:
-		p.Text = p.ssoStage(f)
+		d.Text = say(p.Title+".text", say(stageOperation(r, f.For)), f.User)
 	case accounts.StagePassword:
-		p.Text = fmt.Sprintf(p.Text, f.User)
-		p.Hidden = []pageField{{Name: "username", Value: string(f.User)}} // for programs that keep passwords
-		p.Fields = []pageField{{Name: "password", Label: p.say("password"), Type: "password", Complete: "current-password"}}
+		d.Text = say(p.Title+".text", f.User)
+		d.Hidden = []pageField{{Name: "username", Value: string(f.User)}} // for programs that keep passwords
+		d.Fields = []pageField{{Name: "password", Label: "password", Type: "password", Complete: "current-password"}}
 	case accounts.StageToken:
-		p.Fields = []pageField{{Name: "token", Label: p.say("token"), Type: "text", Complete: "off"}}
+		d.Fields = []pageField{{Name: "token", Label: "invitation", Type: "text", Complete: "off"}}
 	case accounts.StageFactor:
-		p.Fields = []pageField{{Name: "code", Label: p.say("code"), Type: "text", Complete: "one-time-code"}}
+		d.Fields = []pageField{{Name: "code", Label: "factor.code", Type: "text", Complete: "one-time-code"}}
+	case accounts.StageEmail:
+		if f.Mailed && r.QueryParam("again") == "" {
+			again := url.Values{"session": {r.QueryParam("session")}, "again": {"yes"}}
+			d.Text, d.Again = say(p.Title+".sent"), "?"+again.Encode()
+			break
+		}
+		d.Fields = []pageField{{Name: "email", Label: "address", Type: "email", Complete: "email"}}
+	case accounts.StageOAuth:
+		return s.toApproval(r, f)
 	case accounts.StageTerms:
-		p.Agree, p.Policies = p.say("agree"), policiesIn(f.Params[accounts.StageTerms], p.Lang)
+		d.Policies = policiesIn(f.Params[accounts.StageTerms], languageOf(r.Request()).String())
 	case accounts.StageWork:
-		if err := reread(f.Params[accounts.StageWork], &p.Work); err != nil {
+		if err := reread(f.Params[accounts.StageWork], &d.Work); err != nil {
 			return nil, err
 		}
-		p.Hidden, p.Script = []pageField{{Name: "nonce"}}, template.JS(workScript) //nolint:gosec // a file of ours
-		p.Working, p.NoScript = p.say("working"), p.say("noscript")
-	default:
-		p.Form, p.Title, p.Text = false, p.say("gone"), p.say("gone.text")
+		d.Hidden, p.Script = []pageField{{Name: "nonce"}}, "pow.js"
 	}
-	return p.show(r)
+	p.Data = d
+	return s.show(r, "fallback", p)
+}
+
+// toApproval sends somebody to the page on which they approve what their session asks for.
+func (s *Server) toApproval(r *Request, f *accounts.Fallback) (any, error) {
+	var where struct{ URL string }
+	if err := reread(f.Params[accounts.StageOAuth], &where); err != nil {
+		return nil, err
+	}
+	if where.URL == "" {
+		where.URL = s.Accounts.ManagementURL(nil)
+	}
+	return turnTo(r, where.URL)
+}
+
+// mailStage has the mail sent that a form asks for.
+func (s *Server) mailStage(r *Request, f *accounts.Fallback, session, to string) (any, error) {
+	from := s.address(r.Request())
+	mailed, err := s.Accounts.MailStage(r.Ctx(), session, accounts.AddressRequest{
+		Address: to, Accept: r.Request().Header.Get("Accept-Language"), From: from, Block: block(from),
+	})
+	var known *matrix.Error
+	switch {
+	case err == nil && r.QueryParam("again") != "":
+		return turnTo(r, r.Request().URL.EscapedPath()+"?"+url.Values{"session": {session}}.Encode())
+	case err == nil:
+		return s.stage(r, mailed, page{})
+	case !errors.As(err, &known):
+		return nil, err
+	}
+	refused := "stage.m.login.email.identity.bad"
+	if known.Code == "M_THREEPID_DENIED" {
+		refused = "stage.m.login.email.identity.refused"
+	}
+	f.Mailed = false
+	return s.stage(r, f, page{Status: known.Status, Error: words(r).say(problem(err, refused))})
 }
 
 // reread brings parameters into another form that has the same JSON.
@@ -257,26 +185,37 @@ func policiesIn(params any, lang string) []pagePolicyLink {
 
 // authFallbackForm is the form of that page. The session's ID is what counts: nobody but its client knows it.
 func (s *Server) authFallbackForm(r *Request) (any, error) {
-	form, err := r.form()
+	form, err := s.pageForm(r)
 	if err != nil {
 		return nil, err
 	}
-	p, session, stage := s.newPage(r), r.QueryParam("session"), r.Param("authType")
+	session, stage := r.QueryParam("session"), r.Param("authType")
 	f, err := s.Accounts.Fallback(r.Ctx(), session, stage)
 	if err != nil {
-		return p.gone(r, err)
+		return s.stageGone(r, err)
+	}
+	if f.Stage == accounts.StageEmail && !f.Done && form.Has("email") {
+		return s.mailStage(r, f, session, form.Get("email"))
 	}
 	if stage == accounts.StageSSO && !f.Done {
 		return s.leaveForStage(r, session)
 	}
 	passed, err := s.passStage(r, f, session, form)
 	if err == nil {
-		return p.stage(r, passed)
+		return s.stage(r, passed, page{})
 	}
-	if err := p.refuse(err, p.say(stage+".wrong")); err != nil {
+	var known *matrix.Error
+	if !errors.As(err, &known) {
 		return nil, err
 	}
-	return p.stage(r, f)
+	wrong := "stage." + stage + ".wrong"
+	if known.Code == "M_INVALID_PARAM" || known.Code == "M_MISSING_PARAM" { // another stage comes first
+		wrong = "stage.early"
+	}
+	if _, ok := words(r)[wrong]; !ok {
+		wrong = "stage.failed"
+	}
+	return s.stage(r, f, page{Status: known.Status, Error: words(r).say(problem(err, wrong))})
 }
 
 // passStage hands on what a form says.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"conclave/internal/accounts"
 	"conclave/internal/cluster"
@@ -27,6 +28,7 @@ func (e ended) Unwrap() []error { return []error{errSessionEnded, e.error} }
 // has ended (threats A06), and all of them when the server drains.
 type hub struct {
 	check func(context.Context, *accounts.Session) (*accounts.Session, error) // what a session is by now
+	heard func(store.UserNID)                                                 // that sessions have ended, here or on another node
 
 	mu       sync.Mutex
 	draining bool
@@ -39,8 +41,8 @@ type wait struct {
 	cancel  context.CancelCauseFunc
 }
 
-func newHub(check func(context.Context, *accounts.Session) (*accounts.Session, error)) *hub {
-	return &hub{check: check, waits: map[store.UserNID]map[*wait]struct{}{}}
+func newHub(check func(context.Context, *accounts.Session) (*accounts.Session, error), heard func(store.UserNID)) *hub {
+	return &hub{check: check, heard: heard, waits: map[store.UserNID]map[*wait]struct{}{}}
 }
 
 // maxWaits bounds how many long polls and sockets one user has open at a time. They take no turn (turns.go), and each is
@@ -75,7 +77,12 @@ func (h *hub) enter(ctx context.Context, session *accounts.Session) (context.Con
 		h.waits[session.User] = of
 	}
 	of[w] = struct{}{}
+	enrols := func() bool { return false }
+	if by := session.EnrolBy; !by.IsZero() { // then it may do nothing that waits any more
+		enrols = time.AfterFunc(time.Until(by), func() { h.look(context.WithoutCancel(ctx), w) }).Stop
+	}
 	return ctx, func() {
+		enrols()
 		cancel(nil)
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -93,6 +100,7 @@ func (h *hub) watch(ctx context.Context, bus cluster.Bus) error {
 	for {
 		select {
 		case user := <-wakes:
+			h.heard(store.UserNID(user))
 			h.review(ctx, store.UserNID(user))
 		case <-ctx.Done():
 			return ctx.Err()
@@ -114,9 +122,18 @@ func (h *hub) review(ctx context.Context, user store.UserNID) {
 	}
 	h.mu.Unlock()
 	for _, w := range waits {
-		if _, err := h.check(ctx, w.session); err != nil {
-			w.cancel(ended{err})
-		}
+		h.look(ctx, w)
+	}
+}
+
+// look ends a wait whose session has ended, or may only set up a second factor by now.
+func (h *hub) look(ctx context.Context, w *wait) {
+	now, err := h.check(ctx, w.session)
+	if err == nil && now.MustEnrol {
+		err = errEnrolFirst()
+	}
+	if err != nil {
+		w.cancel(ended{err})
 	}
 }
 

@@ -51,10 +51,7 @@ const (
 
 // getLoginFlows is GET /login.
 func (s *Server) getLoginFlows(*Request) (any, error) {
-	flows := []map[string]any{{"type": passwordLogin}, {"type": tokenLogin, "get_login_token": true}, {"type": signInLogin}}
-	if s.Accounts.HasSSO() {
-		flows = append(flows, s.ssoFlow())
-	}
+	flows := []map[string]any{{"type": passwordLogin}, {"type": tokenLogin, "get_login_token": true}, {"type": signInLogin}, s.ssoFlow()}
 	if len(s.Services.All()) > 0 {
 		flows = append(flows, map[string]any{"type": serviceLogin})
 	}

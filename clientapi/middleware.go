@@ -45,7 +45,7 @@ func (s *Server) admit(r *Request, token string) (err error) {
 // gate says whether the session's account, which is not locked, may use the route.
 func (r *Request) gate() error {
 	if r.Session.MustEnrol && !slices.Contains(enrolling, r.route.OperationID) {
-		return matrix.Forbidden("This server wants two-factor login from you, and the time to set it up is over. Set it up first.")
+		return errEnrolFirst()
 	}
 	if r.route.Auth == Admin && !r.Session.Admin {
 		return matrix.Forbidden("This is for administrators of the server.")
@@ -54,6 +54,10 @@ func (r *Request) gate() error {
 		return matrix.UserSuspended()
 	}
 	return nil
+}
+
+func errEnrolFirst() error {
+	return matrix.Forbidden("This server wants two-factor login from you, and the time to set it up is over. Set it up first.")
 }
 
 // enrolling are the operations of somebody whose second factor is overdue: setting one up, and what a client needs for it.

@@ -41,7 +41,7 @@ func TestOAuth(t *testing.T) {
 		p := newPerson(t, s)
 		p.open("GET", a.at("PHONE"), "")
 		p.sees(http.StatusOK, "Sign in", "Alpha", "app.test.example")
-		for name, want := range map[string]string{"Referrer-Policy": "same-origin", "X-Frame-Options": "DENY", "Cache-Control": "no-store", "Access-Control-Allow-Origin": ""} {
+		for name, want := range map[string]string{"Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY", "Cache-Control": "no-store", "Access-Control-Allow-Origin": ""} {
 			if got := p.header.Get(name); got != want {
 				t.Errorf("%s is %q, want %q", name, got, want)
 			}
@@ -106,6 +106,11 @@ func TestOAuth(t *testing.T) {
 			if status, body := a.call("/oauth2/token", bad...); status != http.StatusBadRequest || body["error_description"] == nil {
 				t.Errorf("%v is answered %d %v", bad, status, body)
 			}
+		}
+		// Clients in a browser are pages of other sites.
+		wrong := url.Values{"grant_type": {"refresh_token"}, "client_id": {a.id}, "refresh_token": {"x"}}.Encode()
+		if res, text := oauthCall(t, s.URL+"/oauth2/token", "application/x-www-form-urlencoded", wrong, "Origin", "https://app.test.example", "Sec-Fetch-Site", "cross-site"); !strings.Contains(text, `"invalid_grant"`) {
+			t.Errorf("an app in a browser is answered %d %s", res.StatusCode, text)
 		}
 		twice := url.Values{"grant_type": {"refresh_token", "refresh_token"}, "client_id": {a.id}, "refresh_token": {"x"}}.Encode()
 		if res, text := oauthCall(t, s.URL+"/oauth2/token", "application/x-www-form-urlencoded", twice); res.StatusCode != http.StatusBadRequest || !strings.Contains(text, "invalid_request") {

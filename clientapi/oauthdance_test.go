@@ -149,13 +149,16 @@ func (a *app) call(path string, pairs ...string) (int, object) {
 	return res.StatusCode, body
 }
 
-func oauthCall(t *testing.T, where, kind, body string) (*http.Response, string) {
+func oauthCall(t *testing.T, where, kind, body string, headers ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), "POST", where, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", kind)
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)

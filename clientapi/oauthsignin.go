@@ -21,10 +21,14 @@ var pageRoutes = []Route{
 	pageRoute(post, "/oauth2/factor", "im.conclave.page.factor", LimitLogin, (*Server).pageFactor),
 	pageRoute(post, "/oauth2/passkey", "im.conclave.page.passkey", LimitLogin, (*Server).pagePasskey),
 	pageRoute(post, "/oauth2/decide", "im.conclave.page.decide", LimitChange, (*Server).decide),
+	pageRoute(get, "/oauth2/sso", "im.conclave.page.sso", LimitRefresh, (*Server).ssoPage),
+	pageRoute(post, "/oauth2/provider", "im.conclave.page.provider", LimitLogin, (*Server).toProvider),
 	pageRoute(get, "/oauth2/link", "im.conclave.page.link", LimitRefresh, (*Server).linkPage),
 	pageRoute(post, "/oauth2/link", "im.conclave.page.userCode", LimitLogin, (*Server).enterUserCode),
 	pageRoute(get, "/oauth2/account", "im.conclave.page.account", LimitRefresh, (*Server).accountPage),
+	pageRoute(get, "/oauth2/account/:section", "im.conclave.page.section", LimitRefresh, (*Server).accountSection),
 	pageRoute(post, "/oauth2/account", "im.conclave.page.manage", LimitChange, (*Server).manage),
+	{Method: post, Path: "/oauth2/avatar", OperationID: "im.conclave.page.avatar", Auth: NoAuth, Limit: LimitChange, Body: maxAvatar + maxOAuthBody, Page: true, Fail: (*Server).failPage, Handler: (*Server).newAvatar},
 }
 
 func pageRoute(method, path, id string, limit Limit, handler func(*Server, *Request) (any, error)) Route {
@@ -53,13 +57,19 @@ func (s *Server) authorize(r *Request) (any, error) {
 // without having seen where that is (RFC 9700, section 4.11.2; threats A13).
 func (s *Server) badAuthorization(r *Request, v *accounts.Visit, fault *accounts.OAuthError) (any, error) {
 	if v == nil {
-		return s.visitPage(r, http.StatusBadRequest, "error", nil, map[string]any{"Title": "failed_title", "Error": words(r).say("unknown_app")})
+		return s.show(r, "error", page{Status: http.StatusBadRequest, Title: "failed_title", Error: words(r).say("unknown_app")})
 	}
 	back := v.Return(url.Values{"error": {fault.Code}, "error_description": {fault.Text}, "iss": {s.issuer()}})
-	return s.visitPage(r, http.StatusBadRequest, "error", nil, map[string]any{
-		"Title": "failed_title", "Error": words(r).say("bad_request") + " " + fault.Text,
-		"Return": template.URL(back), "ClientHost": v.Client.Host(), //nolint:gosec // a redirect URI that was checked when it was registered
+	return s.show(r, "error", page{
+		Status: http.StatusBadRequest, Title: "failed_title", Error: words(r).say("bad_request") + " " + fault.Text, // which is for the app's makers
+		Data: wayBack{template.URL(back), v.Client.Host()}, //nolint:gosec // a redirect URI that was checked when it was registered
 	})
+}
+
+// wayBack is where a page leads that goes no further.
+type wayBack struct {
+	Address template.URL
+	Name    string
 }
 
 // receive begins a visit.
@@ -87,45 +97,84 @@ func (s *Server) signInPage(r *Request) (any, error) {
 	return s.step(r, http.StatusOK, b, "")
 }
 
+// passwordData is what the page asks a name and a password with.
+type passwordData struct {
+	Name     string
+	Passkeys bool
+	Provider string // the name of the organization's, "" for none
+	Target   string // of single sign-on: where the client is
+	SignUp   string // where people make an account, "" if they cannot or do not want to
+}
+
+// factorData are the kinds of second factor that are asked for.
+type factorData struct{ TOTP, Passkey, Recovery bool }
+
 // step shows the page of the step that a sign-in has come to. refused says what was wrong, "" if nothing was.
 func (s *Server) step(r *Request, status int, b *browser, refused string) (any, error) {
-	data := map[string]any{}
-	if refused != "" {
-		data["Error"] = words(r).say(refused)
-	}
+	p := page{Status: status, Error: refused}
 	switch {
 	case b.Who == nil:
-		data["Passkeys"], data["Name"] = s.Accounts.HasPasskeys(), b.Visit.Hint
-		return s.visitPage(r, status, "password", b, data)
-	case !b.Who.Ready():
-		for name, kind := range map[string]accounts.Evidence{"TOTP": accounts.ByTOTP, "Passkey": accounts.ByPasskey, "Recovery": accounts.ByRecoveryCode} {
-			data[name] = slices.Contains(b.Who.Needs, kind)
+		data := passwordData{Name: b.Visit.Hint, Passkeys: s.Accounts.HasPasskeys()}
+		if s.Accounts.HasSSO() {
+			data.Provider = s.Config.OIDC.Name
 		}
-		return s.visitPage(r, status, "factor", b, data)
+		if b.Visit.Purpose == accounts.ToSSO {
+			data.Target = clientOf(b.Visit.Redirect)
+		}
+		if b.Visit.Action == "register" && s.Config.Registration.Mode != "closed" {
+			data.SignUp = s.issuer()
+		}
+		p.Title, p.Data = "password_title", data
+		return s.visitPage(r, b, "password", p)
+	case !b.Who.Ready():
+		wants := func(kind accounts.Evidence) bool { return slices.Contains(b.Who.Needs, kind) }
+		p.Title, p.Data = "factor_title", factorData{wants(accounts.ByTOTP), wants(accounts.ByPasskey), wants(accounts.ByRecoveryCode)}
+		return s.visitPage(r, b, "factor", p)
+	case b.Visit.Purpose == accounts.ToSSO:
+		p.Title, p.Data = "sso.title", ssoData{User: b.Who.UserID, Host: clientOf(b.Visit.Redirect), Action: "/oauth2/decide"}
+		return s.visitPage(r, b, "sso", p)
 	case b.Visit.Client == nil:
 		return turnTo(r, signInPageAt)
 	}
-	return s.consent(r, status, b, data)
+	return s.consent(r, b, p)
+}
+
+// consentData is what the page asks with whether a client may have a session.
+type consentData struct {
+	Target   string // where the browser goes then
+	UserCode string
+	Device   matrix.DeviceID
+	Replaces bool // a session with the same ID
+	Terms    string
+	Policy   string
+	Enrol    string // the action by which a second factor is set up that is demanded first
 }
 
 // consent asks whether a client may have a session.
-func (s *Server) consent(r *Request, status int, b *browser, data map[string]any) (any, error) {
+func (s *Server) consent(r *Request, b *browser, p page) (any, error) {
 	tag, client := languageOf(r.Request()).String(), b.Visit.Client
-	data["Terms"], data["Policy"] = client.In(tag, "tos_uri", client.Terms), client.In(tag, "policy_uri", client.Policy)
+	data := consentData{Device: b.Visit.Device, Terms: client.In(tag, "tos_uri", client.Terms), Policy: client.In(tag, "policy_uri", client.Policy)}
 	if b.Visit.Purpose == accounts.ToLink {
-		data["UserCode"] = accounts.ReadableUserCode(b.Visit.Code)
+		data.UserCode = accounts.ReadableUserCode(b.Visit.Code)
 	} else if u, err := url.Parse(b.Visit.Redirect); err == nil {
-		data["Target"] = u.Host
+		data.Target = u.Host
 		if u.Scheme != "https" {
-			data["Target"] = words(r).say("target_app")
+			data.Target = words(r).say("target_app")
 		}
 	}
 	device, err := s.Accounts.Device(r.Ctx(), b.Who.User, b.Visit.Device)
 	if err != nil && !errors.Is(err, matrix.NotFound("")) {
 		return nil, err
 	}
-	data["Replaces"] = device != nil
-	return s.visitPage(r, status, "consent", b, data)
+	data.Replaces = device != nil
+	if b.Who.MustEnrol {
+		data.Enrol = actionFactors
+		if p.Error == "" {
+			p.Error = words(r).say("must_enrol")
+		}
+	}
+	p.Title, p.Data = "consent_title", data
+	return s.visitPage(r, b, "consent", p)
 }
 
 // goOn goes on with a sign-in that a step has brought forward.
@@ -145,7 +194,19 @@ func (s *Server) again(r *Request, b *browser, err error, refused string) (any, 
 			return nil, err
 		}
 	}
-	return s.step(r, known.Status, b, problem(known, refused))
+	return s.step(r, known.Status, b, words(r).say(problem(known, refused)))
+}
+
+// refusal is what a page says of an error, which may give its reason; refused is the key for what is simply wrong.
+func (s *Server) refusal(r *Request, err error, refused string) string {
+	var why *accounts.Refusal
+	if errors.As(err, &why) {
+		if why.What != "" {
+			return words(r).say("refusal."+why.Why, why.What)
+		}
+		return words(r).say("refusal." + why.Why)
+	}
+	return words(r).say(problem(err, refused))
 }
 
 // identifierOf is whom somebody means by what they type: a user name, a user ID, or an e-mail address.
@@ -227,7 +288,20 @@ func (s *Server) askPasskey(r *Request, b *browser) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.visitPage(r, http.StatusOK, "passkey", b, map[string]any{"Options": string(raw), "Challenge": challenge})
+	return s.visitPage(r, b, "passkey", page{
+		Title: "passkey_title", Script: "passkey.js",
+		Data: passkeyData{Action: "/oauth2/passkey", Options: string(raw), Challenge: challenge, Back: signInPageAt},
+	})
+}
+
+// passkeyData is what a script asks the browser for a passkey with, or to make one.
+type passkeyData struct {
+	Action    string // where the form goes
+	Options   string // JSON
+	Challenge string
+	Make      bool
+	Name      string // of a new one
+	Back      string // for those who would rather not
 }
 
 // decide ends a visit with a yes or a no, or goes back to the question who it is.
@@ -238,7 +312,7 @@ func (s *Server) decide(r *Request) (any, error) {
 	}
 	switch form.Get("decision") {
 	case "allow":
-		if b.signedIn() && b.Visit.Client != nil {
+		if b.signedIn() && (b.Visit.Client != nil || b.Visit.Purpose == accounts.ToSSO) {
 			return s.allow(r, b, form)
 		}
 	case "other":
@@ -252,19 +326,26 @@ func (s *Server) decide(r *Request) (any, error) {
 func (s *Server) allow(r *Request, b *browser, form url.Values) (any, error) {
 	link := b.Visit.Purpose == accounts.ToLink
 	if link && form.Get("mine") != "yes" {
-		return s.step(r, http.StatusBadRequest, b, "not_mine")
+		return s.step(r, http.StatusBadRequest, b, words(r).say("not_mine"))
 	}
 	v, code, err := s.Accounts.Allow(r.Ctx(), b.Secret, b.SignIn)
 	var known *matrix.Error
 	if errors.As(err, &known) { // such as: the account has to have a second factor first
-		return s.step(r, known.Status, b, known.Text)
+		return s.step(r, known.Status, b, s.refusal(r, err, "visit_over"))
 	}
 	if err != nil {
 		return nil, err
 	}
 	s.keepVisit(r, "", "")
 	if link {
-		return s.visitPage(r, http.StatusOK, "end", nil, map[string]any{"Title": "linked_title", "Text": "linked"})
+		return s.endPage(r, "linked_title", "linked")
+	}
+	if v.Purpose == accounts.ToSSO {
+		address, err := withToken(v.Redirect, code)
+		if err != nil {
+			return nil, err
+		}
+		return turnTo(r, string(address))
 	}
 	return turnTo(r, v.Return(url.Values{"code": {code}, "iss": {s.issuer()}}))
 }
@@ -278,10 +359,10 @@ func (s *Server) refuse(r *Request, b *browser) (any, error) {
 	switch v.Purpose {
 	case accounts.ToAuthorize:
 		return turnTo(r, v.Return(url.Values{"error": {"access_denied"}, "error_description": {"The user did not allow it."}, "iss": {s.issuer()}}))
-	case accounts.ToLink:
-		return s.visitPage(r, http.StatusOK, "end", nil, map[string]any{"Title": "denied_title", "Text": "denied"})
+	case accounts.ToLink, accounts.ToSSO:
+		return s.endPage(r, "denied_title", "denied")
 	}
-	return s.visitPage(r, http.StatusOK, "end", nil, map[string]any{"Title": "closed_title", "Text": "closed"})
+	return s.endPage(r, "closed_title", "closed")
 }
 
 // linkPage asks for the user code of a device. One that is in the address is shown, to be compared with the device's own
@@ -296,7 +377,7 @@ func (s *Server) linkPage(r *Request) (any, error) {
 		s.keepVisit(r, b.Secret, "")
 	}
 	code := accounts.ReadableUserCode(accounts.PlainUserCode(r.QueryParam("user_code")))
-	return s.visitPage(r, http.StatusOK, "link", b, map[string]any{"UserCode": code})
+	return s.visitPage(r, b, "link", page{Title: "link_title", Data: code})
 }
 
 // enterUserCode takes a user code.
@@ -308,8 +389,8 @@ func (s *Server) enterUserCode(r *Request) (any, error) {
 	err = s.Accounts.EnterUserCode(r.Ctx(), b.Secret, form.Get("user_code"))
 	var known *matrix.Error
 	if errors.As(err, &known) {
-		data := map[string]any{"UserCode": form.Get("user_code"), "Error": words(r).say(problem(known, "wrong_code"))}
-		return s.visitPage(r, known.Status, "link", b, data)
+		wrong := words(r).say(problem(known, "wrong_code"))
+		return s.visitPage(r, b, "link", page{Status: known.Status, Title: "link_title", Error: wrong, Data: form.Get("user_code")})
 	}
 	if err != nil {
 		return nil, err

@@ -120,6 +120,11 @@ func (s *Server) changeProfile(r *Request, field string, value json.RawMessage) 
 	if err := r.ownPath(); err != nil {
 		return err
 	}
+	return s.putProfile(r, field, value)
+}
+
+// putProfile changes a field of the profile of whoever calls.
+func (s *Server) putProfile(r *Request, field string, value json.RawMessage) error {
 	if slices.Contains(s.Config.Profiles.Fixed, field) {
 		return matrix.Forbidden("This server does not let its users change %s.", field)
 	}

@@ -73,11 +73,11 @@ func (r Route) check(seen map[string]bool) error {
 // Routes is the whole API as data: each module's table, one after the other.
 func Routes() []Route {
 	return slices.Concat(
-		serverRoutes, loginRoutes, signInRoutes, ssoRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
+		serverRoutes, loginRoutes, signInRoutes, linkRoutes, ssoRoutes, accountRoutes, sendRoutes, membershipRoutes, roomRoutes, directoryRoutes, publicRoomRoutes, spaceRoutes, mutualRoutes,
 		signalRoutes, presenceRoutes, accountDataRoutes, syncRoutes, keyRoutes, backupRoutes, dehydratedRoutes,
 		mediaRoutes, resumableRoutes, adminMediaRoutes, adminRoomMediaRoutes, adminRoutes, moderationRoutes, tagRoutes,
 		outsideRoutes, userDirectoryRoutes, noticeRoutes, destinationRoutes, pushRuleRoutes, notificationRoutes,
-		relationRoutes, searchRoutes, reportRoutes, legacyRoutes, serviceRoutes, factorRoutes, passkeyRoutes, emailRoutes, threepidRoutes, oauthRoutes, pageRoutes,
+		relationRoutes, searchRoutes, reportRoutes, legacyRoutes, serviceRoutes, factorRoutes, passkeyRoutes, emailRoutes, threepidRoutes, oauthRoutes, pageRoutes, pageAssetRoutes,
 		registrationRoutes, fallbackRoutes, adminRegistrationRoutes, auditRoutes,
 	)
 }

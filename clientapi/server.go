@@ -97,7 +97,7 @@ type Server struct {
 func New(ctx context.Context, d Deps) (*Server, error) {
 	s := &Server{
 		Deps: d, echo: echo.New(), limits: newLimits(d.Config.RateLimits.Enabled),
-		hub: newHub(d.Accounts.Again), tickets: newTickets(),
+		hub: newHub(d.Accounts.Again, d.Accounts.Heard), tickets: newTickets(),
 	}
 	work.NewGroup(ctx, d.Log).Go("ended sessions", func(ctx context.Context) error { return s.hub.watch(ctx, d.Bus) })
 	s.echo.HideBanner, s.echo.HidePort = true, true

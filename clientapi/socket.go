@@ -253,6 +253,9 @@ func validID(id json.RawMessage) bool {
 // answer runs a call. Its error ends the socket; what only the call did wrong is in the answer.
 func (c *socketConn) answer(ctx context.Context, in call) ([]byte, error) {
 	session, err := c.s.Accounts.Again(ctx, c.r.Session)
+	if err == nil && session.MustEnrol {
+		err = errEnrolFirst()
+	}
 	if err != nil {
 		return nil, ended{err}
 	}

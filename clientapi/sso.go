@@ -12,39 +12,90 @@ import (
 	"conclave/internal/matrix"
 )
 
-// ssoProvider is the ID of the organization's provider, of which there is one.
-const ssoProvider = "oidc"
+// The IDs of what people can sign on with: the organization's provider, of which there is at most one, and our own pages.
+const (
+	ssoProvider = "oidc"
+	ssoHere     = "conclave"
+)
 
 var ssoRoutes = []Route{
 	op(get, "/login/sso/redirect", "redirectToSSO", NoAuth, LimitLogin, (*Server).redirectToSSO),
 	op(get, "/login/sso/redirect/:idpId", "redirectToIdP", NoAuth, LimitLogin, (*Server).redirectToIdP),
-	{Method: get, Path: accounts.SSOCallback, OperationID: "im.conclave.ssoCallback", Auth: NoAuth, Limit: LimitLogin, Page: true, Handler: (*Server).ssoCallback},
-	{Method: post, Path: ssoContinue, OperationID: "im.conclave.ssoContinue", Auth: NoAuth, Limit: LimitLogin, Page: true, Handler: (*Server).ssoContinue},
+	{Method: get, Path: accounts.SSOCallback, OperationID: "im.conclave.ssoCallback", Auth: NoAuth, Limit: LimitLogin, Page: true, Fail: (*Server).failPage, Handler: (*Server).ssoCallback},
+	{Method: post, Path: ssoContinue, OperationID: "im.conclave.ssoContinue", Auth: NoAuth, Limit: LimitLogin, Page: true, Fail: (*Server).failPage, Handler: (*Server).ssoContinue},
 }
 
 // ssoContinue is where the page of the callback sends its form.
 const ssoContinue = "/_matrix/client/unstable/im.conclave.sso/continue"
 
-// ssoFlow is what GET /login says of single sign-on.
+// ssoFlow is what GET /login says of single sign-on. It leads to our own pages, where people can do all that they can with a
+// password alone and more, and is preferred for that (client-server API, "OAuth 2.0 aware clients").
 func (s *Server) ssoFlow() map[string]any {
-	return map[string]any{"type": "m.login.sso", "identity_providers": []map[string]any{{"id": ssoProvider, "name": s.Config.OIDC.Name}}}
-}
-
-// redirectToIdP is GET /login/sso/redirect/{idpId}.
-func (s *Server) redirectToIdP(r *Request) (any, error) {
-	if r.Param("idpId") != ssoProvider {
-		return nil, matrix.NotFound("This server knows no provider of that ID.")
+	flow := map[string]any{"type": "m.login.sso", "oauth_aware_preferred": true}
+	if s.Accounts.HasSSO() { // clients show only those that are named
+		flow["identity_providers"] = []map[string]any{{"id": ssoProvider, "name": s.Config.OIDC.Name}, {"id": ssoHere, "name": s.Config.ServerName}}
 	}
-	return s.redirectToSSO(r)
+	return flow
 }
 
-// redirectToSSO is GET /login/sso/redirect.
-func (s *Server) redirectToSSO(r *Request) (any, error) {
+// ssoTarget is where the client wants the login token that asks for single sign-on, as a visit.
+func ssoTarget(r *Request) (*accounts.Visit, error) {
 	target := r.QueryParam("redirectUrl")
 	if target == "" {
 		return nil, matrix.MissingParam("redirectUrl is needed.")
 	}
-	location, browser, err := s.Accounts.BeginSSO(r.Ctx(), target)
+	return accounts.SSOVisit(target, r.QueryParam("action"))
+}
+
+// redirectToIdP is GET /login/sso/redirect/{idpId}.
+func (s *Server) redirectToIdP(r *Request) (any, error) {
+	v, err := ssoTarget(r)
+	if err != nil {
+		return nil, err
+	}
+	switch r.Param("idpId") {
+	case ssoHere:
+		return s.redirectToSSO(r)
+	case ssoProvider:
+		location, browser, err := s.Accounts.BeginSSO(r.Ctx(), v.Redirect)
+		return s.leaveForProvider(r, location, browser, err)
+	}
+	return nil, matrix.NotFound("This server knows no provider of that ID.")
+}
+
+// redirectToSSO is GET /login/sso/redirect: our own page, on which people choose how they sign in.
+func (s *Server) redirectToSSO(r *Request) (any, error) {
+	v, err := ssoTarget(r)
+	if err != nil {
+		return nil, err
+	}
+	h := r.Response().Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Location", s.issuer()+"oauth2/sso?"+url.Values{"redirectUrl": {v.Redirect}, "action": {v.Action}}.Encode())
+	r.Response().WriteHeader(http.StatusFound)
+	return Done{}, nil
+}
+
+// ssoPage begins to sign somebody in there.
+func (s *Server) ssoPage(r *Request) (any, error) {
+	v, err := ssoTarget(r)
+	if err != nil {
+		return nil, err
+	}
+	return s.receive(r, v, signInPageAt)
+}
+
+// toProvider sends somebody who visits one of our pages to the organization's provider, to come back to the same visit.
+func (s *Server) toProvider(r *Request) (any, error) {
+	if _, _, err := s.posted(r); err != nil {
+		return nil, err
+	}
+	location, browser, err := s.Accounts.BeginSSOHere(r.Ctx())
+	return s.leaveForProvider(r, location, browser, err)
+}
+
+// leaveForProvider sends a browser to the provider.
+func (s *Server) leaveForProvider(r *Request, location, browser string, err error) (any, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -78,15 +129,39 @@ func (s *Server) ssoCallback(r *Request) (any, error) {
 	back, err := s.Accounts.FinishSSO(r.Ctx(), browser, r.QueryParam("state"), r.QueryParam("code"), r.QueryParam("error"))
 	switch {
 	case err != nil:
-		return s.showError(r, err)
+		return s.ssoRefused(r, err)
 	case back.Stage != nil:
-		return s.newPage(r).stage(r, back.Stage)
+		return s.stage(r, back.Stage, page{})
 	}
-	return s.showSSO(r, back.SignIn.Secret, "")
+	signIn := back.SignIn
+	target, _, _, err := s.Accounts.SignInTarget(r.Ctx(), signIn.Secret)
+	if err != nil {
+		return nil, err
+	}
+	if target != "" {
+		return s.showSSO(r, signIn.Secret, "")
+	}
+	b, err := s.browser(r)
+	if err != nil {
+		return nil, err
+	}
+	return s.goOn(r, b, signIn)
 }
 
-// ssoPage is what the page of the callback shows.
-type ssoPage struct {
+// ssoRefused says why the provider's word is not enough.
+func (s *Server) ssoRefused(r *Request, err error) (any, error) {
+	var known *matrix.Error
+	if !errors.As(err, &known) {
+		return nil, err
+	}
+	if known.Cause != nil {
+		s.Log.Warn("a page shows an error", "operation", r.route.OperationID, "err", known.Cause)
+	}
+	return s.show(r, "error", page{Status: known.Status, Title: "failed_title", Error: s.refusal(r, err, "sso_refused")})
+}
+
+// ssoData is what people are asked with whether they mean to sign in at a client.
+type ssoData struct {
 	User   matrix.UserID
 	Host   string // where the client is
 	SignIn string
@@ -97,13 +172,13 @@ type ssoPage struct {
 func (s *Server) showSSO(r *Request, secret, alert string) (any, error) {
 	target, user, needs, err := s.Accounts.SignInTarget(r.Ctx(), secret)
 	if err != nil {
-		return s.showError(r, err)
+		return s.ssoRefused(r, err)
 	}
-	status := http.StatusOK
+	p := page{Title: "sso.title", Error: alert, Data: ssoData{user, clientOf(target), secret, len(needs) > 0, ssoContinue}}
 	if alert != "" {
-		status = http.StatusForbidden
+		p.Status = http.StatusForbidden
 	}
-	return s.show(r, status, "sso.html", page{Title: "sso.title", Alert: alert, Data: ssoPage{user, clientOf(target), secret, len(needs) > 0, ssoContinue}})
+	return s.show(r, "sso", p)
 }
 
 // clientOf is what people can tell a client's address by.
@@ -120,14 +195,14 @@ func clientOf(target string) string {
 
 // ssoContinue is the form of that page: the token goes to the client.
 func (s *Server) ssoContinue(r *Request) (any, error) {
-	form, err := r.form()
+	form, err := s.pageForm(r)
 	if err != nil {
 		return nil, err
 	}
 	secret := form.Get("sign_in")
 	_, _, needs, err := s.Accounts.SignInTarget(r.Ctx(), secret)
 	if err != nil {
-		return s.showError(r, err)
+		return s.ssoRefused(r, err)
 	}
 	if len(needs) > 0 {
 		_, err := s.Accounts.SignInFactor(r.Ctx(), secret, codeOf(form.Get("code"), needs))
@@ -137,14 +212,14 @@ func (s *Server) ssoContinue(r *Request) (any, error) {
 	}
 	token, target, err := s.Accounts.TokenSignIn(r.Ctx(), secret)
 	if err != nil {
-		return s.showError(r, err)
+		return s.ssoRefused(r, err)
 	}
 	address, err := withToken(target, token)
 	if err != nil {
 		return nil, err
 	}
 	// A link, because browsers do not let the answer to a form lead to another site that the policy does not name.
-	return s.show(r, http.StatusOK, "ssodone.html", page{Title: "ssodone.title", Refresh: address, Data: address})
+	return s.show(r, "ssodone", page{Title: "ssodone.title", Refresh: address, Data: address})
 }
 
 // wrongCode shows the page once more, with what was wrong.
@@ -153,7 +228,7 @@ func (s *Server) wrongCode(r *Request, secret string, err error) (any, error) {
 	if !errors.As(err, &e) {
 		return nil, err
 	}
-	return s.showSSO(r, secret, e.Text)
+	return s.showSSO(r, secret, words(r).say(problem(e, "wrong_factor")))
 }
 
 // codeOf takes what was typed as a code of an authenticator app, which are digits only, or as a recovery code.

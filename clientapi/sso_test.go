@@ -67,7 +67,7 @@ func (b *browser) field(page, name string) string {
 // signOn goes to the provider, lets a person sign in there, and comes back to the page that asks whether they mean it.
 func (b *browser) signOn(s *testserver.Server, issuer, name, target string) string {
 	b.t.Helper()
-	page := b.open(s.URL + "/_matrix/client/v3/login/sso/redirect?redirectUrl=" + url.QueryEscape(target))
+	page := b.open(s.URL + "/_matrix/client/v3/login/sso/redirect/oidc?redirectUrl=" + url.QueryEscape(target))
 	return b.send(issuer+"/login/username", url.Values{"id": {b.field(page, "id")}, "username": {name}, "password": {idp.Password}})
 }
 

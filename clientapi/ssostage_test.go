@@ -31,7 +31,7 @@ func signedOn(t *testing.T, s *testserver.Server, issuer, name string) *testserv
 func (b *browser) confirmAt(s *testserver.Server, issuer, page, name string) string {
 	b.t.Helper()
 	leaving := b.send(s.URL+page, url.Values{})
-	away := regexp.MustCompile(`href="([^"]*)"`).FindStringSubmatch(leaving)
+	away := regexp.MustCompile(`<a class="button" href="([^"]*)"`).FindStringSubmatch(leaving)
 	if away == nil || !strings.HasPrefix(away[1], issuer) || !strings.Contains(away[1], "prompt=login") {
 		b.t.Fatalf("the page leads nowhere: %d %s", b.last.StatusCode, leaving)
 	}
@@ -77,7 +77,7 @@ func TestConfirmingByTheProvider(t *testing.T) {
 			t.Errorf("a form of another site got %d %v", no.status, no.header)
 		}
 		b := newBrowser(t)
-		if text := b.confirmAt(s, issuer, page, "eve"); b.last.StatusCode != http.StatusForbidden || !strings.Contains(text, "somebody else") || strings.Contains(text, "onAuthDone") {
+		if text := b.confirmAt(s, issuer, page, "eve"); b.last.StatusCode != http.StatusForbidden || !strings.Contains(text, "somebody else") || strings.Contains(text, "/done.") {
 			t.Errorf("eve got %d %s", b.last.StatusCode, text)
 		}
 		if no := asked(t, ann, path, again); no.Status != http.StatusUnauthorized || no.Body["completed"] != nil {
@@ -86,11 +86,11 @@ func TestConfirmingByTheProvider(t *testing.T) {
 
 		// Ann herself: the page of the end tells the client's window.
 		text := b.confirmAt(s, issuer, page, "ann")
-		if b.last.StatusCode != http.StatusOK || !strings.Contains(text, "window.onAuthDone") || !strings.Contains(b.last.Header.Get("Content-Security-Policy"), "script-src 'sha256-") {
+		if b.last.StatusCode != http.StatusOK || !strings.Contains(text, "/oauth2/page/done.") || !strings.Contains(b.last.Header.Get("Content-Security-Policy"), "script-src 'nonce-") {
 			t.Errorf("ann got %d %s", b.last.StatusCode, text)
 		}
-		if done := b.open(s.URL + page); !strings.Contains(done, "onAuthDone") {
-			t.Errorf("the page of a stage that is passed says %s", done)
+		if done := visit(t, s, page, nil).check(t, http.StatusOK, "en"); !strings.Contains(done.text, "window.onAuthDone") {
+			t.Errorf("the page of a stage that is passed says %s", done.text)
 		}
 		if no := asked(t, ann, "/devices/"+ann.Device, again); no.Status != http.StatusUnauthorized || no.Body["completed"] != nil {
 			t.Errorf("it confirms the end of another session: %v", no.Body)

@@ -49,15 +49,52 @@ const layering = {
   },
 };
 
+const texts = new Set([
+  "t",
+  "formatTime",
+  "formatFull",
+  "formatShort",
+  "formatDay",
+  "formatSize",
+  "formatNames",
+  "formatPercent",
+]);
+
+/** A text that is made when its module loads, or kept by a memoised component, stays in the language of that moment. */
+const language = {
+  meta: {
+    type: "problem",
+    schema: [],
+    messages: {
+      early: "Texts are made where they are shown: the language can change after this module is loaded.",
+      kept: "A memoised component calls useLanguage(), or it keeps its texts when the language changes.",
+    },
+  },
+  create(context) {
+    return {
+      CallExpression(node) {
+        const name = node.callee.type === "Identifier" ? node.callee.name : null;
+        if (texts.has(name)) {
+          const inFunction = context.sourceCode.getAncestors(node).some((above) => /Function/.test(above.type));
+          if (!inFunction) context.report({ node, messageId: "early" });
+        }
+        if (name === "memo" && !context.sourceCode.getText(node).includes("useLanguage()"))
+          context.report({ node, messageId: "kept" });
+      },
+    };
+  },
+};
+
 export default ts.config(
   { ignores: ["dist", "node_modules"] },
   js.configs.recommended,
   ...ts.configs.recommended,
   {
     files: ["src/**/*.{ts,tsx}"],
-    plugins: { conclave: { rules: { layering } }, "react-hooks": reactHooks },
+    plugins: { conclave: { rules: { layering, language } }, "react-hooks": reactHooks },
     rules: {
       "conclave/layering": "error",
+      "conclave/language": "error",
       "react-hooks/rules-of-hooks": "error",
       "react-hooks/exhaustive-deps": "error",
       "no-restricted-syntax": [

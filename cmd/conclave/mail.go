@@ -6,6 +6,7 @@ import (
 	"conclave/internal/accounts"
 	"conclave/internal/ldap"
 	"conclave/internal/mail"
+	"conclave/internal/matrix"
 	"conclave/internal/netguard"
 	"conclave/internal/store"
 )
@@ -18,7 +19,8 @@ func (s *server) makeAccounts() error {
 	}
 	o := accounts.Options{
 		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log, Provide: s.bridges.HasUser, Secrets: secrets,
-		Outgoing: netguard.NewDialer(s.conf.Network.AllowPrivate, nil).HTTPClient(netguard.HTTPOptions{}),
+		Outgoing:  netguard.NewDialer(s.conf.Network.AllowPrivate, nil).HTTPClient(netguard.HTTPOptions{}),
+		Exclusive: func(user matrix.UserID) bool { return s.services.UserOwner(user, nil) != nil },
 		Closed: func(user store.UserNID) {
 			s.presence.Closed(user)
 			s.keys.Closed()

@@ -38,6 +38,7 @@ type Accounts struct {
 	now        func() time.Time
 	closed     func(store.UserNID)
 	provide    func(context.Context, matrix.UserID) (bool, error)
+	exclusive  func(matrix.UserID) bool
 	mail       Mailer        // nil: nobody sends mail here
 	mailHint   chan struct{} // there is mail to send
 	identities IdentityServers
@@ -89,6 +90,9 @@ type Options struct {
 
 	// Provide asks whether somebody makes a user that does not exist, and waits; nil if nobody does.
 	Provide func(context.Context, matrix.UserID) (bool, error)
+
+	// Exclusive says whether a user ID is an application service's to have; nil if none is.
+	Exclusive func(matrix.UserID) bool
 }
 
 // New prepares the domain over a database.
@@ -102,8 +106,11 @@ func New(o Options) *Accounts {
 	if o.Provide == nil {
 		o.Provide = func(context.Context, matrix.UserID) (bool, error) { return false, nil }
 	}
+	if o.Exclusive == nil {
+		o.Exclusive = func(matrix.UserID) bool { return false }
+	}
 	return &Accounts{
-		db: o.DB, server: o.Server, config: o.Config, bus: o.Bus, log: o.Log, now: o.Clock, closed: o.Closed, provide: o.Provide,
+		db: o.DB, server: o.Server, config: o.Config, bus: o.Bus, log: o.Log, now: o.Clock, closed: o.Closed, provide: o.Provide, exclusive: o.Exclusive,
 		mail: o.Mail, mailHint: make(chan struct{}, 1), identities: o.Identities,
 		hashes:   make(chan struct{}, min(hashPlaces, runtime.GOMAXPROCS(0))),
 		tidy:     time.AfterFunc(tidyAfter, debug.FreeOSMemory),
@@ -129,6 +136,7 @@ type Session struct {
 	Service   string    // ID of the application service that acts as the user; "" for the user itself
 	Client    string    // the OAuth client that the session is of, "" if it is of none
 	MustEnrol bool      // it may only set up the second factor that is overdue
+	EnrolBy   time.Time // when that begins, zero if no second factor is missing
 	Shown     []Evidence
 
 	hash   [32]byte // of its token
@@ -246,13 +254,16 @@ func (a *Accounts) over(o *store.TokenOwner) bool {
 }
 
 func (a *Accounts) sessionOf(o *store.TokenOwner) *Session {
-	due := o.SecondFactor == 0 && o.FactorDue != 0 && a.now().UnixMilli() >= o.FactorDue
-	return &Session{
+	s := &Session{
 		User: o.User, UserID: o.ID, Device: o.Device.NID, DeviceID: o.Device.ID, Client: o.Device.Client,
 		Admin: o.Admin, Locked: o.Locked, Suspended: o.Suspended, Since: time.UnixMilli(o.Created),
-		MustEnrol: due && a.wantsFactor(o.Admin), Shown: proofOf(o.Device.Shown).Shown,
-		hash: [32]byte(o.Token.Hash), family: o.Token.Family,
+		Shown: proofOf(o.Device.Shown).Shown, hash: [32]byte(o.Token.Hash), family: o.Token.Family,
 	}
+	if o.SecondFactor == 0 && o.FactorDue != 0 && a.wantsFactor(o.Admin) {
+		s.EnrolBy = time.UnixMilli(o.FactorDue)
+		s.MustEnrol = !a.now().Before(s.EnrolBy)
+	}
+	return s
 }
 
 // beginGrace starts the time that somebody has to set up a second factor whom the server's rule asks for one and who was
@@ -305,6 +316,19 @@ func (a *Accounts) touch(ctx context.Context, o *store.TokenOwner, now time.Time
 func (a *Accounts) ended(user store.UserNID) {
 	a.endedHere(user)
 	a.bus.Publish(cluster.Sessions, int64(user))
+}
+
+// Heard is for what another node has made known of a user's sessions (cluster.Sessions), or with cluster.Lost for anything
+// that it may have: this node looks anew at what it remembers of them.
+func (a *Accounts) Heard(user store.UserNID) {
+	if int64(user) != cluster.Lost {
+		a.endedHere(user)
+		return
+	}
+	a.mu.Lock()
+	a.endings++
+	clear(a.sessions)
+	a.mu.Unlock()
 }
 
 // endedHere has this node look anew at what it remembers of a user's sessions.

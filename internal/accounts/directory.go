@@ -26,7 +26,7 @@ func errDirectory() *matrix.Error {
 }
 
 func errGone() error {
-	return matrix.Forbidden("Your organization's directory does not let you in any more. Ask your administrator.")
+	return matrix.Forbidden("Your organization's directory does not let you in any more. Ask your administrator.").With(&Refusal{Why: "directory_gone"})
 }
 
 // guessedAt is what guesses at a name are counted by. What can be no name of an account may be one of the directory.

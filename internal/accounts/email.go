@@ -264,13 +264,16 @@ func claimOf(tx *store.Tx, v *store.Validation) (*AddressClaim, error) {
 func (a *Accounts) SubmitToken(ctx context.Context, sid, secret, token string) error {
 	hash, secretHash := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(secret))
 	now := a.now()
+	if !validSID(sid) {
+		return errNoValidation()
+	}
 	return a.db.Write(ctx, func(tx *store.Tx) error {
 		v, err := tx.Validation(sid, now.UnixMilli())
 		switch {
 		case err != nil:
 			return err
 		case v == nil || [32]byte(v.Secret) != secretHash:
-			return matrix.Errorf(http.StatusBadRequest, "M_SESSION_EXPIRED", "There is no such validation session, or not any more.")
+			return errNoValidation()
 		case v.Confirmed != 0:
 			return errWrongToken()
 		}
@@ -289,6 +292,13 @@ func (a *Accounts) SubmitToken(ctx context.Context, sid, secret, token string) e
 	})
 }
 
+func errNoValidation() error {
+	return matrix.Errorf(http.StatusBadRequest, "M_SESSION_EXPIRED", "There is no such validation session, or not any more.")
+}
+
+// validSID says whether a text can be the ID of a session, whoever says it.
+func validSID(sid string) bool { return len(sid) <= maxSecret && plain(sid) }
+
 func errWrongToken() error {
 	return matrix.Errorf(http.StatusBadRequest, "M_TOKEN_INCORRECT", "The token is not right, or was used already.")
 }
@@ -306,6 +316,9 @@ func errNotConfirmed() error {
 // takeAddress uses a confirmed address up, in the transaction of what follows from it (threats A11). It fails
 // (M_THREEPID_AUTH_FAILED) if it is not confirmed, was for something else or somebody else, or was used already.
 func (a *Accounts) takeAddress(tx *store.Tx, p AddressProof, purpose Purpose, user store.UserNID) (*store.Validation, error) {
+	if !validSID(p.SID) {
+		return nil, errNotConfirmed()
+	}
 	v, err := tx.TakeValidation(p.SID, string(purpose), p.secret[:], user, a.now().UnixMilli())
 	if err == nil && v == nil {
 		err = errNotConfirmed()
@@ -315,6 +328,9 @@ func (a *Accounts) takeAddress(tx *store.Tx, p AddressProof, purpose Purpose, us
 
 // confirmedAddress looks whether takeAddress would succeed, and returns the address.
 func (a *Accounts) confirmedAddress(ctx context.Context, p AddressProof, purpose Purpose) (folded string, err error) {
+	if !validSID(p.SID) {
+		return "", errNotConfirmed()
+	}
 	err = a.db.Read(ctx, func(tx *store.Tx) error {
 		v, err := tx.Validation(p.SID, a.now().UnixMilli())
 		if err != nil {

@@ -349,6 +349,9 @@ func TestTheLastFactorStaysWhereOneIsDemanded(t *testing.T) {
 				}
 				if demanded[i] {
 					w.wantFactors(s, f)
+					if required, due, err := w.FactorWanted(t.Context(), s.User); !required || due != 0 || err != nil {
+						t.Errorf("%s has a factor: required %v, due %d, %v", s.UserID, required, due, err)
+					}
 				}
 			}
 		}

@@ -16,6 +16,7 @@ type Fallback struct {
 	For    string         // the operation that is to be confirmed
 	User   matrix.UserID  // whose session it is, "" for nobody's
 	Done   bool           // the stage is passed
+	Mailed bool           // StageEmail: a mail was asked for, whose link is to be opened
 	Params map[string]any // of all stages
 }
 
@@ -37,7 +38,38 @@ func (a *Accounts) fallback(c *confirmation, stage string) (*Fallback, error) {
 	if c.Session != nil {
 		f.User = c.Session.UserID
 	}
-	return f, nil
+	found, err := c.found()
+	f.Mailed = found[foundSID] != ""
+	return f, err
+}
+
+// MailStage has a mail sent for a session whose client does not know StageEmail: the link in it passes the stage. What q says
+// of the purpose and of a secret is of no interest. Errors are those of RequestAddress.
+func (a *Accounts) MailStage(ctx context.Context, session string, q AddressRequest) (*Fallback, error) {
+	c, err := a.resumed(ctx, session, StageEmail)
+	if err != nil {
+		return nil, err
+	}
+	q.Purpose, q.Session, q.Secret, q.Attempt = purposeOf[c.Operation], nil, randomText(24), 1
+	sid, err := a.RequestAddress(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.remember(NewAddressProof(sid, q.Secret)); err != nil {
+		return nil, err
+	}
+	still := false
+	err = a.db.Write(ctx, func(tx *store.Tx) (err error) {
+		still, err = tx.AdvanceUIASession(*c.row)
+		return err
+	})
+	if err == nil && !still {
+		err = errNoSession()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a.fallback(c, StageEmail)
 }
 
 // PassStage checks an answer that came by a page, and notes with the session that its stage is passed. The client learns

@@ -120,19 +120,21 @@ func (a *Accounts) LoginPasswordBy(ctx context.Context, by Identifier, password 
 	if err != nil {
 		return nil, err
 	}
+	var owner store.UserNID // 0, which has none, where nobody has the name: looking takes as long (threats A08)
 	if account != nil && !account.Deactivated {
-		app, err := a.appPassword(ctx, account.User, password)
-		if err != nil {
+		owner = account.User
+	}
+	app, err := a.appPassword(ctx, owner, password)
+	if err != nil {
+		return nil, err
+	}
+	if app != nil {
+		if err := a.stillThere(ctx, owner); err != nil {
 			return nil, err
 		}
-		if app != nil {
-			if err := a.stillThere(ctx, account.User); err != nil {
-				return nil, err
-			}
-			return a.login(ctx, account, d, Proof{Shown: []Evidence{ByAppPassword}}, func(tx *store.Tx, l *Login) error {
-				return a.openedBy(tx, app.ID, account.User, l.DeviceID)
-			})
-		}
+		return a.login(ctx, account, d, Proof{Shown: []Evidence{ByAppPassword}}, func(tx *store.Tx, l *Login) error {
+			return a.openedBy(tx, app.ID, owner, l.DeviceID)
+		})
 	}
 	account, how, err := a.entered(ctx, by, password)
 	if err != nil {
@@ -140,8 +142,9 @@ func (a *Accounts) LoginPasswordBy(ctx context.Context, by Identifier, password 
 	}
 	shown := Proof{Shown: []Evidence{how}}
 	login, err := a.login(ctx, account, d, shown, func(*store.Tx, *Login) error { return nil })
-	if errors.Is(err, errFactorMissing) {
-		return nil, a.askFactor(ctx, account, shown)
+	var more unproven
+	if errors.As(err, &more) {
+		return nil, a.askMore(ctx, account, shown, more)
 	}
 	return login, err
 }
@@ -224,12 +227,19 @@ func (a *Accounts) Logout(ctx context.Context, s *Session) error {
 	return a.DeleteDevices(ctx, s.User, []matrix.DeviceID{s.DeviceID})
 }
 
-// LogoutAll ends all sessions of a user.
+// LogoutAll ends all sessions of a user, and those that somebody is about to open: what was allowed before is not allowed
+// any more.
 func (a *Accounts) LogoutAll(ctx context.Context, user store.UserNID) error {
-	return a.DeleteDevices(ctx, user, nil)
+	return a.db.Write(ctx, func(tx *store.Tx) error {
+		if err := tx.DropSignIns(user); err != nil {
+			return err
+		}
+		return a.deleteDevices(tx, user, nil)
+	})
 }
 
-// ChangePassword sets a new password, from the network address that asks, and, if so asked, ends all sessions but one.
+// ChangePassword sets a new password, from the network address that asks, and, if so asked, ends all app passwords and all
+// sessions but one: whoever knew the old password may have made them.
 func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password, from string, logoutOthers bool) error {
 	phc, err := a.newHash(ctx, password)
 	if err != nil {
@@ -240,7 +250,10 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password, fro
 			return err
 		}
 		set, err := tx.SetPassword(s.User, phc)
-		if err != nil || !set {
+		if err == nil && !set {
+			err = errDeactivated()
+		}
+		if err != nil {
 			return err
 		}
 		if err := a.tellOwner(tx, s.User, mail.Password, "", from); err != nil {
@@ -249,6 +262,9 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password, fro
 		a.note(tx, Event{Name: EventPassword, User: s.UserID, Details: map[string]any{"others_end": logoutOthers}})
 		// Whoever was about to sign in has shown the password of before.
 		if err := tx.DropSignIns(s.User); err != nil || !logoutOthers {
+			return err
+		}
+		if err := tx.DropAppPasswords(s.User); err != nil {
 			return err
 		}
 		var others []matrix.DeviceID

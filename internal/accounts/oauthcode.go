@@ -25,6 +25,9 @@ type SignedIn struct {
 	User   store.UserNID
 	UserID matrix.UserID
 	Needs  []Evidence // kinds of second factor, any of which is still wanted
+
+	Suspended bool // they may read and leave
+	MustEnrol bool // they may only set up the second factor that is overdue
 }
 
 // Ready reports whether nothing is missing.
@@ -46,11 +49,13 @@ func (a *Accounts) SignedIn(ctx context.Context, secret string) (*SignedIn, erro
 	if err != nil {
 		return nil, err
 	}
-	return &SignedIn{account.User, account.ID, needs}, nil
+	overdue := account.SecondFactor == 0 && account.FactorDue != 0 && a.now().UnixMilli() >= account.FactorDue
+	return &SignedIn{account.User, account.ID, needs, account.Suspended, overdue && a.wantsFactor(account.Admin)}, nil
 }
 
 // Allow ends a visit in which a client wants a session, with the yes of whoever has signed in: for a redirect with the code
-// that the client exchanges (RedeemCode), for a device that waits by letting it in. Visit and sign-in are used up.
+// that the client exchanges (RedeemCode), for single sign-on with a login token, for a device that waits by letting it in.
+// Visit and sign-in are used up.
 func (a *Accounts) Allow(ctx context.Context, visit, signIn string) (v *Visit, code string, err error) {
 	visitHash, signInHash := sha256.Sum256([]byte(visit)), sha256.Sum256([]byte(signIn))
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
@@ -66,7 +71,7 @@ func (a *Accounts) Allow(ctx context.Context, visit, signIn string) (v *Visit, c
 		if err != nil {
 			return err
 		}
-		if taken == nil || taken.Purpose != forSession || taken.Expires < a.now().UnixMilli() || v.Client == nil {
+		if taken == nil || taken.Purpose != forSession || taken.Expires < a.now().UnixMilli() || v.Client == nil && v.Purpose != ToSSO {
 			return errSignIn()
 		}
 		// What is missing is said here, to the person, rather than to the client later.
@@ -77,10 +82,16 @@ func (a *Accounts) Allow(ctx context.Context, visit, signIn string) (v *Visit, c
 		if err != nil {
 			return err
 		}
-		a.audit(tx, "oauth.allowed", account.ID, v.Client.Host())
-		if v.Purpose == ToLink {
+		switch v.Purpose {
+		case ToSSO:
+			a.audit(tx, "sso.allowed", account.ID, "")
+			code, err = a.addLoginToken(tx, taken)
+			return err
+		case ToLink:
+			a.audit(tx, "oauth.allowed", account.ID, v.Client.Host())
 			return decideGrant(tx, v, store.GrantApproved, taken)
 		}
+		a.audit(tx, "oauth.allowed", account.ID, v.Client.Host())
 		code, err = a.addCode(tx, v, taken)
 		return err
 	})

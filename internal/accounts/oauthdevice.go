@@ -52,13 +52,16 @@ func (a *Accounts) BeginDeviceGrant(ctx context.Context, clientID, scope string)
 	if fault != nil {
 		return nil, fault
 	}
+	return a.addDeviceGrant(ctx, store.OAuthDeviceGrant{Client: client.ID, Wanted: string(device)})
+}
+
+// addDeviceGrant keeps a device's wish, with codes that are drawn here.
+func (a *Accounts) addDeviceGrant(ctx context.Context, row store.OAuthDeviceGrant) (*DeviceGrant, error) {
 	now := a.now()
 	secret, hash := newToken(devicePrefix)
-	row := store.OAuthDeviceGrant{
-		Hash: hash[:], Client: client.ID, Wanted: string(device), State: store.GrantPending,
-		Pause: grantPause.Milliseconds(), Expires: now.Add(grantTime).UnixMilli(),
-	}
-	err = a.db.Write(ctx, func(tx *store.Tx) error {
+	row.Hash, row.State = hash[:], store.GrantPending
+	row.Pause, row.Expires = grantPause.Milliseconds(), now.Add(grantTime).UnixMilli()
+	err := a.db.Write(ctx, func(tx *store.Tx) error {
 		for range 5 { // that a code is taken is rarer than one in a million
 			row.UserCode = newUserCode()
 			added, err := tx.AddOAuthDeviceGrant(row, now.Add(-grantKept).UnixMilli())
@@ -142,7 +145,7 @@ func (a *Accounts) EnterUserCode(ctx context.Context, visit, typed string) error
 		if err != nil {
 			return err
 		}
-		if g == nil || g.State != store.GrantPending || g.Expires < a.now().UnixMilli() {
+		if !a.waits(g) || g.Client == "" { // those of our own client are let in there
 			refusal = errUserCode()
 			return nil
 		}
@@ -157,6 +160,11 @@ func (a *Accounts) EnterUserCode(ctx context.Context, visit, typed string) error
 		err = refusal
 	}
 	return err
+}
+
+// waits says whether a grant waits for somebody to decide.
+func (a *Accounts) waits(g *store.OAuthDeviceGrant) bool {
+	return g != nil && g.State == store.GrantPending && g.Expires >= a.now().UnixMilli()
 }
 
 // PollDeviceGrant asks on behalf of a device whether its user has let it in, and opens the session if so (RFC 8628, section
@@ -180,7 +188,7 @@ func (a *Accounts) PollDeviceGrant(ctx context.Context, client, deviceCode, addr
 	case found.Expires < a.now().UnixMilli():
 		return nil, &OAuthError{"expired_token", "Nobody has let the device in in time."}
 	case found.State == store.GrantPending:
-		return nil, a.stillWaiting(ctx, hash)
+		return nil, a.askAgain(ctx, hash)
 	case found.State == store.GrantDenied:
 		_, err := a.takeGrant(ctx, hash, func(*store.Tx) error { return nil })
 		if err == nil {
@@ -213,23 +221,32 @@ func (a *Accounts) takeGrant(ctx context.Context, hash []byte, then func(*store.
 	return mine, err
 }
 
-// stillWaiting answers a device whose user has not decided yet, and slows it down if it asks too often.
-func (a *Accounts) stillWaiting(ctx context.Context, hash []byte) error {
-	answer := &OAuthError{"authorization_pending", "Nobody has let the device in yet."}
-	err := a.db.Write(ctx, func(tx *store.Tx) error {
+// askAgain answers a client whose device waits.
+func (a *Accounts) askAgain(ctx context.Context, hash []byte) error {
+	_, hasty, err := a.stillWaiting(ctx, hash)
+	switch {
+	case err != nil:
+		return err
+	case hasty:
+		return &OAuthError{"slow_down", "Wait five seconds longer between two questions."}
+	}
+	return &OAuthError{"authorization_pending", "Nobody has let the device in yet."}
+}
+
+// stillWaiting notes that a device has asked whose user has not decided yet, and slows it down if it asks too often (hasty).
+// pause is how long it has to wait from now on.
+func (a *Accounts) stillWaiting(ctx context.Context, hash []byte) (pause time.Duration, hasty bool, err error) {
+	err = a.db.Write(ctx, func(tx *store.Tx) error {
 		g, err := tx.OAuthDeviceGrant(hash)
 		if err != nil || g == nil {
 			return err
 		}
 		now := a.now().UnixMilli()
-		if now-g.Polled < g.Pause {
+		if hasty = now-g.Polled < g.Pause; hasty {
 			g.Pause = min(g.Pause+grantPause.Milliseconds(), time.Minute.Milliseconds())
-			answer = &OAuthError{"slow_down", "Wait five seconds longer between two questions."}
 		}
+		pause = time.Duration(g.Pause) * time.Millisecond
 		return tx.OAuthDeviceGrantPolled(hash, now, g.Pause)
 	})
-	if err != nil {
-		return err
-	}
-	return answer
+	return pause, hasty, err
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"conclave/internal/store"
 	"conclave/internal/testserver/proof"
 )
 
@@ -169,6 +170,19 @@ func TestApprovals(t *testing.T) {
 		w.pass(approvalTime + time.Second)
 		if !waits(alice, late, "keys") {
 			t.Error("an approval lasts for ever")
+		}
+
+		// What nobody has used is not kept for ever either.
+		must(t, w.ApproveReset(t.Context(), signedIn(alice), begin(alice, "y")))
+		w.pass(approvalTime + time.Second)
+		must(t, w.ApproveReset(t.Context(), signedIn(alice), begin(alice, "z")))
+		kept := 0
+		must(t, w.db.Read(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.QueryRow(`SELECT count(*) FROM oauth_approvals WHERE member = $1`, alice.User).Scan(&kept)
+			return err
+		}))
+		if kept != 1 {
+			t.Errorf("%d approvals are kept", kept)
 		}
 	})
 }

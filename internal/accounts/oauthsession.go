@@ -148,12 +148,15 @@ func (a *Accounts) ApproveReset(ctx context.Context, s *SignedIn, session string
 	now := a.now()
 	return a.db.Write(ctx, func(tx *store.Tx) error {
 		if session != "" {
+			if len(session) > maxName || !plain(session) {
+				return errNothingWaits()
+			}
 			waits, err := tx.UIASession(session)
 			if err != nil {
 				return err
 			}
 			if waits == nil || waits.User != s.User || waits.Operation != operationReset || waits.Expires < now.UnixMilli() {
-				return matrix.Forbidden("What you were asked to approve is over, or belongs to another account. Begin again in your app.")
+				return errNothingWaits()
 			}
 		}
 		account, err := tx.LockAccount(s.User)
@@ -164,6 +167,10 @@ func (a *Accounts) ApproveReset(ctx context.Context, s *SignedIn, session string
 			return errDeactivated()
 		}
 		a.audit(tx, "cross_signing.reset_approved", account.ID, "")
-		return tx.Approve(s.User, session, now.Add(approvalTime).UnixMilli())
+		return tx.Approve(s.User, session, now.Add(approvalTime).UnixMilli(), now.UnixMilli())
 	})
+}
+
+func errNothingWaits() error {
+	return matrix.Forbidden("What you were asked to approve is over, or belongs to another account. Begin again in your app.")
 }

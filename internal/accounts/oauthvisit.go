@@ -28,6 +28,7 @@ const (
 	ToAuthorize VisitPurpose = "authorize" // a client wants a session, and gets a code by redirect
 	ToLink      VisitPurpose = "link"      // a device elsewhere wants a session, and shows a user code
 	ToManage    VisitPurpose = "manage"    // somebody looks after their account
+	ToSSO       VisitPurpose = "sso"       // a client that knows no OAuth wants a login token
 )
 
 // Visit is what a browser is in the middle of.

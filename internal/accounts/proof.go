@@ -1,6 +1,7 @@
 package accounts
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -58,12 +59,33 @@ func proofOf(words []string) Proof {
 	return p
 }
 
-// errFactorMissing says that somebody is who they say, as far as they have shown, but has to show a second factor too.
-var errFactorMissing = matrix.Forbidden("This account has two-factor login: a password alone opens nothing.")
+// unproven refuses somebody who is who they say, as far as they have shown, but has not shown enough. It is a type of its
+// own because M_FORBIDDEN has many other reasons.
+type unproven struct{ why *matrix.Error }
+
+// Error implements error.
+func (u unproven) Error() string { return u.why.Error() }
+
+// Unwrap gives what the client is told.
+func (u unproven) Unwrap() error { return u.why }
+
+// errFactorMissing is told to clients that have not shown the account's second factor.
+func (a *Accounts) errFactorMissing() error {
+	return unproven{matrix.Forbidden("This account has two-factor login. Sign in at %s, or make an app password there and use it in this client.", a.publicURL())}
+}
+
+// Refusal is why somebody was refused, as the cause of the error: our pages tell it in the language of whoever reads them.
+type Refusal struct {
+	Why  string // the last part of the key of a text of the pages
+	What string // that belongs into it
+}
+
+// Error implements error, for logs.
+func (r *Refusal) Error() string { return r.Why }
 
 // errMustEnrol is told to clients that cannot set up a second factor.
 func (a *Accounts) errMustEnrol() error {
-	return matrix.Forbidden("This server wants two-factor login from you. Sign in at %s and set it up; then make an app password there for this client.", a.publicURL())
+	return unproven{matrix.Forbidden("This server wants two-factor login from you. Sign in at %s and set it up; then make an app password there for this client.", a.publicURL()).With(&Refusal{Why: "must_enrol"})}
 }
 
 func (a *Accounts) publicURL() string {
@@ -86,7 +108,7 @@ func (a *Accounts) admitted(tx *store.Tx, account *store.Account, p Proof) error
 	case p.secondFactor():
 		return nil
 	case account.SecondFactor != 0:
-		return errFactorMissing
+		return a.errFactorMissing()
 	case !a.wantsFactor(account.Admin):
 		return nil
 	}
@@ -116,4 +138,17 @@ func (a *Accounts) wantsFactor(admin bool) bool {
 		return admin
 	}
 	return false
+}
+
+// FactorWanted says whether the rule of the server asks a user for a second factor, and by when (ms): 0 if nobody is waiting
+// for it, because there is one, or because the time has not begun.
+func (a *Accounts) FactorWanted(ctx context.Context, user store.UserNID) (required bool, due int64, err error) {
+	account, err := a.accountOf(ctx, user)
+	if err != nil || !a.wantsFactor(account.Admin) {
+		return false, 0, err
+	}
+	if account.SecondFactor == 0 {
+		due = account.FactorDue
+	}
+	return true, due, nil
 }

@@ -125,15 +125,16 @@ func (f Factors) kinds() []Evidence {
 	return kinds
 }
 
-// askFactor refuses a client that has shown a password of an account with a second factor. One that knows of it goes on
-// with the sign-in in the refusal; the words are for people whose client does not.
-func (a *Accounts) askFactor(ctx context.Context, account *store.Account, p Proof) error {
+// askMore refuses a client that has shown a password where that is not enough. One that knows of it goes on with the
+// sign-in in the refusal, which needs a second factor, or nothing where its user has to set one up; the words are for
+// people whose client does not.
+func (a *Accounts) askMore(ctx context.Context, account *store.Account, p Proof, refusal unproven) error {
 	s, err := a.signIn(ctx, account, p)
 	if err != nil {
 		return err
 	}
-	return matrix.Forbidden("This account has two-factor login. Sign in at %s, or make an app password there and use it in this client.", a.publicURL()).
-		WithField("im.conclave.sign_in", map[string]any{"sign_in": s.Secret, "needs": s.Needs, "expires_in_ms": s.Lasts.Milliseconds()})
+	needs := append([]Evidence{}, s.Needs...) // a list also where it is empty
+	return refusal.why.WithField("im.conclave.sign_in", map[string]any{"sign_in": s.Secret, "needs": needs, "expires_in_ms": s.Lasts.Milliseconds()})
 }
 
 // continued finds a sign-in that goes on (M_FORBIDDEN), with its account.
@@ -237,13 +238,9 @@ func (a *Accounts) loginBy(ctx context.Context, secret, purpose string, d NewDev
 // NewLoginToken makes a token for one login of another client, of the account of a session whose owner has just confirmed
 // it (client-server API, generateLoginToken).
 func (a *Accounts) NewLoginToken(ctx context.Context, s *Session, c *Confirmed) (token string, lasts time.Duration, err error) {
-	p := Proof{Shown: []Evidence{ByLoginToken}}
-	if kind, ok := c.Found[foundFactor]; ok {
-		p.Shown = append(p.Shown, Evidence(kind))
-	}
 	now := a.now()
 	token, hash := newToken(loginPrefix)
-	row := store.SignIn{Hash: hash[:], User: s.User, Purpose: forLoginToken, Shown: p.words(), Expires: now.Add(loginTokenTime).UnixMilli()}
+	row := store.SignIn{Hash: hash[:], User: s.User, Purpose: forLoginToken, Shown: c.proof().words(), Expires: now.Add(loginTokenTime).UnixMilli()}
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
 		account, err := a.ownAccount(tx, s)
 		if err != nil {

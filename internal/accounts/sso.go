@@ -89,17 +89,22 @@ func (p *provider) oauth(found *oidc.Provider) *oauth2.Config {
 // browser what the browser has to keep and show again at FinishSSO, so that nobody can be signed in as somebody else
 // (threats A13): what proves to the provider that the same browser came back is derived from it and kept nowhere else.
 func (a *Accounts) BeginSSO(ctx context.Context, target string) (location, browser string, err error) {
-	if a.provider == nil {
-		return "", "", matrix.NotFound("This server has no single sign-on.")
-	}
 	if err := checkTarget(target); err != nil {
 		return "", "", err
 	}
 	return a.leave(ctx, store.SSORequest{Target: target})
 }
 
+// BeginSSOHere is BeginSSO for somebody who visits one of our pages and goes on there.
+func (a *Accounts) BeginSSOHere(ctx context.Context) (location, browser string, err error) {
+	return a.leave(ctx, store.SSORequest{})
+}
+
 // leave sends a browser to the provider for a request (BeginSSO), with parameters of its own if need be.
 func (a *Accounts) leave(ctx context.Context, row store.SSORequest, more ...oauth2.AuthCodeOption) (location, browser string, err error) {
+	if a.provider == nil {
+		return "", "", matrix.NotFound("This server has no single sign-on.")
+	}
 	found, err := a.provider.discover(ctx)
 	if err != nil {
 		return "", "", err
@@ -157,7 +162,7 @@ func (a *Accounts) FinishSSO(ctx context.Context, browser, state, code, failure 
 	case row == nil || row.Expires < a.now().UnixMilli() || subtle.ConstantTimeCompare(row.Browser, browserHash[:]) != 1:
 		return nil, errSignIn()
 	case failure != "" || code == "":
-		return nil, matrix.Forbidden("Your organization's sign-in has not let you through.")
+		return nil, matrix.Forbidden("Your organization's sign-in has not let you through.").With(&Refusal{Why: "not_let_through"})
 	}
 	who, err := a.identified(ctx, browser, code)
 	if err != nil {
@@ -171,7 +176,11 @@ func (a *Accounts) FinishSSO(ctx context.Context, browser, state, code, failure 
 	if err != nil {
 		return nil, err
 	}
-	s, err := a.signInFor(ctx, account, Proof{Shown: []Evidence{BySSO}}, forTarget, row.Target)
+	purpose := forTarget
+	if row.Target == "" {
+		purpose = forSession
+	}
+	s, err := a.signInFor(ctx, account, Proof{Shown: []Evidence{BySSO}}, purpose, row.Target)
 	return &SSOReturn{SignIn: s}, err
 }
 
@@ -267,14 +276,15 @@ func (a *Accounts) external(ctx context.Context, who identity, create bool) (*st
 
 func (a *Accounts) registerExternal(ctx context.Context, who identity, create bool) error {
 	if !create {
-		return matrix.Forbidden("You have no account here. Ask an administrator for one.")
+		return matrix.Forbidden("You have no account here. Ask an administrator for one.").With(&Refusal{Why: "no_account"})
 	}
 	name := mappedLocalpart(who.username)
 	if name == "" {
 		return errProvider().With(errors.New("there is no user name in what your organization says of you"))
 	}
-	if name == a.config.ServerNotices.Localpart { // the server speaks by it
-		return errNameTaken(name)
+	// Who has the name there is not who it is kept for here: many providers let people choose theirs.
+	if a.isReserved(name) || a.exclusive(a.userID(name)) {
+		return matrix.Forbidden("The name %s is reserved here. Ask an administrator for an account.", name)
 	}
 	_, err := a.Register(ctx, Registration{Username: name, DisplayName: who.name, NoLogin: true, Admin: who.admin, External: &who})
 	var taken *matrix.Error
@@ -285,14 +295,10 @@ func (a *Accounts) registerExternal(ctx context.Context, who identity, create bo
 			return err
 		})
 		if err == nil && user == 0 {
-			err = errNameTaken(name)
+			err = matrix.Forbidden("The name %s is taken here by an account that was not made by your organization's sign-in. Ask an administrator.", name).With(&Refusal{Why: "name_taken", What: name})
 		}
 	}
 	return err
-}
-
-func errNameTaken(name string) error {
-	return matrix.Forbidden("The name %s is taken here by an account that was not made by your organization's sign-in. Ask an administrator.", name)
 }
 
 // mappedLocalpart makes a localpart of somebody's name elsewhere (appendices, "Mapping from other character sets"). What
@@ -328,8 +334,6 @@ func (a *Accounts) TokenSignIn(ctx context.Context, secret string) (token, targe
 	if err != nil {
 		return "", "", err
 	}
-	token, hash := newToken(loginPrefix)
-	now := a.now()
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
 		taken, err := tx.TakeSignIn(row.Hash)
 		if err == nil && taken == nil {
@@ -338,13 +342,34 @@ func (a *Accounts) TokenSignIn(ctx context.Context, secret string) (token, targe
 		if err != nil {
 			return err
 		}
-		next := store.SignIn{Hash: hash[:], User: taken.User, Purpose: forLoginToken, Shown: taken.Shown, Expires: now.Add(loginTokenTime).UnixMilli()}
-		return tx.AddSignIn(next, now.UnixMilli())
+		token, err = a.addLoginToken(tx, taken)
+		return err
 	})
 	if err != nil {
 		return "", "", err
 	}
 	return token, row.Target, nil
+}
+
+// addLoginToken makes a token for one login of a client, of what somebody has shown who has signed in for it.
+func (a *Accounts) addLoginToken(tx *store.Tx, by *store.SignIn) (string, error) {
+	token, hash := newToken(loginPrefix)
+	now := a.now()
+	next := store.SignIn{Hash: hash[:], User: by.User, Purpose: forLoginToken, Shown: by.Shown, Expires: now.Add(loginTokenTime).UnixMilli()}
+	return token, tx.AddSignIn(next, now.UnixMilli())
+}
+
+// SSOVisit is a visit in which somebody signs in on our own page for a client at target, as the organization's provider
+// would have them do on its own (client-server API, "OAuth 2.0 aware clients"). action is what they want to do, as the
+// client believes.
+func SSOVisit(target, action string) (*Visit, error) {
+	if err := checkTarget(target); err != nil {
+		return nil, err
+	}
+	if action != "" && action != "login" && action != "register" {
+		return nil, matrix.InvalidParam("action is login or register.")
+	}
+	return &Visit{Purpose: ToSSO, Redirect: target, Action: action}, nil
 }
 
 // SignInTarget is where a sign-in that came from the provider goes to: the client's address.

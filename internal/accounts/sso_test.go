@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"conclave/internal/config"
+	"conclave/internal/matrix"
 	"conclave/internal/observe"
 	"conclave/internal/store"
 	"conclave/internal/testserver/idp"
@@ -120,6 +121,37 @@ func TestSingleSignOnAndTheSecondFactor(t *testing.T) {
 		_, _, eveCode := w.comeBack(t, p, "stranger")
 		_, err = w.FinishSSO(t.Context(), ann, annState, eveCode, "")
 		wantCode(t, err, 502, "M_UNKNOWN")
+	})
+}
+
+// TestNamesThatTheProviderCannotGiveAway: whoever calls themselves at the provider what the server itself speaks by, or
+// an application service's user is called, gets no account by that name.
+func TestNamesThatTheProviderCannotGiveAway(t *testing.T) {
+	eachFactor(t, func(t *testing.T, w *world) {
+		p := w.withProvider(t, true, "notices", "_irc_bob", "early", "carol")
+		w.config.ServerNotices.Localpart = "notices"
+		w.exclusive = func(id matrix.UserID) bool { return id == "@_irc_bob:us.test" }
+		finish := func(name string) error {
+			browser, state, code := w.comeBack(t, p, name)
+			_, err := w.FinishSSO(t.Context(), browser, state, code, "")
+			return err
+		}
+		for _, name := range []string{"notices", "_irc_bob"} {
+			wantCode(t, finish(name), 403, "M_FORBIDDEN")
+			if account, err := w.find(t.Context(), name); err != nil || account != nil {
+				t.Errorf("%s: %v %v", name, account, err)
+			}
+		}
+		must(t, finish("carol"))
+
+		// An account of before the configuration named it is a person's, though it has no password.
+		must(t, finish("early"))
+		_, err := w.System(t.Context(), "early")
+		wantCode(t, err, 409, "M_USER_IN_USE")
+		for range 2 {
+			_, err = w.System(t.Context(), "notices")
+			must(t, err)
+		}
 	})
 }
 

@@ -42,7 +42,7 @@ func (a *Accounts) BeginSSOStage(ctx context.Context, session string) (location,
 	case a.provider == nil || c.Session == nil:
 		return "", "", errNoSession()
 	case !c.wants(StageSSO):
-		return "", "", matrix.Forbidden("This step is not due. Go on in your app.")
+		return "", "", matrix.Forbidden("This step is not due. Go on in your app.").With(&Refusal{Why: "stage_not_due"})
 	}
 	return a.leave(ctx, store.SSORequest{Stage: session}, oauth2.SetAuthURLParam("prompt", "login"), oauth2.SetAuthURLParam("max_age", "0"))
 }
@@ -53,9 +53,9 @@ func (a *Accounts) finishSSOStage(ctx context.Context, row *store.SSORequest, wh
 	began := time.UnixMilli(row.Expires).Add(-ssoTime)
 	switch {
 	case who.shown.IsZero():
-		return nil, matrix.Forbidden("Your organization's sign-in does not say when you signed in, so that it confirms nothing. Tell your administrator: the ID token needs auth_time.")
+		return nil, matrix.Forbidden("Your organization's sign-in does not say when you signed in, so that it confirms nothing. Tell your administrator: the ID token needs auth_time.").With(&Refusal{Why: "stage_undated"})
 	case who.shown.Before(began.Add(-ssoSkew)):
-		return nil, matrix.Forbidden("Your organization's sign-in has not asked you again. Sign out there, and begin again in your app.")
+		return nil, matrix.Forbidden("Your organization's sign-in has not asked you again. Sign out there, and begin again in your app.").With(&Refusal{Why: "stage_not_anew"})
 	}
 	var user store.UserNID
 	err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
@@ -70,11 +70,11 @@ func (a *Accounts) finishSSOStage(ctx context.Context, row *store.SSORequest, wh
 	case err != nil:
 		return nil, err
 	case user == 0 || user != c.user:
-		return nil, matrix.Forbidden("At your organization's sign-in you are somebody else than in your app. Begin again, and sign in as the owner of that account.")
+		return nil, matrix.Forbidden("At your organization's sign-in you are somebody else than in your app. Begin again, and sign in as the owner of that account.").With(&Refusal{Why: "stage_somebody_else"})
 	case slices.Contains(c.row.Completed, StageSSO):
 		return a.fallback(c, StageSSO)
 	case !c.wants(StageSSO):
-		return nil, matrix.Forbidden("This step is not due. Go on in your app.")
+		return nil, matrix.Forbidden("This step is not due. Go on in your app.").With(&Refusal{Why: "stage_not_due"})
 	}
 	c.row.Completed = append(c.row.Completed, StageSSO)
 	return a.advance(ctx, c, StageSSO)

@@ -31,21 +31,39 @@ func stageEmail(ctx context.Context, a *Accounts, c *confirmation) error {
 	if answer.Creds == nil {
 		answer.Creds = answer.Legacy
 	}
+	if answer.Creds == nil {
+		found, err := c.found()
+		if err != nil {
+			return err
+		}
+		if found[foundSID] != "" { // a page has asked for the mail (MailStage)
+			p, err := proofFound(found)
+			if err != nil {
+				return err
+			}
+			return a.checkEmailStage(ctx, c, *p)
+		}
+	}
 	if answer.Creds == nil || answer.Creds.SID == "" || answer.Creds.Secret == "" {
 		return matrix.MissingParam("threepid_creds names the session that has confirmed an address: sid and client_secret.")
 	}
 	p := NewAddressProof(answer.Creds.SID, answer.Creds.Secret)
-	if len(p.SID) > maxSecret {
+	if !validSID(p.SID) {
 		return errNotConfirmed()
 	}
 	// It is remembered also if the link was not opened yet: the client may come again with nothing but the session.
-	if err := c.set(foundSID, p.SID); err != nil {
-		return err
-	}
-	if err := c.set(foundSecret, hex.EncodeToString(p.secret[:])); err != nil {
+	if err := c.remember(p); err != nil {
 		return err
 	}
 	return a.checkEmailStage(ctx, c, p)
+}
+
+// remember leaves with the session which address was, or is to be, confirmed.
+func (c *confirmation) remember(p AddressProof) error {
+	if err := c.set(foundSID, p.SID); err != nil {
+		return err
+	}
+	return c.set(foundSecret, hex.EncodeToString(p.secret[:]))
 }
 
 type emailCreds struct {

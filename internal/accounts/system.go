@@ -7,8 +7,8 @@ import (
 	"conclave/internal/store"
 )
 
-// System finds the account by which the server itself speaks, or makes it: it has no password and no session. If the name
-// belongs to a person, who could read what it is told, that is an error.
+// System finds the account by which the server itself speaks, or makes it: it has no password and no session, and nobody's
+// provider lets them in. If the name belongs to a person, who could read what it is told, that is an error.
 func (a *Accounts) System(ctx context.Context, localpart string) (*store.Account, error) {
 	id := matrix.UserID("@" + localpart + ":" + string(a.server))
 	user, err := a.db.User(ctx, id)
@@ -16,6 +16,7 @@ func (a *Accounts) System(ctx context.Context, localpart string) (*store.Account
 		return nil, err
 	}
 	var account *store.Account
+	owned := false
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
 		made, err := tx.CreateAccount(store.Account{User: user.NID, ID: id, Created: a.now().UnixMilli()})
 		if err == nil && made {
@@ -24,10 +25,12 @@ func (a *Accounts) System(ctx context.Context, localpart string) (*store.Account
 		if err != nil {
 			return err
 		}
-		account, err = tx.LockAccount(user.NID)
+		if account, err = tx.LockAccount(user.NID); err == nil {
+			owned, err = tx.HasOwner(user.NID)
+		}
 		return err
 	})
-	if err == nil && (account == nil || account.Deactivated || account.Password != "") {
+	if err == nil && (account == nil || account.Deactivated || account.Password != "" || owned) {
 		return nil, matrix.Errorf(409, "M_USER_IN_USE", "%s belongs to a person: set server_notices.localpart to a name that is free.", id)
 	}
 	return account, err

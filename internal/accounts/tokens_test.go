@@ -2,12 +2,15 @@ package accounts
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"conclave/internal/cluster"
 	"conclave/internal/config"
 	"conclave/internal/matrix"
+	"conclave/internal/store"
 	"conclave/internal/testserver/proof"
 )
 
@@ -149,15 +152,43 @@ func TestRenewalEndsWithTheDevice(t *testing.T) {
 	})
 }
 
+// TestOtherNodesForgetWhatHasEnded: a node remembers sessions for a moment, but not those of which it hears that they have
+// ended on another.
+func TestOtherNodesForgetWhatHasEnded(t *testing.T) {
+	proof.Of(t, "A05")
+	each(t, func(t *testing.T, w *world) {
+		other := newWorld(t, w.db)
+		for _, heard := range []func(store.UserNID) store.UserNID{
+			func(user store.UserNID) store.UserNID { return user }, func(store.UserNID) store.UserNID { return store.UserNID(cluster.Lost) },
+		} {
+			l, err := w.Register(t.Context(), Registration{Password: password, Device: &NewDevice{}})
+			must(t, err)
+			s := other.session(l)
+			must(t, w.Logout(t.Context(), s))
+			other.Heard(heard(s.User))
+			wantOut(t, other.speaks(l.Token), false)
+		}
+	})
+}
+
 func TestASecondFactorIsDue(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		before, admin := w.register("alice"), w.register("boss")
+		wanted := func(required bool, due time.Duration) {
+			t.Helper()
+			got, at, err := w.FactorWanted(t.Context(), w.session(before).User)
+			if must(t, err); got != required || (at == 0) != (due == 0) || at != 0 && time.UnixMilli(at).Sub(w.now()) != due {
+				t.Errorf("a second factor is wanted: %v, by %v from now; want %v, %v", got, time.UnixMilli(at).Sub(w.now()), required, due)
+			}
+		}
+		wanted(false, 0)
 		const factorGrace = 168 * time.Hour
 		w.config.Auth.Require2FA, w.config.Auth.GraceHours = config.Require2FAAll, 168
 		w.pass(sessionTime)
 		if w.session(before).MustEnrol || w.session(admin).MustEnrol {
 			t.Error("nobody was given time")
 		}
+		wanted(true, factorGrace)
 		w.pass(factorGrace - 2*sessionTime)
 		if w.session(before).MustEnrol {
 			t.Error("the time was over too early")
@@ -167,7 +198,15 @@ func TestASecondFactorIsDue(t *testing.T) {
 			t.Error("the session of before the rule goes on without a second factor")
 		}
 		_, err := w.login("alice", password)
-		wantCode(t, err, 403, "M_FORBIDDEN")
+		secret, needs := refusedWithSignIn(t, err)
+		if !strings.Contains(err.Error(), "set it up") || needs == nil || len(needs) > 0 {
+			t.Errorf("a client that cannot set up a second factor is told %q, and to show %v", err, needs)
+		}
+		enrols, err := w.loginSignIn(secret)
+		must(t, err)
+		if !w.session(enrols).MustEnrol {
+			t.Error("the session of a client that can is open to everything")
+		}
 		_, open, err := w.open(w.session(before).User, before.UserID, NewDevice{}, Proof{Shown: []Evidence{ByPassword, ByTOTP}})
 		must(t, err)
 		must(t, w.db.Write(t.Context(), open))
@@ -177,5 +216,6 @@ func TestASecondFactorIsDue(t *testing.T) {
 		if w.session(before).MustEnrol {
 			t.Error("a rule for administrators is held against others")
 		}
+		wanted(false, 0)
 	})
 }

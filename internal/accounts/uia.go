@@ -3,10 +3,12 @@ package accounts
 import (
 	"cmp"
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -91,7 +93,7 @@ func (d *AuthData) UnmarshalJSON(raw []byte) error {
 type Confirm struct {
 	Session   *Session // nil where nobody is logged in, as for registration
 	Operation string
-	Body      []byte // without "auth"; its hash binds the confirmation to it
+	Body      []byte // without "auth"; the confirmation is bound to it
 	Flows     []Flow // any of them will do
 	Params    map[string]any
 	Auth      *AuthData // nil where the client sent none
@@ -140,14 +142,14 @@ func (c *confirmation) answer(into any) error {
 }
 
 // Confirm returns how a request was confirmed once every stage of a flow is passed, and a *Challenge until then. A session
-// serves one operation, one user and one body, and ends with its success (threats A03).
+// serves one operation, one device of one user and one body, and ends with its success (threats A03).
 func (a *Accounts) Confirm(ctx context.Context, q Confirm) (*Confirmed, error) {
 	c := &confirmation{Confirm: q}
 	if q.Session != nil {
 		c.user = q.Session.User
 	}
-	body := sha256.Sum256(q.Body)
-	c.row = &store.UIASession{User: c.user, Operation: q.Operation, Body: body[:]}
+	body := a.binding(q)
+	c.row = &store.UIASession{User: c.user, Operation: q.Operation, Body: body}
 	if q.Auth == nil || q.Auth.Session == "" && q.Auth.Type == "" {
 		return nil, a.keep(ctx, c, nil)
 	}
@@ -157,7 +159,7 @@ func (a *Accounts) Confirm(ctx context.Context, q Confirm) (*Confirmed, error) {
 			return nil, err
 		}
 		if found == nil || found.User != c.user || found.Operation != q.Operation ||
-			subtle.ConstantTimeCompare(found.Body, body[:]) != 1 {
+			subtle.ConstantTimeCompare(found.Body, body) != 1 {
 			return nil, a.keep(ctx, c, nil)
 		}
 		c.row = found
@@ -176,6 +178,23 @@ func (a *Accounts) Confirm(ctx context.Context, q Confirm) (*Confirmed, error) {
 		return nil, a.keep(ctx, c, nil)
 	}
 	return a.take(ctx, c)
+}
+
+// binding is what binds a session to the device and body of a request. Some bodies hold a new password: with a key that is
+// not in the database nobody can try guesses on what stands there (threats A18).
+func (a *Accounts) binding(q Confirm) []byte {
+	var key [32]byte
+	if a.secrets != nil {
+		key = a.secrets.Derive("confirmed bodies")
+	}
+	var device int64
+	if q.Session != nil {
+		device = q.Session.Device
+	}
+	mac := hmac.New(sha256.New, key[:])
+	mac.Write(binary.BigEndian.AppendUint64(nil, uint64(device))) //nolint:gosec // its bits are what counts
+	mac.Write(q.Body)
+	return mac.Sum(nil)
 }
 
 // complete says whether all stages of a flow are passed.
@@ -243,7 +262,11 @@ func stagePassword(ctx context.Context, a *Accounts, c *confirmation) error {
 	return nil
 }
 
+// uiaSession finds a session by the ID that a client says, nil if there is none, or not any more.
 func (a *Accounts) uiaSession(ctx context.Context, id string) (found *store.UIASession, err error) {
+	if len(id) > maxName || !plain(id) {
+		return nil, nil
+	}
 	err = a.db.Read(ctx, func(tx *store.Tx) (err error) {
 		found, err = tx.UIASession(id)
 		return err

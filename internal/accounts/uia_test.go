@@ -1,6 +1,8 @@
 package accounts
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"sync"
@@ -41,6 +43,8 @@ func TestAConfirmationIsForOneThing(t *testing.T) {
 	proof.Of(t, "A03")
 	each(t, func(t *testing.T, w *world) {
 		alice, bob := w.session(w.register("alice")), w.session(w.register("bob"))
+		elsewhere, err := w.login("alice", password)
+		must(t, err)
 		ask := Confirm{Session: alice, Operation: "deleteDevice", Body: []byte("A"), Flows: Flows([]string{StagePassword})}
 		c := challenged(t, confirm(t, w, ask))
 		if len(c.Flows) != 1 || c.Flows[0].Stages[0] != "m.login.password" || c.Session == "" || c.Code != "" {
@@ -55,6 +59,7 @@ func TestAConfirmationIsForOneThing(t *testing.T) {
 			"body":      func(q *Confirm) { q.Body = []byte("B") },
 			"operation": func(q *Confirm) { q.Operation = "deleteDevices" },
 			"user":      func(q *Confirm) { q.Session = bob },
+			"device":    func(q *Confirm) { q.Session = w.session(elsewhere) },
 			"nobody":    func(q *Confirm) { q.Session = nil },
 		} {
 			q := with(ask, c.Session, password)
@@ -91,6 +96,26 @@ func TestAConfirmationIsForOneThing(t *testing.T) {
 		must(t, confirm(t, w, with(ask, c.Session, password)))
 		if again := challenged(t, confirm(t, w, q)); again.Session == c.Session {
 			t.Error("a session was used twice")
+		}
+	})
+}
+
+// TestNothingTellsAConfirmedBody: a body can hold a new password. What is kept of it does not let anybody who reads the
+// database try which one it is.
+func TestNothingTellsAConfirmedBody(t *testing.T) {
+	proof.Of(t, "A18")
+	eachFactor(t, func(t *testing.T, w *world) {
+		body := []byte(`"new_password""` + password + `"`)
+		ask := Confirm{Session: w.session(w.register("alice")), Operation: "changePassword", Body: body, Flows: Flows([]string{StagePassword})}
+		c := challenged(t, confirm(t, w, ask))
+		row, err := w.uiaSession(t.Context(), c.Session)
+		must(t, err)
+		if plain := sha256.Sum256(body); bytes.Equal(row.Body, plain[:]) || !bytes.Equal(row.Body, w.binding(ask)) {
+			t.Error("the hash of a body is kept, or none that binds it")
+		}
+		w.secrets = secrets(t) // of another server
+		if bytes.Equal(row.Body, w.binding(ask)) {
+			t.Error("what is kept of a body follows from the body alone")
 		}
 	})
 }

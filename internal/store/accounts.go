@@ -112,6 +112,15 @@ func (tx *Tx) Deactivate(user UserNID) error {
 	return err
 }
 
+// HasOwner says whether a person can act as a user: there is a session, or the organization's provider lets somebody in.
+func (tx *Tx) HasOwner(user UserNID) (yes bool, err error) {
+	err = tx.Query(`SELECT EXISTS (SELECT 1 FROM devices WHERE member = $1) OR EXISTS (SELECT 1 FROM external_ids WHERE member = $1)`, func(r *Row) error {
+		yes = r.Bool(0)
+		return nil
+	}, user)
+	return yes, err
+}
+
 // Device is a session of an account as its owner sees it.
 type Device struct {
 	NID     int64

@@ -13,23 +13,25 @@ const (
 type OAuthDeviceGrant struct {
 	Hash     []byte // of the device code
 	UserCode string
-	Client   string
-	Wanted   string // the device's ID
+	Client   string // "" for this server's own
+	Wanted   string // the device's ID, "" for a new one
 	State    string
 	User     UserNID // who approved
 	Shown    []string
 	Pause    int64 // ms between two questions
 	Polled   int64 // ms of the last one
 	Expires  int64 // ms
+	Name     string
+	Address  string // from where the device asks
 }
 
-const selectDeviceGrants = `SELECT hash, user_code, client, wanted, state, member, shown, pause, polled, expires FROM oauth_device_grants `
+const selectDeviceGrants = `SELECT hash, user_code, client, wanted, state, member, shown, pause, polled, expires, name, address FROM oauth_device_grants `
 
 func (tx *Tx) oauthDeviceGrant(sql string, args ...any) (found *OAuthDeviceGrant, err error) {
 	err = tx.Query(sql, func(r *Row) error {
 		found = &OAuthDeviceGrant{
 			append([]byte(nil), r.Bytes(0)...), r.Text(1), r.Text(2), r.Text(3), r.Text(4), UserNID(r.Int64(5)), strings.Fields(r.Text(6)),
-			r.Int64(7), r.Int64(8), r.Int64(9),
+			r.Int64(7), r.Int64(8), r.Int64(9), r.Text(10), r.Text(11),
 		}
 		return nil
 	}, args...)
@@ -44,8 +46,9 @@ func (tx *Tx) AddOAuthDeviceGrant(g OAuthDeviceGrant, forget int64) (bool, error
 	if err != nil {
 		return false, err
 	}
-	n, err := tx.Exec(`INSERT INTO oauth_device_grants (hash, user_code, client, wanted, state, pause, expires) VALUES ($1, $2, $3, $4, $5, $6, $7)
-		ON CONFLICT DO NOTHING`, g.Hash, g.UserCode, g.Client, g.Wanted, g.State, g.Pause, g.Expires)
+	n, err := tx.Exec(`INSERT INTO oauth_device_grants (hash, user_code, client, wanted, state, pause, expires, name, address)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
+		g.Hash, g.UserCode, g.Client, g.Wanted, g.State, g.Pause, g.Expires, g.Name, g.Address)
 	return n == 1, err
 }
 
@@ -79,8 +82,11 @@ func (tx *Tx) TakeOAuthDeviceGrant(hash []byte) (bool, error) {
 }
 
 // Approve notes until when (ms) what a session of user-interactive authentication asks for is approved by its user; ""
-// means whichever session comes next.
-func (tx *Tx) Approve(user UserNID, session string, until int64) error {
+// means whichever session comes next. It forgets what was approved before and is over by now (ms).
+func (tx *Tx) Approve(user UserNID, session string, until, now int64) error {
+	if _, err := tx.Exec(`DELETE FROM oauth_approvals WHERE member = $1 AND expires <= $2`, user, now); err != nil {
+		return err
+	}
 	_, err := tx.Exec(`INSERT INTO oauth_approvals (member, session, expires) VALUES ($1, $2, $3)
 		ON CONFLICT (member, session) DO UPDATE SET expires = excluded.expires`, user, session, until)
 	return err

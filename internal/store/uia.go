@@ -7,7 +7,7 @@ type UIASession struct {
 	ID        string
 	User      UserNID // 0 where nobody is logged in yet
 	Operation string
-	Body      []byte // SHA-256 of the request's body
+	Body      []byte // a keyed hash of the request's device and body
 	Completed []string
 	Expires   int64  // ms
 	Data      string // what the stages have found out, as JSON; "" for nothing

@@ -98,24 +98,51 @@ function smallTargets(page: Page): Promise<string[]> {
   });
 }
 
-/** In the short form both sizes and both schemes are looked at, in the long one all four of their pairs. */
-const pairs = (
-  [
-    ["desktop", "light", desktop],
-    ["phone", "dark", phone],
-    ["desktop", "dark", desktop],
-    ["phone", "light", phone],
-  ] as const
-).slice(0, process.env["CONCLAVE_LONG"] === undefined && shots === undefined ? 2 : 4);
+/** What the client itself says and does not fit where it stands. What others named may be cut, and says so by dots. */
+function cutTexts(page: Page): Promise<string[]> {
+  return page.evaluate(() => {
+    const found: string[] = [];
+    for (const element of document.querySelectorAll<HTMLElement>(
+      "button, label, legend, h1, h2, h3, [role=menuitem], [role=radio]",
+    )) {
+      if (!element.checkVisibility({ visibilityProperty: true }) || element.closest("[dir=auto], .sr-only") !== null)
+        continue;
+      if (getComputedStyle(element).textOverflow === "ellipsis") continue;
+      const box = element.getBoundingClientRect();
+      const contents = document.createRange();
+      contents.selectNodeContents(element);
+      const inner = contents.getBoundingClientRect();
+      const shown = element.outerHTML.slice(0, 160);
+      if (inner.left < box.left - 1 || inner.right > box.right + 1 || inner.bottom > box.bottom + 4)
+        found.push(`what is in ${shown} is larger than it`);
+      if (box.width > 1 && (box.left < -1 || box.right > window.innerWidth + 1)) found.push(`${shown} leaves the page`);
+    }
+    return found;
+  });
+}
 
-test.each(pairs)("every state holds on a %s, %s", async (device, colorScheme, viewport) => {
+/** In the short form both sizes, schemes and languages are looked at, in the long one all of their combinations. */
+const combinations = (
+  [
+    ["desktop", "light", "en-GB", desktop],
+    ["phone", "dark", "de-DE", phone],
+    ["desktop", "dark", "de-DE", desktop],
+    ["phone", "light", "en-GB", phone],
+    ["desktop", "light", "de-DE", desktop],
+    ["phone", "dark", "en-GB", phone],
+    ["desktop", "dark", "en-GB", desktop],
+    ["phone", "light", "de-DE", phone],
+  ] as const
+).slice(0, process.env["CONCLAVE_LONG"] === undefined && shots === undefined ? 2 : 8);
+
+test.each(combinations)("every state holds on a %s, %s, %s", async (device, colorScheme, locale, viewport) => {
   const context = await browser.newContext({
     viewport,
     colorScheme,
     deviceScaleFactor: device === "phone" ? 2 : 1,
     isMobile: device === "phone",
     hasTouch: device === "phone",
-    locale: "en-GB",
+    locale,
     reducedMotion: "reduce",
   });
   const problems: string[] = [];
@@ -133,9 +160,11 @@ test.each(pairs)("every state holds on a %s, %s", async (device, colorScheme, vi
     );
     await page.waitForFunction(() => [...document.images].every((image) => image.complete));
     await settled(page);
-    if (shots !== undefined) await page.screenshot({ path: path.join(shots, `${name}-${device}-${colorScheme}.png`) });
+    if (shots !== undefined)
+      await page.screenshot({ path: path.join(shots, `${name}-${device}-${colorScheme}-${locale.slice(0, 2)}.png`) });
     const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
     if (wide > 0) problems.push(`${name}: scrolls sideways by ${wide}`);
+    problems.push(...(await cutTexts(page)).map((finding) => `${name}: ${finding}`));
     if (device === "phone") problems.push(...(await smallTargets(page)).map((finding) => `${name}: ${finding}`));
     problems.push(...(await inspect(page)).map((finding) => `${name}: ${finding}`));
   }

@@ -41,6 +41,9 @@ test(
     const sum = (names: Iterable<string>): number => [...names].reduce((total, name) => total + size(name), 0) / 1024;
     expect(first.size).toBeGreaterThan(3);
     expect(sum(first)).toBeLessThan(200);
+    // One language is there from the start; every other is one chunk, which nobody loads who does not want it.
+    const german = [...files.values()].filter((file) => file.code?.includes("Willkommen zurück"));
+    expect(german.map((file) => [first.has(file.fileName), file.imports])).toEqual([[false, []]]);
     expect(sum(files.keys())).toBeLessThan(700);
     expect([...files.keys()].filter((name) => name.endsWith(".wasm"))).toEqual([]);
     // Nothing in the page runs inline: the policy would refuse it.

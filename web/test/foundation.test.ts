@@ -26,6 +26,18 @@ test("what a layer may import passes", async () => {
   expect(await verdict("src/sdk/x.ts", 'export * from "../crypto";')).toEqual([]);
 });
 
+test("no text is made before it is known in which language, and none is kept in an old one", async () => {
+  const late =
+    'import { t } from "../i18n"; export const s = () => t("close"); export class A { b() { return t("close"); } }';
+  expect(await verdict("src/ui/x.ts", late)).toEqual([]);
+  expect(await verdict("src/ui/x.ts", 'import { t } from "../i18n"; export const s = { name: t("close") };')).toEqual([
+    "conclave/language",
+  ]);
+  expect(await verdict("src/ui/x.tsx", 'import { memo } from "react"; export const X = memo(() => null);')).toEqual([
+    "conclave/language",
+  ]);
+});
+
 test("no layer of the protocol touches React or the page, and nothing becomes markup", async () => {
   expect(await verdict("src/sdk/x.ts", 'import "react"; document.title = "";')).toEqual([
     "no-restricted-imports",

@@ -2,7 +2,7 @@ import { lazy, Suspense, useState } from "react";
 import { useStore } from "zustand";
 import { SignIn } from "../features/auth/SignIn";
 import { SignUp } from "../features/auth/SignUp";
-import { t } from "../i18n";
+import { t, useLanguage } from "../i18n";
 import type { App } from "../stores/app";
 import { Button, Mark } from "../ui/core";
 import { Toaster } from "../ui/toast";
@@ -14,6 +14,7 @@ const Unlock = lazy(() => import("../features/identity/Unlock").then((m) => ({ d
 const ChatView = lazy(() => import("./ChatView").then((m) => ({ default: m.ChatView })));
 
 export function AppView({ app }: { app: App }) {
+  useLanguage();
   return (
     <>
       <Suspense fallback={<Opening />}>

@@ -129,7 +129,7 @@ function Nothing() {
     <main className="flex h-full flex-col items-center justify-center pb-10">
       <Empty page icon={<MessagesSquare />} title={t("shell.pick")}>
         <p className="flex items-center gap-1.5">
-          <Kbd>Ctrl</Kbd>
+          <Kbd>{t("keys.ctrl")}</Kbd>
           <Kbd>K</Kbd> {t("shell.jump")}
         </p>
       </Empty>

@@ -78,7 +78,7 @@ export function Sidebar({ selected, onJump, onNewDirect, onNewGroup, onSettings,
           <Search className="size-4" aria-hidden />
           <span className="flex-1 text-left">{t("shell.jump")}</span>
           <span className="flex gap-0.5 max-md:hidden">
-            <Kbd>Ctrl</Kbd>
+            <Kbd>{t("keys.ctrl")}</Kbd>
             <Kbd>K</Kbd>
           </span>
         </button>

@@ -1,6 +1,7 @@
 import { lazy, StrictMode, Suspense } from "react";
 import { createRoot } from "react-dom/client";
 import * as z from "zod/mini";
+import { currentLanguage, onLanguage, restoreLanguage } from "../i18n";
 import * as sdk from "../sdk";
 import { createApp, describeDevice } from "../stores/app";
 import { restoreTheme } from "../stores/appearance";
@@ -19,13 +20,15 @@ const Gallery = import.meta.env.DEV
   ? lazy(() => import("../gallery/Gallery").then((m) => ({ default: m.Gallery })))
   : null;
 
-if (Gallery !== null && location.pathname.startsWith("/gallery")) {
-  createRoot(root).render(
-    <Suspense>
-      <Gallery />
-    </Suspense>,
-  );
-} else {
+function show(page: HTMLElement): void {
+  if (Gallery !== null && location.pathname.startsWith("/gallery")) {
+    createRoot(page).render(
+      <Suspense>
+        <Gallery />
+      </Suspense>,
+    );
+    return;
+  }
   const app = createApp({
     sdk,
     baseUrl: location.origin,
@@ -33,9 +36,13 @@ if (Gallery !== null && location.pathname.startsWith("/gallery")) {
     openChat: async (session, onSignOut) => (await import("../stores/chat")).openChat(session, onSignOut),
   });
   void app.start();
-  createRoot(root).render(
+  createRoot(page).render(
     <StrictMode>
       <AppView app={app} />
     </StrictMode>,
   );
 }
+
+onLanguage(() => sdk.preferLanguage(currentLanguage()));
+// Texts are right from the first one on.
+void restoreLanguage().then(() => show(root));

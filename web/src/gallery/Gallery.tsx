@@ -1,12 +1,14 @@
 import type { ReactNode } from "react";
 import { Router } from "wouter";
 import { memoryLocation } from "wouter/memory-location";
+import { useLanguage } from "../i18n";
 import { TooltipProvider } from "../ui/icon";
 import { Toaster } from "../ui/toast";
 import { states } from "./states";
 
 /** `/gallery` lists the states; `/gallery/NAME` shows one as the whole page. */
 export function Gallery() {
+  useLanguage();
   const name = location.pathname.split("/")[2] ?? "";
   const state = states[name];
   if (state === undefined) {

@@ -427,8 +427,8 @@ export function fakeChat(state: ChatState = {}): Chat {
     createDirect: async () => "!bob:northwind.org",
     createGroup: async () => "!harbour:northwind.org",
     devices: async () => [
-      { id: "QJZUWPLDVR", name: "Conclave, Chrome on Linux", lastSeen: now, current: true },
-      { id: "AKXNOEDKTW", name: "Conclave, Safari on iOS", lastSeen: now - 26 * hour, current: false },
+      { id: "QJZUWPLDVR", name: "Conclave, Chrome (Linux)", lastSeen: now, current: true },
+      { id: "AKXNOEDKTW", name: "Conclave, Safari (iOS)", lastSeen: now - 26 * hour, current: false },
     ],
     signOut: done,
   };

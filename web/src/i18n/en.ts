@@ -7,7 +7,9 @@ export const en = {
   copy: "Copy",
   copied: "Copied",
   you: "You",
-  toast: { label: "Message" },
+  language: "Language",
+  keys: { ctrl: "Ctrl", shift: "Shift", enter: "Enter", esc: "Esc" },
+  toast: { label: "Message", all: "Messages of this page ({hotkey})" },
   form: { showPassword: "Show password", hidePassword: "Hide password" },
 
   failed: {
@@ -18,6 +20,7 @@ export const en = {
     large: "That is larger than this server takes.",
     largerThan: "This server takes files of up to {{size}}.",
     unknownUser: "Nobody has this address. Check how it is spelled.",
+    language: "This language could not be loaded. Check your connection and try again.",
     other: "That did not work: {{reason}}",
   },
 
@@ -187,7 +190,6 @@ export const en = {
     typing_one: "{{names}} is typing",
     typing_two: "{{names}} are typing",
     typing_many: "Several people are typing",
-    and: "{{a}} and {{b}}",
   },
 
   safety: {
@@ -306,7 +308,8 @@ export const en = {
     permissions: "{{who}} changed who may do what",
     history: "{{who}} changed who can see the history",
     access: "{{who}} changed who can join",
-    more: "{{names}} and {{count}} more",
+    more_one: "{{count}} more",
+    more_other: "{{count}} more",
   },
 
   composer: {

@@ -6,22 +6,23 @@ import type { Credentials } from "./types";
 /** How long the server may wait for other servers with a query of keys. */
 const queryTimeoutMs = 10_000;
 
+type Method = "GET" | "POST" | "PUT" | "DELETE";
+
 export class Api {
   constructor(
     readonly credentials: Credentials,
     private readonly onUnknownToken: () => void = () => undefined,
   ) {}
 
-  async call(
-    method: "GET" | "POST" | "PUT" | "DELETE",
-    path: string,
-    options: RequestOptions = {},
-  ): Promise<JsonObject> {
+  call(method: Method, path: string, options: RequestOptions = {}): Promise<JsonObject> {
+    return this.send(method, `/_matrix/client/v3${path}`, options);
+  }
+
+  /** A request to an address outside of the specification's present version. */
+  async send(method: Method, path: string, options: RequestOptions = {}): Promise<JsonObject> {
     const { baseUrl, accessToken } = this.credentials;
     try {
-      const answer = toJson(
-        await request(baseUrl, method, `/_matrix/client/v3${path}`, { ...options, token: accessToken }),
-      );
+      const answer = toJson(await request(baseUrl, method, path, { ...options, token: accessToken }));
       return isJsonObject(answer) ? answer : {};
     } catch (error) {
       if (error instanceof ApiError && error.errcode === "M_UNKNOWN_TOKEN") this.onUnknownToken();

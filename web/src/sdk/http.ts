@@ -31,6 +31,13 @@ export interface RequestOptions {
   signal?: AbortSignal;
 }
 
+let language: string | null = null;
+
+/** In which language the server writes to the person, in mails for example; that of the browser until this is called. */
+export function preferLanguage(tag: string): void {
+  language = tag;
+}
+
 /** Sends JSON and gives back the object that came; anything but a 2xx is an ApiError, with status 0 where no answer came. */
 export async function request(
   baseUrl: string,
@@ -39,6 +46,7 @@ export async function request(
   options: RequestOptions = {},
 ): Promise<Record<string, unknown>> {
   const headers = new Headers();
+  if (language !== null) headers.set("Accept-Language", language);
   if (options.token) headers.set("Authorization", `Bearer ${options.token}`);
   if (options.body !== undefined) headers.set("Content-Type", "application/json");
   const deadline = AbortSignal.timeout(requestTimeoutMs);

@@ -16,12 +16,13 @@ export async function savedSession(): Promise<Credentials | null> {
   return saved.savedSession();
 }
 
-export { ApiError } from "./http";
+export { ApiError, preferLanguage } from "./http";
 export { isNameFree, logIn, register, registrationInfo } from "./accounts";
 export type {
   Connection,
   Credentials,
   Delivery,
+  DeviceStanding,
   Failure,
   IdentityState,
   LoginOptions,
@@ -34,3 +35,17 @@ export type {
   SendFileOptions,
   Session,
 } from "./types";
+export { Cancelled, confirmed } from "./uia";
+export type { Answer, Asker, Confirm, Confirmer, FactorType, PasskeyChallenge, Refusal, Step } from "./uia";
+export type {
+  AccountAbilities,
+  AccountCare,
+  EmailAddress,
+  EmailProof,
+  Factors,
+  Named,
+  SignedInDevice,
+  TotpEnrolment,
+} from "./account";
+export { createPasskey, hasPasskeys, suggestsPasskeys, usePasskey } from "./webauthn";
+export type { PasskeyOutcome, PasskeyProblem, UsePasskeyOptions } from "./webauthn";

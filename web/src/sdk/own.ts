@@ -18,12 +18,13 @@ import {
   type Sender,
 } from "../crypto";
 import type { Api } from "./api";
-import { ApiError } from "./http";
+import { confirmerOf } from "./account";
 import type { KeyStore } from "./keystore";
 import { Value } from "./observable";
 import type { People } from "./people";
 import { createStorageKey, readSecrets, writeSecrets, type StorageKey } from "./secretstorage";
 import type { IdentityState, NewIdentity } from "./types";
+import { confirmed, type Confirm } from "./uia";
 
 const secretNames = {
   master: "m.cross_signing.master",
@@ -39,6 +40,10 @@ function text(value: JsonObject, name: string): string {
   if (typeof found !== "string") throw new Error("this device's own record is damaged");
   return found;
 }
+
+/** Confirms by the password alone, where there is nobody to ask for more. */
+const withoutPerson: Confirm = (who, send) =>
+  confirmed(who, send, { ask: () => Promise.reject(new Error("password_needed")), end: () => undefined });
 
 export class OwnKeys {
   readonly state = new Value<IdentityState>("unknown");
@@ -131,13 +136,18 @@ export class OwnKeys {
   }
 
   /** Makes an identity. Nothing of it leaves this device until `commit`, after the person has kept the recovery key. */
-  async create(password?: string): Promise<NewIdentity> {
+  async create(password?: string, confirm?: Confirm): Promise<NewIdentity> {
     const storage = createStorageKey();
     const cross = await createCrossSigning(this.device.userId);
-    return { recoveryKey: storage.recoveryKey, commit: () => this.commit(storage, cross, password) };
+    return { recoveryKey: storage.recoveryKey, commit: () => this.commit(storage, cross, password, confirm) };
   }
 
-  private async commit(storage: StorageKey, cross: NewCrossSigning, password?: string): Promise<void> {
+  private async commit(
+    storage: StorageKey,
+    cross: NewCrossSigning,
+    password?: string,
+    confirm?: Confirm,
+  ): Promise<void> {
     const { userId, deviceId, signing } = this.device;
     await this.api.call("POST", "/keys/upload", { body: { device_keys: await publicDeviceKeys(this.device) } });
     // The secrets first: an identity that nobody can open again would lock its owner out.
@@ -154,26 +164,16 @@ export class OwnKeys {
         user_signing_key: cross.objects.user_signing,
       },
       password,
+      confirm,
     );
     await this.adopt(cross);
   }
 
-  /** The first identity of an account needs no password; a later one does. */
-  private async uploadIdentity(keys: JsonObject, password?: string): Promise<void> {
-    const path = "/keys/device_signing/upload";
-    try {
-      await this.api.call("POST", path, { body: keys });
-    } catch (error) {
-      if (!(error instanceof ApiError) || error.status !== 401 || !Array.isArray(error.body.flows)) throw error;
-      if (password === undefined) throw new Error("password_needed", { cause: error });
-      const auth = {
-        type: "m.login.password",
-        identifier: { type: "m.id.user", user: this.device.userId },
-        password,
-        session: typeof error.body.session === "string" ? error.body.session : "",
-      };
-      await this.api.call("POST", path, { body: { ...keys, auth } });
-    }
+  /** The first identity of an account needs no confirmation; a later one does, by the password that is known and whatever else is asked. */
+  private async uploadIdentity(keys: JsonObject, password?: string, confirm: Confirm = withoutPerson): Promise<void> {
+    await confirm(confirmerOf(this.api, password), (auth) =>
+      this.api.call("POST", "/keys/device_signing/upload", { body: auth === undefined ? keys : { ...keys, auth } }),
+    );
   }
 
   /** Lets the identity vouch for this device, keeps its lower keys, and pins it. */

@@ -16,6 +16,7 @@ import {
 } from "../crypto";
 import type { Api } from "./api";
 import { recordName, type KeyStore } from "./keystore";
+import type { DeviceStanding } from "./types";
 
 /** Users in one query: a large room is asked for in parts. */
 const queryUsers = 200;
@@ -310,6 +311,16 @@ export class People {
       devices.push(keys);
     }
     return devices;
+  }
+
+  /** The devices of a user that have published keys: which of them qualify. Asks the server where needed. */
+  async standings(userId: string): Promise<Map<string, DeviceStanding>> {
+    await this.refresh([userId]);
+    const person = await this.person(userId);
+    return new Map([
+      ...Object.keys(person.devices).map((id): [string, DeviceStanding] => [id, "confirmed"]),
+      ...person.unqualified.map((id): [string, DeviceStanding] => [id, "unconfirmed"]),
+    ]);
   }
 
   /** Whether a user's identity waits to be accepted, from what is stored. */

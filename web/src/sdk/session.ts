@@ -12,6 +12,7 @@ import {
   type Room,
 } from "matrix-js-sdk";
 import { algorithmGroup, type JsonObject } from "../crypto";
+import { AccountCare } from "./account";
 import { Api } from "./api";
 import { prepareFile, readFile } from "./attachments";
 import { SealedBackend } from "./backend";
@@ -27,6 +28,7 @@ import { Transport, type TransportOptions } from "./transport";
 import type {
   Credentials,
   Delivery,
+  DeviceStanding,
   Failure,
   IdentityState,
   NewIdentity,
@@ -36,6 +38,7 @@ import type {
   SendFileOptions,
   Session,
 } from "./types";
+import type { Confirm } from "./uia";
 
 const typingMs = 20_000;
 const roomWaitMs = 15_000;
@@ -114,8 +117,16 @@ class ConclaveSession implements Session {
     });
   }
 
-  createIdentity(password?: string): Promise<NewIdentity> {
-    return this.engine.own.create(password);
+  createIdentity(password?: string, confirm?: Confirm): Promise<NewIdentity> {
+    return this.engine.own.create(password, confirm);
+  }
+
+  account(confirm: Confirm): AccountCare {
+    return new AccountCare(this.engine.api, confirm);
+  }
+
+  ownDevices(): Promise<Map<string, DeviceStanding>> {
+    return this.engine.people.standings(this.credentials.userId);
   }
 
   unlock(recoveryKey: string): Promise<void> {

@@ -1,4 +1,6 @@
 import type { MatrixClient, MatrixEvent } from "matrix-js-sdk";
+import type { AccountCare } from "./account";
+import type { Confirm } from "./uia";
 
 /**
  * What the rest of the client knows of the protocol. Only types stand here, so that importing them costs nothing in the first load.
@@ -69,6 +71,9 @@ export interface RoomSafety {
   changed: string[];
 }
 
+/** `confirmed`: the owner's identity vouches for the device. `unconfirmed`: it does not, so no keys go there. */
+export type DeviceStanding = "confirmed" | "unconfirmed";
+
 export interface NewIdentity {
   recoveryKey: string;
   /** Publishes the identity. To be called once the person has kept the recovery key. */
@@ -93,7 +98,12 @@ export interface Session {
   readonly connection: Observable<Connection>;
   /** The server has ended the session (close code 4001, M_UNKNOWN_TOKEN). */
   readonly ended: Observable<boolean>;
-  createIdentity(password?: string): Promise<NewIdentity>;
+  /** A later identity than the first has to be confirmed: `confirm` asks for what the password alone does not do. */
+  createIdentity(password?: string, confirm?: Confirm): Promise<NewIdentity>;
+  /** The care of the account; `confirm` asks the person where the server wants something confirmed. */
+  account(confirm: Confirm): AccountCare;
+  /** What this device makes of the account's devices that have keys. Asks the server. */
+  ownDevices(): Promise<Map<string, DeviceStanding>>;
   /** Throws Error("wrong_key") where the recovery key does not open the identity. */
   unlock(recoveryKey: string): Promise<void>;
   /** Begins to sync. */

@@ -131,9 +131,10 @@ test("a device is named by browser and system, no more", () => {
     describeDevice(
       "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36",
     ),
-  ).toBe("Conclave, Chrome on Linux");
+  ).toBe("Conclave, Chrome (Linux)");
   expect(
     describeDevice("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Mobile/15E148 Safari/604.1"),
-  ).toBe("Conclave, Safari on iOS");
-  expect(describeDevice("")).toBe("Conclave, Browser");
+  ).toBe("Conclave, Safari (iOS)");
+  expect(describeDevice("SomethingElse (Windows NT 10.0)")).toBe("Conclave, Windows");
+  expect(describeDevice("")).toBe("Conclave");
 });

@@ -189,7 +189,7 @@ export function createApp({ sdk, baseUrl, deviceName, openChat }: Options): App 
   };
 }
 
-/** How this device is called in the list of devices: the browser and the system, no more. */
+/** How this device is called in the list of devices, in every language: the browser and the system, no more. */
 export function describeDevice(userAgent: string): string {
   const browser = /Firefox\//.test(userAgent)
     ? "Firefox"
@@ -199,7 +199,7 @@ export function describeDevice(userAgent: string): string {
         ? "Chrome"
         : /Safari\//.test(userAgent)
           ? "Safari"
-          : "Browser";
+          : null;
   const system = /Android/.test(userAgent)
     ? "Android"
     : /iPhone|iPad/.test(userAgent)
@@ -211,5 +211,6 @@ export function describeDevice(userAgent: string): string {
           : /Linux|CrOS/.test(userAgent)
             ? "Linux"
             : null;
-  return system === null ? `Conclave, ${browser}` : `Conclave, ${browser} on ${system}`;
+  const known = [browser, system === null || browser === null ? system : `(${system})`].filter((part) => part !== null);
+  return known.length === 0 ? "Conclave" : `Conclave, ${known.join(" ")}`;
 }

@@ -9,7 +9,7 @@ function saved(): Theme {
   return value === "light" || value === "dark" ? value : "system";
 }
 
-/** The only thing that this client keeps outside the encrypted store: it says nothing about anybody. */
+/** With the language (i18n/language.ts) all that this client keeps outside the encrypted store: it says nothing about anybody. */
 export const theme = cell<Theme>("system");
 
 function apply(choice: Theme): void {

@@ -146,11 +146,14 @@ export function Callout({
   return (
     <div
       role={role}
-      className={clsx("flex items-start gap-2.5 rounded-lg px-3 py-2.5 text-[13px] leading-snug", tones[tone])}
+      className={clsx(
+        "flex flex-wrap items-start gap-2.5 rounded-lg px-3 py-2.5 text-[13px] leading-snug",
+        tones[tone],
+      )}
     >
       {icon !== undefined ? <span className="mt-px shrink-0 [&_svg]:size-4">{icon}</span> : null}
-      <div className="min-w-0 flex-1 wrap-anywhere">{children}</div>
-      {action}
+      <div className="min-w-0 flex-1 basis-44 wrap-anywhere">{children}</div>
+      {action !== undefined ? <div className="ml-auto shrink-0">{action}</div> : null}
     </div>
   );
 }

@@ -10,7 +10,8 @@ export function Segmented<V extends string>({
 }: {
   label: string;
   value: V;
-  options: { value: V; label: string; icon?: ReactNode }[];
+  /** `lang`: where a label is in another language than the page. */
+  options: { value: V; label: string; icon?: ReactNode; lang?: string }[];
   onChange(value: V): void;
 }) {
   return (
@@ -27,6 +28,7 @@ export function Segmented<V extends string>({
         <ToggleGroup.Item
           key={option.value}
           value={option.value}
+          lang={option.lang}
           className="inline-flex h-8 flex-1 pointer-coarse:h-11 items-center justify-center gap-2 rounded-md px-3.5 text-[13px] font-medium text-ink-2 transition-colors hover:text-ink data-[state=on]:bg-raised data-[state=on]:text-ink data-[state=on]:shadow-sm [&_svg]:size-4"
         >
           {option.icon}

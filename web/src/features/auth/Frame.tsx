@@ -2,6 +2,7 @@ import { ShieldCheck } from "lucide-react";
 import type { ReactNode } from "react";
 import { t } from "../../i18n";
 import { Mark } from "../../ui/core";
+import { LanguageLine } from "../../ui/language";
 
 /** The card in which one signs in, in the middle of an otherwise empty page. */
 export function Frame({
@@ -44,6 +45,9 @@ export function Frame({
           <ShieldCheck className="mr-1.5 inline size-4 align-[-3px] text-good" aria-hidden />
           {t("auth.promise", { server })}
         </p>
+        <div className="mt-5">
+          <LanguageLine />
+        </div>
       </main>
     </div>
   );

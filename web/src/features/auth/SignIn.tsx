@@ -9,8 +9,8 @@ import { Form, PasswordField, TextField } from "../../ui/form";
 import { Frame } from "./Frame";
 
 const schema = z.object({
-  user: z.string().check(z.trim(), z.minLength(1, t("auth.userMissing")), z.maxLength(255)),
-  password: z.string().check(z.minLength(1, t("auth.passwordMissing")), z.maxLength(512)),
+  user: z.string().check(z.trim(), z.minLength(1, { error: () => t("auth.userMissing") }), z.maxLength(255)),
+  password: z.string().check(z.minLength(1, { error: () => t("auth.passwordMissing") }), z.maxLength(512)),
 });
 
 type Values = z.infer<typeof schema>;

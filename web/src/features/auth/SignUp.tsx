@@ -18,11 +18,11 @@ const schema = z.object({
     .string()
     .check(
       z.trim(),
-      z.minLength(1, { error: t("auth.nameMissing"), abort: true }),
+      z.minLength(1, { error: () => t("auth.nameMissing"), abort: true }),
       z.maxLength(200),
-      z.regex(namePattern, t("auth.nameBad")),
+      z.regex(namePattern, { error: () => t("auth.nameBad") }),
     ),
-  password: z.string().check(z.minLength(10, t("auth.passwordShort")), z.maxLength(512)),
+  password: z.string().check(z.minLength(10, { error: () => t("auth.passwordShort") }), z.maxLength(512)),
   token: z.string().check(z.maxLength(64)),
 });
 

@@ -9,7 +9,7 @@ import {
   useLayoutEffect,
   useRef,
 } from "react";
-import { t } from "../../i18n";
+import { formatPercent, t } from "../../i18n";
 import { useValue } from "../../stores/context";
 import type { RoomModel, Upload } from "../../stores/model";
 import { IconButton } from "../../ui/icon";
@@ -168,7 +168,7 @@ function Uploads({ room, uploads }: { room: RoomModel; uploads: Upload[] }) {
             {upload.failure !== null ? <CircleAlert className="size-4 shrink-0 text-bad" aria-hidden /> : null}
             {upload.failure !== null ? (
               <span role="alert" className="min-w-0 flex-1 py-1 leading-snug text-bad">
-                <span className="block truncate" dir="auto">
+                <span className="line-clamp-2 wrap-anywhere" dir="auto">
                   {t("composer.uploadFailed", { name: upload.name })}
                 </span>
                 <span className="block text-ink-2">{upload.failure.reason}</span>
@@ -179,7 +179,7 @@ function Uploads({ room, uploads }: { room: RoomModel; uploads: Upload[] }) {
               </span>
             )}
             {upload.failure === null ? (
-              <span className="text-ink-2 tabular-nums">{percent(upload)} %</span>
+              <span className="text-ink-2 tabular-nums">{formatPercent(percent(upload))}</span>
             ) : upload.failure.again ? (
               <button
                 type="button"

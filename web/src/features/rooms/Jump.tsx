@@ -80,7 +80,7 @@ function Finder({ rooms, onPick }: { rooms: RoomSummary[]; onPick(roomId: string
           className="h-13 min-w-0 flex-1 bg-transparent text-[15px] outline-none placeholder:text-ink-3"
         />
         <span className="pointer-coarse:hidden">
-          <Kbd>Esc</Kbd>
+          <Kbd>{t("keys.esc")}</Kbd>
         </span>
       </div>
       <ul id={list} role="listbox" aria-label={t("shell.rooms")} className="overflow-y-auto p-1.5">

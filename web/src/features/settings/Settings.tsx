@@ -7,6 +7,7 @@ import { describe } from "../../stores/failed";
 import type { Device } from "../../stores/model";
 import { Avatar, Button, Callout, Kbd, Skeleton } from "../../ui/core";
 import { IconButton } from "../../ui/icon";
+import { LanguageChoice } from "../../ui/language";
 import { Segmented } from "../../ui/segmented";
 import { SignOutDialog } from "./SignOutDialog";
 
@@ -33,8 +34,10 @@ export function Settings({ onBack }: { onBack(): void }) {
           </div>
         </section>
         <Section title={t("settings.appearance")}>
-          <div className="flex flex-col justify-between gap-3 sm:flex-row sm:items-center">
-            <p className="text-sm">{t("settings.theme")}</p>
+          <Choice name={t("language")}>
+            <LanguageChoice />
+          </Choice>
+          <Choice name={t("settings.theme")}>
             <Segmented
               label={t("settings.theme")}
               value={choice}
@@ -45,17 +48,17 @@ export function Settings({ onBack }: { onBack(): void }) {
                 { value: "dark", label: t("settings.dark"), icon: <Moon /> },
               ]}
             />
-          </div>
+          </Choice>
         </Section>
         <Section title={t("settings.devices")} text={t("settings.devicesText")}>
           <Devices />
         </Section>
         <Section title={t("settings.keyboard")} className="pointer-coarse:hidden">
           <dl className="grid grid-cols-[1fr_auto] gap-x-6 gap-y-2.5 text-sm">
-            <Shortcut what={t("settings.kJump")} keys={["Ctrl", "K"]} />
-            <Shortcut what={t("settings.kClose")} keys={["Esc"]} />
-            <Shortcut what={t("settings.kSend")} keys={["Enter"]} />
-            <Shortcut what={t("settings.kLine")} keys={["Shift", "Enter"]} />
+            <Shortcut what={t("settings.kJump")} keys={[t("keys.ctrl"), "K"]} />
+            <Shortcut what={t("settings.kClose")} keys={[t("keys.esc")]} />
+            <Shortcut what={t("settings.kSend")} keys={[t("keys.enter")]} />
+            <Shortcut what={t("settings.kLine")} keys={[t("keys.shift"), t("keys.enter")]} />
             <Shortcut what={t("settings.kMove")} keys={["↑", "↓"]} />
             <Shortcut what={t("settings.kEdit")} keys={["↑", "R"]} />
           </dl>
@@ -88,6 +91,16 @@ function Section({
       {text !== undefined ? <p className="mt-0.5 text-sm text-ink-2">{text}</p> : null}
       <div className="mt-3 rounded-2xl border border-line bg-raised p-4">{children}</div>
     </section>
+  );
+}
+
+/** A setting that is one of a few: beside its name, on a phone below it. */
+function Choice({ name, children }: { name: string; children: ReactNode }) {
+  return (
+    <div className="flex flex-col justify-between gap-3 not-first:mt-4 sm:flex-row sm:items-center">
+      <p className="text-sm">{name}</p>
+      {children}
+    </div>
   );
 }
 

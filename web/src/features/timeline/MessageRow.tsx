@@ -1,7 +1,7 @@
 import { clsx } from "clsx";
 import { Ban, CircleHelp, Copy, CornerUpLeft, EllipsisVertical, LockKeyhole, Reply, ShieldAlert } from "lucide-react";
 import { memo, type ReactNode } from "react";
-import { formatFull, formatTime, t } from "../../i18n";
+import { formatFull, formatTime, t, useLanguage } from "../../i18n";
 import type { Failure, Message, QuotedMessage, RoomModel } from "../../stores/model";
 import { Avatar, Skeleton } from "../../ui/core";
 import { IconButton } from "../../ui/icon";
@@ -30,6 +30,7 @@ interface Props {
 
 /** One message with its bubble, its state and, while one points at it or focuses it, what can be done with it. */
 export const MessageRow = memo(function MessageRow({ room, message, first, last, withSender, actions }: Props) {
+  useLanguage();
   const { own, body } = message;
   const failed = message.delivery === "failed";
   return (
@@ -158,7 +159,7 @@ function Aside({ icon, text, message }: { icon: ReactNode; text: string; message
   return (
     <p
       className={clsx(
-        "flex items-center gap-2 text-sm italic [&_svg]:size-4",
+        "flex items-center gap-2 text-sm italic [&_svg]:size-4 [&_svg]:shrink-0",
         message.own ? "text-on-accent-2" : "text-ink-2",
       )}
     >

@@ -1,7 +1,7 @@
 import { ChevronDown } from "lucide-react";
 import { type KeyboardEvent, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
 import { Virtuoso, type VirtuosoHandle } from "react-virtuoso";
-import { t } from "../../i18n";
+import { t, useLanguage } from "../../i18n";
 import { useValue } from "../../stores/context";
 import { plainOf } from "../../stores/events";
 import type { Message, RoomModel, TimelineItem } from "../../stores/model";
@@ -188,6 +188,7 @@ interface Above {
 /** What stands above the oldest message and below the newest one. Defined once: a new component would lose the place. */
 const parts = {
   Header({ context }: { context?: Above }) {
+    useLanguage();
     if (context?.failed === true) {
       return (
         <div className="mx-auto max-w-md p-4">
