@@ -376,5 +376,8 @@ func (a *Accounts) isGone(tx *store.Tx, user store.UserNID) error {
 	if err := tx.DropSignIns(user); err != nil {
 		return err
 	}
+	if err := tx.DeletePushersTo(user, ""); err != nil { // those to devices end with them
+		return err
+	}
 	return a.deleteDevices(tx, user, nil)
 }

@@ -215,6 +215,11 @@ func TestWhoIsGoneFromTheDirectory(t *testing.T) {
 		if w.session(sessions[bob]).Admin {
 			t.Error("whoever has left the group still is an administrator")
 		}
+		nid, err := w.db.NextNID(store.KindPusher)
+		must(t, err)
+		must(t, w.db.Write(t.Context(), func(tx *store.Tx) error {
+			return tx.SetPusher(store.Pusher{NID: nid, User: w.session(sessions[ann]).User, Kind: "email", AppID: "m.email", Key: "ann@example.org", Data: "{}"}, true)
+		}))
 		_, app, err := w.NewAppPassword(t.Context(), w.session(sessions[ann]), "mail")
 		must(t, err)
 
@@ -231,6 +236,13 @@ func TestWhoIsGoneFromTheDirectory(t *testing.T) {
 		if !w.ends(sessions[ann]) || w.ends(sessions[people[2]]) {
 			t.Error("the look has ended the sessions of others")
 		}
+		must(t, w.db.Read(t.Context(), func(tx *store.Tx) error {
+			p, err := tx.Pusher(nid)
+			if p != nil {
+				t.Error("mail still tells of what waits unread")
+			}
+			return err
+		}))
 		account, err := w.find(t.Context(), ann)
 		must(t, err)
 		_, err = w.Accounts.signIn(t.Context(), account, Proof{Shown: []Evidence{ByPasskey}})
