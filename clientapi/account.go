@@ -8,6 +8,7 @@ import (
 
 	"conclave/internal/accounts"
 	"conclave/internal/config"
+	"conclave/internal/limits"
 	"conclave/internal/mail"
 	"conclave/internal/matrix"
 )
@@ -44,7 +45,7 @@ func (s *Server) register(r *Request) (any, error) {
 		return nil, err
 	}
 	device := &accounts.NewDevice{
-		ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request()), Renews: body.Renews,
+		ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request()), Renews: body.Renews, Mark: r.mark,
 	}
 	if body.InhibitLogin {
 		device = nil
@@ -69,7 +70,7 @@ func (s *Server) register(r *Request) (any, error) {
 	// their requests.
 	done, err := s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
 		Operation: accounts.OperationRegister, Body: []byte(body.Username), Flows: s.Accounts.RegistrationFlows(), Auth: body.Auth,
-		Address: block(s.address(r.Request())),
+		Address: limits.Block(s.address(r.Request())),
 	})
 	if err != nil {
 		return nil, err

@@ -131,7 +131,9 @@ func (s *Server) putProfile(r *Request, field string, value json.RawMessage) err
 	// Once the profile is another the rooms are told to the end, also when the client goes meanwhile.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Ctx()), spreadTime)
 	defer cancel()
-	r.SetRequest(r.Request().WithContext(ctx))
+	before := r.Request()
+	defer r.SetRequest(before)
+	r.SetRequest(before.WithContext(ctx))
 	changed, err := s.Accounts.SetProfile(r.Ctx(), r.Session.User, field, value)
 	if err != nil || !changed || field != accounts.DisplayName && field != accounts.AvatarURL {
 		return err

@@ -18,6 +18,7 @@ import (
 	"conclave/internal/appservice"
 	"conclave/internal/cluster"
 	"conclave/internal/config"
+	"conclave/internal/limits"
 	"conclave/internal/matrix"
 	"conclave/internal/netguard"
 	"conclave/internal/observe"
@@ -42,6 +43,7 @@ type server struct {
 
 	db       *store.DB
 	bus      cluster.Bus
+	limits   *limits.Counter
 	metrics  *observe.Metrics
 	identity *federation.Identity
 	rooms    *rooms.Rooms
@@ -105,6 +107,9 @@ func construct(ctx context.Context, conf *config.Config, log *slog.Logger) (s *s
 		if s.remote, err = s.reach(); err != nil {
 			return nil, err
 		}
+	}
+	if err = s.makeLimits(); err != nil {
+		return nil, err
 	}
 	if err := s.domains(background); err != nil {
 		return nil, err
@@ -280,7 +285,7 @@ func (s *server) abroad() *presence.Presence {
 // apis builds what listens.
 func (s *server) apis(ctx context.Context) (err error) {
 	d := clientapi.Deps{
-		Config: s.conf, DB: s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Sync: s.sync, Presence: s.presence, Bus: s.bus,
+		Config: s.conf, DB: s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Sync: s.sync, Presence: s.presence, Bus: s.bus, Limits: s.limits,
 		PushRules: s.rules, Pushers: s.pushers, WebPush: s.webPush, Services: s.services, Bridges: s.bridges, Web: web.Handler(), Metrics: s.metrics, Log: s.log,
 	}
 	if s.remote != nil {

@@ -24,6 +24,7 @@ import (
 	"conclave/internal/cluster"
 	"conclave/internal/config"
 	"conclave/internal/ldap"
+	"conclave/internal/limits"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -46,7 +47,9 @@ type Accounts struct {
 	tidy       *time.Timer   // gives back the memory of hashes
 	waiting    atomic.Int64  // for a place
 	nonces     nonces
-	guesses    attempts
+	guesses    guesses
+	limits     *limits.Counter
+	looked     looked
 	secrets    *config.Secrets    // nil: no authenticator apps
 	relying    *webauthn.WebAuthn // nil: no passkeys
 
@@ -72,6 +75,9 @@ type Options struct {
 
 	// Secrets encrypt what the database must not give away; with nil nobody can set up an authenticator app.
 	Secrets *config.Secrets
+
+	// Limits count what need not outlive the process; nil: for this one alone.
+	Limits *limits.Counter
 
 	// Closed is told of accounts that were closed, once that is durable; nil if nobody needs to know.
 	Closed func(store.UserNID)
@@ -100,6 +106,9 @@ func New(o Options) *Accounts {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
+	if o.Limits == nil {
+		o.Limits, _ = limits.New(limits.Options{Enabled: o.Config.RateLimits.Enabled, Clock: o.Clock}) // which only fails with Redis
+	}
 	if o.Closed == nil {
 		o.Closed = func(store.UserNID) {}
 	}
@@ -115,7 +124,8 @@ func New(o Options) *Accounts {
 		hashes:   make(chan struct{}, min(hashPlaces, runtime.GOMAXPROCS(0))),
 		tidy:     time.AfterFunc(tidyAfter, debug.FreeOSMemory),
 		sessions: map[[32]byte]cached{},
-		guesses:  attempts{on: o.Config.RateLimits.Enabled, now: o.Clock},
+		guesses:  guesses{on: o.Config.RateLimits.Enabled, now: o.Clock, db: o.DB},
+		limits:   o.Limits,
 		failures: newFailures(),
 		secrets:  o.Secrets,
 		relying:  relyingParty(o.Config),

@@ -64,44 +64,52 @@ func (a *Accounts) directoryName(by Identifier) string {
 	return id.Localpart()
 }
 
-// askDirectory lets the directory look at a password; nil if it is wrong. Guesses are counted for the person, too, of whom
-// there may be no account: each of their names and its spellings would give as many again.
-func (a *Accounts) askDirectory(ctx context.Context, by Identifier, at *aim, password string) (*entrant, error) {
-	counted := ""
-	may := func(p ldap.Person) bool {
-		key := "directory " + p.ID
-		if a.guesses.take(key) != nil {
-			return false
+// asksDirectory says whether the directory is asked about a password that is not one of ours.
+func (a *Accounts) asksDirectory(at *aim) bool {
+	return a.directory != nil && (at.account == nil || at.link != nil && !at.account.Deactivated)
+}
+
+// askDirectory lets the directory look at a password; nil if it is wrong.
+func (a *Accounts) askDirectory(ctx context.Context, by Identifier, at *aim, guess *passwordGuess, password string) (*entrant, error) {
+	in := &entrant{account: at.account, how: ByDirectory}
+	var failed error
+	// Guesses by another name than the account's are counted for the person, too: each of their names and its spellings
+	// would give as many again.
+	may := func(p ldap.Person) (look bool) {
+		if at.link == nil {
+			if in.account, failed = a.accountOfPerson(ctx, &p); failed != nil || in.account != nil && in.account.Deactivated {
+				return false
+			}
+			who := "directory " + p.ID
+			if in.account != nil {
+				who = "account " + in.account.ID.Localpart()
+			}
+			if look, failed = guess.try(ctx, cost{"password of " + who, guessesOfAll}); !look {
+				return false
+			}
 		}
-		counted = key
+		a.looked.passwords.Add(1)
 		return true
 	}
-	var person *ldap.Person
 	var err error
 	if at.link != nil {
-		person, err = a.directory.CheckID(ctx, at.link.Subject, password, may)
+		in.person, err = a.directory.CheckID(ctx, at.link.Subject, password, may)
 	} else {
-		person, err = a.directory.Check(ctx, a.directoryName(by), password, may)
+		in.person, err = a.directory.Check(ctx, a.directoryName(by), password, may)
 	}
 	switch {
+	case failed != nil:
+		return nil, failed
 	case errors.Is(err, ldap.ErrNobody), errors.Is(err, ldap.ErrPassword):
 		return nil, nil
 	case errors.Is(err, ldap.ErrAmbiguous):
 		a.log.Warn("somebody cannot sign in: ldap.user_filter matches several entries for one name")
 		return nil, nil
-	}
-	if counted != "" {
-		a.guesses.giveBack(counted)
-	}
-	if err != nil {
+	case err != nil:
 		a.log.Warn("the directory cannot be asked", "err", err)
 		return nil, errDirectory().With(err)
 	}
-	in := &entrant{at.account, ByDirectory, person}
-	if in.account == nil {
-		in.account, err = a.accountOfPerson(ctx, person)
-	}
-	return in, err
+	return in, nil
 }
 
 // accountOfPerson finds the account of somebody of the directory, nil if they have none.
@@ -109,14 +117,12 @@ func (a *Accounts) accountOfPerson(ctx context.Context, p *ldap.Person) (account
 	err = a.db.Read(ctx, func(tx *store.Tx) error {
 		user, err := tx.ExternalUser(store.Directory, p.ID)
 		if err != nil || user == 0 {
+			account = nil
 			return err
 		}
 		account, err = tx.AccountOf(user)
 		return err
 	})
-	if err == nil && account != nil && account.Deactivated {
-		err = errDeactivated()
-	}
 	return account, err
 }
 

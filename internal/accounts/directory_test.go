@@ -99,7 +99,7 @@ func TestSignInByTheDirectory(t *testing.T) {
 				if fmt.Sprint(err) != fmt.Sprint(errWrongPassword()) {
 					t.Errorf("%q with %q is told apart: %v", typed, wrong, err)
 				}
-				w.pass(attemptEvery)
+				w.pass(time.Hour)
 			}
 		}
 		if found, err := w.find(t.Context(), bob); err != nil || found != nil {
@@ -308,7 +308,7 @@ func TestGuessesAtTheDirectory(t *testing.T) {
 			t.Errorf("without create: %v", err)
 		}
 		// Every spelling of her name has guesses of its own, which all are at one password.
-		for i := range 2 * attemptsAtOnce {
+		for i := range 20 {
 			_, err := w.login(strings.Repeat(" ", i/5)+ann+"@example.org", fmt.Sprint("guess ", i))
 			var no *matrix.Error
 			if !errors.As(err, &no) || no.Code != "M_FORBIDDEN" && no.Code != "M_LIMIT_EXCEEDED" {

@@ -32,40 +32,37 @@ type entrant struct {
 
 // aim is whose password a guess may be at.
 type aim struct {
-	account *store.Account             // nil: nobody's
-	asked   *store.RegistrationRequest // for an account of that name, nil if there is none
-	link    *store.DirectoryID         // whom the directory means by the account, nil for nobody
-	looked  bool                       // at the account's password: not, if there were too many guesses
+	account  *store.Account             // nil: nobody's
+	asked    *store.RegistrationRequest // for an account of that name, nil if there is none
+	link     *store.DirectoryID         // whom the directory means by the account, nil for nobody
+	standing standing                   // of whoever guesses
 }
 
 // checkPasswordBy finds whom a name or address and a password belong to. The answer (M_FORBIDDEN) and its time are the same
 // for a wrong password and for somebody who does not exist.
 //
-// Guesses are counted twice (threats A09): for the name or address that they are at, which says when to come again; and
-// for the account, so that each of its addresses does not give as many guesses again. Of the second count nothing is told,
-// and what is beyond it is not looked at and wrong: it would tell whose an address is (threats A08).
+// What is counted of guesses stands in attempts.go. Beyond it some are refused, and some are wrong without a look.
 func (a *Accounts) checkPasswordBy(ctx context.Context, by Identifier, password string) (*entrant, error) {
 	began := time.Now()
-	key, find := a.lookup(by)
-	if err := a.guesses.take(key); err != nil {
+	name, find := a.lookup(by)
+	guess := &passwordGuess{Accounts: a, name: name, caller: callerOf(ctx)}
+	if err := guess.begin(ctx); err != nil {
 		return nil, err
 	}
 	at, err := a.aimed(ctx, by, find)
 	if err != nil {
-		a.guesses.giveBack(key)
 		return nil, err
 	}
-	counted := ""
-	if at.account != nil && !at.account.Deactivated && len(password) <= maxPassword {
-		counted = "account " + at.account.ID.Localpart()
-		at.looked = a.guesses.take(counted) == nil
+	look, err := guess.allow(ctx, at.account, at.standing)
+	if err != nil {
+		return nil, err
 	}
-	in, err := a.tryPassword(ctx, by, at, password)
+	in, err := a.tryPassword(ctx, by, at, password, look)
+	if err == nil && in == nil && look && a.asksDirectory(at) {
+		in, err = a.askDirectory(ctx, by, at, guess, password)
+	}
 	if in != nil || err != nil {
-		a.guesses.giveBack(key)
-		if at.looked {
-			a.guesses.giveBack(counted)
-		}
+		guess.forgive(ctx)
 	}
 	switch {
 	case err != nil:
@@ -91,31 +88,32 @@ func (a *Accounts) aimed(ctx context.Context, by Identifier, find func(*store.Tx
 				return err
 			}
 		}
-		at.asked, err = tx.RegistrationRequest(a.localpart(by.User)) // for everybody: its time must not tell who has an account
+		if at.asked, err = tx.RegistrationRequest(a.localpart(by.User)); err != nil { // for everybody: its time must not tell who has an account
+			return err
+		}
+		at.standing, err = a.standingOf(ctx, tx, at.account)
 		return err
 	})
 }
 
 // tryPassword looks at a password: nil if it is wrong, and with no account if it is of somebody who has asked for one.
-func (a *Accounts) tryPassword(ctx context.Context, by Identifier, at *aim, password string) (*entrant, error) {
+func (a *Accounts) tryPassword(ctx context.Context, by Identifier, at *aim, password string, look bool) (*entrant, error) {
 	phc := ""
 	switch {
-	case len(password) > maxPassword:
-	case at.looked:
+	case !look || len(password) > maxPassword:
+	case at.account != nil && !at.account.Deactivated:
 		phc = at.account.Password
 	case at.account == nil && at.asked != nil && !by.IsAddress():
 		phc = at.asked.Password
 	}
-	ok, err := a.verify(ctx, password, phc)
-	switch {
-	case err != nil:
-		return nil, err
-	case ok:
-		return &entrant{account: at.account, how: ByPassword}, nil
-	case a.directory == nil || at.account != nil && (at.link == nil || !at.looked):
-		return nil, nil
+	if phc != "" {
+		a.looked.passwords.Add(1)
 	}
-	return a.askDirectory(ctx, by, at, password)
+	ok, err := a.verify(ctx, password, phc)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return &entrant{account: at.account, how: ByPassword}, nil
 }
 
 // lookup is how the account of an identifier is found, and what guesses at it are counted by. Both do as much for one that

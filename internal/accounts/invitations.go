@@ -64,15 +64,12 @@ func (a *Accounts) tryToken(ctx context.Context, token, address string) (*store.
 	if !isOpaque(token, maxToken) {
 		return nil, nil
 	}
-	counted := []string{"token from " + address} // no account is called so
+	counted := []cost{{"registration tokens from " + address, guessesAtTokens}}
 	if len(token) < strongToken {
-		counted = append(counted, "short tokens")
+		counted = append(counted, cost{"short registration tokens", guessesAtTokens})
 	}
-	for i, name := range counted {
-		if err := a.guesses.take(name); err != nil {
-			a.forgive(counted[:i])
-			return nil, err
-		}
+	if err := a.guesses.take(ctx, counted...); err != nil {
+		return nil, err
 	}
 	var found *store.RegistrationToken
 	err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
@@ -82,16 +79,10 @@ func (a *Accounts) tryToken(ctx context.Context, token, address string) (*store.
 	if found != nil && !found.Valid(a.now().UnixMilli()) {
 		found = nil
 	}
-	if err != nil || found != nil {
-		a.forgive(counted)
+	if err == nil && found != nil {
+		err = a.guesses.giveBack(ctx, counted...)
 	}
 	return found, err
-}
-
-func (a *Accounts) forgive(counted []string) {
-	for _, name := range counted {
-		a.guesses.giveBack(name)
-	}
 }
 
 // useToken counts the use of a token in the transaction that makes the account: of many at once only as many have success

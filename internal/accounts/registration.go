@@ -148,17 +148,11 @@ func (q Registration) With(c *Confirmed) Registration {
 // ones (M_EXCLUSIVE). Administrators and application services may.
 func (a *Accounts) CheckChosenName(name string) error {
 	rules := a.config.Registration.Username
-	if name = strings.ToLower(name); len(name) < rules.MinLength {
+	switch name = strings.ToLower(name); {
+	case len(name) < rules.MinLength:
 		return matrix.Errorf(400, "M_INVALID_USERNAME", "A name has at least %d characters on this server.", rules.MinLength)
-	}
-	if a.isReserved(name) {
+	case rules.IsReserved(name), name == a.config.ServerNotices.Localpart:
 		return matrix.Exclusive("That name is reserved. Choose another one.")
 	}
 	return nil
-}
-
-// isReserved says whether nobody gets an account of a name by themselves: an administrator has reserved it, or the server
-// speaks by it.
-func (a *Accounts) isReserved(localpart string) bool {
-	return a.config.Registration.Username.IsReserved(localpart) || localpart == a.config.ServerNotices.Localpart
 }

@@ -282,8 +282,8 @@ func (a *Accounts) registerExternal(ctx context.Context, who identity, create bo
 	if name == "" {
 		return errProvider().With(errors.New("there is no user name in what your organization says of you"))
 	}
-	// Who has the name there is not who it is kept for here: many providers let people choose theirs.
-	if a.isReserved(name) || a.exclusive(a.userID(name)) {
+	// Many providers let people choose their names: by theirs nobody is the server, or an application service's user.
+	if name == a.config.ServerNotices.Localpart || a.exclusive(a.userID(name)) {
 		return matrix.Forbidden("The name %s is reserved here. Ask an administrator for an account.", name)
 	}
 	_, err := a.Register(ctx, Registration{Username: name, DisplayName: who.name, NoLogin: true, Admin: who.admin, External: &who})

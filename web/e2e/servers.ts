@@ -71,12 +71,14 @@ export class Server {
     return path.join(this.dir, "data/tls/cert.pem");
   }
 
-  async start(): Promise<void> {
+  /** Starts it; env is what its configuration has beside the file. */
+  async start(env: Record<string, string> = {}): Promise<void> {
     const log = createWriteStream(path.join(this.dir, "log"), { flags: "a" });
     await once(log, "open");
     const child = spawn(binary(), ["serve", "-config", path.join(this.dir, "config.yaml")], {
       cwd: this.dir,
       stdio: ["ignore", log, log],
+      env: { ...process.env, ...env },
     });
     this.process = child;
     const deadline = Date.now() + 60_000;

@@ -6,15 +6,19 @@ import { afterEach, expect, test, vi } from "vitest";
 import { Router } from "wouter";
 import { memoryLocation } from "wouter/memory-location";
 import { ChatView } from "../src/app/ChatView";
+import { SignIn } from "../src/features/auth/SignIn";
 import { SignUp } from "../src/features/auth/SignUp";
 import { Composer } from "../src/features/composer/Composer";
 import { RecoveryKey } from "../src/features/identity/RecoveryKey";
 import { Unlock } from "../src/features/identity/Unlock";
 import { MessageRow } from "../src/features/timeline/MessageRow";
 import { Timeline } from "../src/features/timeline/Timeline";
+import { fakeSignUp } from "../src/gallery/entry";
 import * as f from "../src/gallery/fixtures";
 import type { Timeline as TimelineModel } from "../src/stores/model";
 import { cell } from "../src/stores/observable";
+import { emptyDraft } from "../src/stores/signUpDraft";
+import { fakeSignIn } from "../src/stores/testing/signIn";
 import { initials } from "../src/ui/core";
 import { isUserId } from "../src/ui/matrixId";
 import { TooltipProvider } from "../src/ui/icon";
@@ -54,24 +58,110 @@ test("a wrong recovery key is said in words", async () => {
 
 test("signing up says what is taken or too short, and asks for nothing where the server is closed", async () => {
   const user = userEvent.setup();
-  const submit = vi.fn(async () => {});
-  const props = {
-    server: "x.org",
-    isNameFree: async (name: string) => name !== "ann",
-    onSubmit: submit,
-    onSignIn: () => {},
-  };
-  const { unmount } = render(<SignUp {...props} info={async () => ({ open: true, stages: ["m.login.dummy"] })} />);
-  await user.type(await screen.findByLabelText("Name"), "ann");
+  const model = fakeSignUp();
+  const submit = vi.spyOn(model, "submit");
+  const { unmount } = render(<SignUp server="x.org" model={model} onSignIn={() => {}} />);
+  await user.type(screen.getByLabelText("Name"), "alice");
   expect(await screen.findByText("This name is taken.")).toBeTruthy();
   await user.type(screen.getByLabelText("Password"), "short");
   await user.click(screen.getByRole("button", { name: "Create account" }));
   expect(await screen.findByText("Use at least 10 characters.")).toBeTruthy();
   expect(submit).not.toHaveBeenCalled();
   unmount();
-  render(<SignUp {...props} info={async () => ({ open: false, stages: [] })} />);
-  expect(await screen.findByText(/does not take new accounts/)).toBeTruthy();
+  render(<SignUp server="x.org" model={fakeSignUp({ step: "closed" })} onSignIn={() => {}} />);
+  expect(screen.getByText(/does not take new accounts/)).toBeTruthy();
   expect(screen.queryByLabelText("Password")).toBeNull();
+});
+
+test("what the server says of a field stands until it is changed, and the rest is trimmed", async () => {
+  const user = userEvent.setup();
+  const asks = { token: true, email: "optional", reason: false } as const;
+  const draft = { ...emptyDraft, name: "bob", token: "used" };
+  const model = fakeSignUp({ asks, draft, wrong: { token: "This invitation is not known." } });
+  const submit = vi.spyOn(model, "submit");
+  render(<SignUp server="x.org" model={model} onSignIn={() => {}} />);
+  expect(screen.getByText("This invitation is not known.")).toBeTruthy();
+  await user.clear(screen.getByLabelText("Invitation token"));
+  await user.type(screen.getByLabelText("Invitation token"), " fresh ");
+  expect(screen.queryByText("This invitation is not known.")).toBeNull();
+  await user.type(screen.getByLabelText("Password"), "a long password");
+  await user.type(screen.getByLabelText("E-mail address (optional)"), "nobody");
+  await user.click(screen.getByRole("button", { name: "Create account" }));
+  expect(screen.getByText("This is not an e-mail address that mail can be sent to.")).toBeTruthy();
+  await user.type(screen.getByLabelText("E-mail address (optional)"), "@x.org ");
+  await user.click(screen.getByRole("button", { name: "Create account" }));
+  expect(submit).toHaveBeenCalledWith({
+    name: "bob",
+    password: "a long password",
+    token: "fresh",
+    email: "nobody@x.org",
+    reason: "",
+  });
+});
+
+test("documents are agreed to one by one, and all of them", async () => {
+  const user = userEvent.setup();
+  const policies = ["Terms", "Privacy"].map((name) => ({
+    id: name,
+    version: "1",
+    texts: { en: { name, url: `https://x.org/${name}` }, de: { name: `${name} (de)`, url: "https://x.org/de" } },
+  }));
+  const model = fakeSignUp({ step: "terms", policies });
+  const agree = vi.spyOn(model, "agree");
+  render(<SignUp server="x.org" model={model} onSignIn={() => {}} />);
+  const links = screen.getAllByRole<HTMLAnchorElement>("link");
+  expect(links.map(({ href, rel, target }) => [href, rel, target])).toEqual([
+    ["https://x.org/Terms", "noopener noreferrer", "_blank"],
+    ["https://x.org/Privacy", "noopener noreferrer", "_blank"],
+  ]);
+  await user.click(screen.getByLabelText("I agree to: Terms"));
+  await user.click(screen.getByRole("button", { name: "Continue" }));
+  expect(screen.getByRole("alert").textContent).toContain("Agree to all documents");
+  expect(agree).not.toHaveBeenCalled();
+  await user.click(screen.getByLabelText("I agree to: Privacy"));
+  await user.click(screen.getByRole("button", { name: "Continue" }));
+  expect(agree).toHaveBeenCalledTimes(1);
+});
+
+test("the page of a stage is believed only from the server, and only from the window that was opened for it", async () => {
+  const user = userEvent.setup();
+  const model = fakeSignUp({ step: "page", page: "https://hs.test/_matrix/fallback?session=s" });
+  const check = vi.spyOn(model, "check");
+  const popup = { close: vi.fn() } as unknown as Window;
+  vi.spyOn(window, "open").mockReturnValue(popup);
+  render(<SignUp server="x.org" model={model} onSignIn={() => {}} />);
+  await user.click(screen.getByRole("button", { name: "Open the page" }));
+  const say = (data: string, origin: string, source: Window | null): void => {
+    const event = new MessageEvent("message", { data, origin });
+    Object.defineProperty(event, "source", { value: source });
+    window.dispatchEvent(event);
+  };
+  say("authDone", "https://evil.test", popup);
+  say("authDone", "https://hs.test", window);
+  say("something", "https://hs.test", popup);
+  expect(check).not.toHaveBeenCalled();
+  say("authDone", "https://hs.test", popup);
+  expect(check).toHaveBeenCalledTimes(1);
+  vi.restoreAllMocks();
+});
+
+test("a code is taken in whatever form it is pasted, and sent as digits once there are six", async () => {
+  const user = userEvent.setup();
+  const model = fakeSignIn({ needs: ["totp", "recovery"], chosen: "totp" });
+  const factor = vi.spyOn(model, "factor");
+  render(
+    <SignIn server="x.org" model={model} ended={null} onSignUp={() => {}} onForgot={() => {}} onSignOut={() => {}} />,
+  );
+  const input = screen.getByLabelText<HTMLInputElement>("Code");
+  expect([input.inputMode, input.autocomplete]).toEqual(["numeric", "one-time-code"]);
+  await user.type(input, "12345{Enter}");
+  expect(screen.getByText("Enter the six digits.")).toBeTruthy();
+  expect(factor).not.toHaveBeenCalled();
+  await user.clear(input);
+  await user.click(input);
+  await user.paste(" 123 456\n");
+  await user.keyboard("{Enter}");
+  expect(factor).toHaveBeenCalledWith("123456");
 });
 
 function composer() {

@@ -26,6 +26,8 @@ import { localeOf, preferredLanguage } from "../src/i18n/language";
 import { preferLanguage } from "../src/sdk";
 import { request } from "../src/sdk/http";
 import type { App, Phase } from "../src/stores/app";
+import { createConfirming } from "../src/stores/confirm";
+import { fakeSignIn } from "../src/stores/testing/signIn";
 
 configure({ asyncUtilTimeout: 10_000 }); // of a busy machine
 beforeEach(async () => {
@@ -42,12 +44,14 @@ function app(phase: Phase): App {
   const never = (): Promise<never> => new Promise(() => {});
   return {
     phase: createStore<Phase>(() => phase),
+    baseUrl: "https://northwind.org",
     server: "northwind.org",
+    deviceName: "test",
+    confirming: createConfirming(),
     start: never,
-    registrationInfo: never,
-    isNameFree: never,
-    signUp: never,
-    signIn: never,
+    enter: never,
+    enrolled: never,
+    again: never,
     makeIdentity: never,
     confirmIdentity: never,
     unlock: never,
@@ -89,11 +93,11 @@ test("the choice of the person comes before the browser's, and a choice that can
 
 test("switching on the sign-in page changes the page and keeps what was typed", async () => {
   const user = userEvent.setup();
-  render(<AppView app={app({ at: "signedOut", ended: false })} />);
-  await user.type(screen.getByLabelText("Name or Matrix ID"), "ann");
+  render(<AppView app={app({ at: "signedOut", ended: null, signIn: fakeSignIn() })} />);
+  await user.type(screen.getByLabelText("Name or e-mail address"), "ann");
   await user.click(screen.getByRole("button", { name: "Deutsch" }));
   expect(await screen.findByRole("heading", { level: 1, name: "Willkommen zurück" })).toBeTruthy();
-  expect(screen.getByLabelText<HTMLInputElement>("Name oder Matrix-ID").value).toBe("ann");
+  expect(screen.getByLabelText<HTMLInputElement>("Name oder E-Mail-Adresse").value).toBe("ann");
   expect(document.activeElement?.textContent).toBe("Deutsch");
   expect(screen.getByRole("button", { name: "Deutsch" }).getAttribute("aria-pressed")).toBe("true");
   expect(screen.getByRole("button", { name: "English" }).lang).toBe("en");

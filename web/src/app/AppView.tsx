@@ -1,16 +1,21 @@
 import { lazy, Suspense, useState } from "react";
 import { useStore } from "zustand";
-import { SignIn } from "../features/auth/SignIn";
-import { SignUp } from "../features/auth/SignUp";
 import { t, useLanguage } from "../i18n";
 import type { App } from "../stores/app";
+import { useValue } from "../stores/context";
 import { Button, Mark } from "../ui/core";
 import { Toaster } from "../ui/toast";
 import { Opening } from "./Opening";
+import { SignedOut } from "./SignedOut";
 
 // What only a signed-in person sees comes after the first page.
 const RecoveryKey = lazy(() => import("../features/identity/RecoveryKey").then((m) => ({ default: m.RecoveryKey })));
 const Unlock = lazy(() => import("../features/identity/Unlock").then((m) => ({ default: m.Unlock })));
+const ConfirmDialog = lazy(() =>
+  import("../features/security/ConfirmDialog").then((m) => ({ default: m.ConfirmDialog })),
+);
+const BarredPage = lazy(() => import("./BarredPage").then((m) => ({ default: m.BarredPage })));
+const EnrolPage = lazy(() => import("./EnrolPage").then((m) => ({ default: m.EnrolPage })));
 const ChatView = lazy(() => import("./ChatView").then((m) => ({ default: m.ChatView })));
 
 export function AppView({ app }: { app: App }) {
@@ -20,14 +25,26 @@ export function AppView({ app }: { app: App }) {
       <Suspense fallback={<Opening />}>
         <Current app={app} />
       </Suspense>
+      <Confirming of={app.confirming} />
       <Toaster />
     </>
   );
 }
 
+/** Loaded with the first question, and there from then on. */
+function Confirming({ of }: { of: App["confirming"] }) {
+  const asked = useValue(of.asking) !== null;
+  const [needed, setNeeded] = useState(false);
+  if (asked && !needed) setNeeded(true);
+  return needed ? (
+    <Suspense>
+      <ConfirmDialog confirming={of} />
+    </Suspense>
+  ) : null;
+}
+
 function Current({ app }: { app: App }) {
   const phase = useStore(app.phase);
-  const [page, setPage] = useState<"in" | "up">("in");
   switch (phase.at) {
     case "starting":
     case "opening":
@@ -35,22 +52,11 @@ function Current({ app }: { app: App }) {
     case "failed":
       return <Failed reason={phase.reason} />;
     case "signedOut":
-      return page === "in" ? (
-        <SignIn
-          server={app.server}
-          note={phase.ended ? t("boot.endedText") : undefined}
-          onSubmit={app.signIn}
-          onSignUp={() => setPage("up")}
-        />
-      ) : (
-        <SignUp
-          server={app.server}
-          info={app.registrationInfo}
-          isNameFree={app.isNameFree}
-          onSubmit={app.signUp}
-          onSignIn={() => setPage("in")}
-        />
-      );
+      return <SignedOut app={app} phase={phase} />;
+    case "barred":
+      return <BarredPage app={app} userId={phase.userId} />;
+    case "enrol":
+      return <EnrolPage app={app} phase={phase} />;
     case "setup":
       return (
         <RecoveryKey

@@ -1,10 +1,9 @@
 import { clsx } from "clsx";
-import { useCallback, useEffect, useState } from "react";
+import { lazy, Suspense, useCallback, useEffect, useState } from "react";
 import { useLocation, useRoute } from "wouter";
 import { NewDirect } from "../features/create/NewDirect";
 import { NewGroup } from "../features/create/NewGroup";
 import { Jump } from "../features/rooms/Jump";
-import { Settings } from "../features/settings/Settings";
 import { SignOutDialog } from "../features/settings/SignOutDialog";
 import { t } from "../i18n";
 import { ChatContext, useValue } from "../stores/context";
@@ -16,6 +15,8 @@ import { MessagesSquare } from "lucide-react";
 import { RoomView } from "./RoomView";
 import { Sidebar } from "./Sidebar";
 import { useOneColumn } from "./useOneColumn";
+
+const SettingsView = lazy(() => import("./SettingsView").then((m) => ({ default: m.SettingsView })));
 
 type Open = "jump" | "direct" | "group" | "signOut" | null;
 
@@ -32,7 +33,7 @@ export function ChatView({
   const rooms = useValue(chat.rooms);
   const [, navigate] = useLocation();
   const [, match] = useRoute("/room/:id");
-  const [settings] = useRoute("/settings");
+  const [settings, page] = useRoute("/settings/:page?");
   const roomId = match === null ? null : safeDecode(match.id);
   const [open, setOpen] = useState<Open>(initiallyOpen);
   const show = useCallback((id: string) => navigate(`/room/${encodeURIComponent(id)}`), [navigate]);
@@ -89,7 +90,9 @@ export function ChatView({
           >
             <Boundary key={roomId ?? "none"} fallback={<Broken />}>
               {settings ? (
-                <Settings onBack={home} />
+                <Suspense fallback={<main aria-busy className="h-full bg-canvas" />}>
+                  <SettingsView open={page.page ?? null} onLeave={home} onSignOut={() => setOpen("signOut")} />
+                </Suspense>
               ) : roomId !== null ? (
                 <RoomView key={roomId} roomId={roomId} onBack={home} membersOpen={membersOpen === true} />
               ) : (

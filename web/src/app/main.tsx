@@ -1,15 +1,13 @@
 import { lazy, StrictMode, Suspense } from "react";
 import { createRoot } from "react-dom/client";
-import * as z from "zod/mini";
 import { currentLanguage, onLanguage, restoreLanguage } from "../i18n";
-import * as sdk from "../sdk";
+import { factorRule, forgetSession, openSession, preferLanguage, savedSession } from "../sdk";
 import { createApp, describeDevice } from "../stores/app";
 import { restoreTheme } from "../stores/appearance";
+import { createSignIn } from "../stores/signIn";
 import "../ui/theme.css";
 import { AppView } from "./AppView";
 
-// Compiled validators need `eval`, which our Content-Security-Policy refuses.
-z.config({ jitless: true });
 restoreTheme();
 
 const root = document.getElementById("root");
@@ -30,10 +28,11 @@ function show(page: HTMLElement): void {
     return;
   }
   const app = createApp({
-    sdk,
+    sdk: { factorRule, forgetSession, openSession, savedSession },
+    createSignIn,
     baseUrl: location.origin,
     deviceName: describeDevice(navigator.userAgent),
-    openChat: async (session, onSignOut) => (await import("../stores/chat")).openChat(session, onSignOut),
+    openChat: async (...args) => (await import("../stores/chat")).openChat(...args),
   });
   void app.start();
   createRoot(page).render(
@@ -43,6 +42,6 @@ function show(page: HTMLElement): void {
   );
 }
 
-onLanguage(() => sdk.preferLanguage(currentLanguage()));
+onLanguage(() => preferLanguage(currentLanguage()));
 // Texts are right from the first one on.
 void restoreLanguage().then(() => show(root));

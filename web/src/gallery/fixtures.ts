@@ -15,7 +15,9 @@ import type {
   TimelineItem,
   Upload,
 } from "../stores/model";
+import type { Account } from "../stores/account";
 import { cell } from "../stores/observable";
+import { fakeAccount } from "./account";
 
 const person = (userId: string, name: string): Person => ({ userId, name });
 export const alice = person("@alice:northwind.org", "Alice Weber");
@@ -409,6 +411,7 @@ interface ChatState {
   connection?: Connection;
   loaded?: boolean;
   room?: RoomModel;
+  account?: Account;
 }
 
 export function fakeChat(state: ChatState = {}): Chat {
@@ -426,10 +429,7 @@ export function fakeChat(state: ChatState = {}): Chat {
     decline: done,
     createDirect: async () => "!bob:northwind.org",
     createGroup: async () => "!harbour:northwind.org",
-    devices: async () => [
-      { id: "QJZUWPLDVR", name: "Conclave, Chrome (Linux)", lastSeen: now, current: true },
-      { id: "AKXNOEDKTW", name: "Conclave, Safari (iOS)", lastSeen: now - 26 * hour, current: false },
-    ],
+    account: state.account ?? fakeAccount(),
     signOut: done,
   };
 }

@@ -2,24 +2,16 @@
 import type { ReactNode } from "react";
 import { ChatView } from "../app/ChatView";
 import { Opening } from "../app/Opening";
-import { SignIn } from "../features/auth/SignIn";
-import { SignUp } from "../features/auth/SignUp";
 import { RecoveryKey } from "../features/identity/RecoveryKey";
 import { Unlock } from "../features/identity/Unlock";
 import { t } from "../i18n";
 import type { RoomSafety } from "../stores/model";
 import * as f from "./fixtures";
 import { Components } from "./Components";
+import { entryStates } from "./entry";
 import { paint } from "./picture";
+import { securityStates, type State } from "./security";
 
-interface State {
-  /** The address that the client shows in this state. */
-  path: string;
-  render(): ReactNode;
-}
-
-const server = "northwind.org";
-const never = <T,>(): Promise<T> => new Promise<T>(() => {});
 const nothing = (): void => {};
 const done = async (): Promise<void> => {};
 const key = "EsTB kRqP 4mhc VZ9y D2nW uKf7 Gx3L aQtJ pE5s 8wYb NcUv H6dM";
@@ -46,39 +38,13 @@ function room(state: Partial<f.RoomStateInput>, view: { members?: boolean } = {}
 const changed: RoomSafety = { sealed: true, withoutKeys: [f.erin.userId], changed: [f.carla.userId] };
 const plain: RoomSafety = { sealed: false, withoutKeys: [], changed: [] };
 
-const signUp = (props: Partial<Parameters<typeof SignUp>[0]>): ReactNode => (
-  <SignUp
-    server={server}
-    info={async () => ({ open: true, stages: ["m.login.dummy"] })}
-    isNameFree={async (name) => name !== "alice"}
-    onSubmit={done}
-    onSignIn={nothing}
-    {...props}
-  />
-);
-
 const recovery = (props: Partial<Parameters<typeof RecoveryKey>[0]>): ReactNode => (
   <RecoveryKey userId={f.alice.userId} recoveryKey={key} onRetry={nothing} onConfirmed={done} {...props} />
 );
 
 export const states: Record<string, State> = {
   components: { path: "/", render: () => <Components /> },
-  "sign-in": { path: "/", render: () => <SignIn server={server} onSubmit={done} onSignUp={nothing} /> },
-  "sign-in-ended": {
-    path: "/",
-    render: () => <SignIn server={server} note={t("boot.endedText")} onSubmit={done} onSignUp={nothing} />,
-  },
-  "sign-up": { path: "/", render: () => signUp({}) },
-  "sign-up-token": {
-    path: "/",
-    render: () => signUp({ info: async () => ({ open: true, stages: ["m.login.registration_token"] }) }),
-  },
-  "sign-up-closed": { path: "/", render: () => signUp({ info: async () => ({ open: false, stages: [] }) }) },
-  "sign-up-asking": { path: "/", render: () => signUp({ info: never }) },
-  "sign-up-offline": {
-    path: "/",
-    render: () => signUp({ info: () => Promise.reject(new TypeError("Failed to fetch")) }),
-  },
+  ...Object.fromEntries(Object.entries(entryStates).map(([name, render]) => [name, { path: "/", render }])),
   recovery: { path: "/", render: () => recovery({}) },
   "recovery-making": { path: "/", render: () => recovery({ recoveryKey: null }) },
   "recovery-confirm": { path: "/", render: () => recovery({ initialStep: "confirm" }) },
@@ -158,7 +124,8 @@ export const states: Record<string, State> = {
   invitation: { path: inRoom("!inv:harbour.example"), render: () => chat() },
   "not-found": { path: inRoom("!gone:northwind.org"), render: () => chat() },
   settings: { path: "/settings", render: () => chat() },
-  "sign-out": { path: "/settings", render: () => chat({}, { open: "signOut" }) },
+  ...securityStates(chat),
+  "sign-out": { path: "/settings/appearance", render: () => chat({}, { open: "signOut" }) },
   jump: { path: "/", render: () => chat({}, { open: "jump" }) },
   "new-chat": { path: "/", render: () => chat({}, { open: "direct" }) },
   "new-group": { path: "/", render: () => chat({}, { open: "group" }) },

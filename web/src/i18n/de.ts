@@ -2,10 +2,14 @@
  * Every sentence of the client in German: people are addressed with "du", and a space that must not break is written \u00a0.
  * A part of en.ts that stands in a file of its own has its translation in one too, held to it there and spread in here.
  */
+import { deSecurity } from "./de-security";
+import { deAuth } from "./de-auth";
 import type { en } from "./en";
 import type { Texts } from "./texts";
 
 export const de = {
+  ...deAuth,
+
   close: "Schließen",
   cancel: "Abbrechen",
   back: "Zurück",
@@ -31,36 +35,6 @@ export const de = {
   },
 
   auth: {
-    signIn: "Anmelden",
-    signUp: "Konto anlegen",
-    welcome: "Willkommen zurück",
-    welcomeText: "Melde dich bei {{server}} an.",
-    create: "Lege dein Konto an",
-    createText:
-      "Es liegt auf {{server}}. Was du in versiegelten Räumen schreibst, lesen nur die Menschen, die darin sind.",
-    name: "Name",
-    nameHint: "Andere finden dich unter @{{name}} und dem Namen dieses Servers.",
-    nameHintEmpty: "Möglich sind Kleinbuchstaben, Ziffern und . _ -",
-    nameFree: "@{{name}} ist frei.",
-    nameTaken: "Dieser Name ist vergeben.",
-    nameBad: "Verwende nur Kleinbuchstaben, Ziffern und . _ -",
-    nameMissing: "Wähle einen Namen.",
-    user: "Name oder Matrix-ID",
-    userMissing: "Gib deinen Namen ein.",
-    password: "Passwort",
-    passwordHint: "Mindestens 10\u00a0Zeichen. Ein paar Wörter hintereinander merkt man sich leicht.",
-    passwordShort: "Verwende mindestens 10\u00a0Zeichen.",
-    passwordMissing: "Gib dein Passwort ein.",
-    token: "Einladungscode",
-    tokenHint: "Du hast ihn von den Menschen bekommen, die diesen Server betreiben.",
-    tokenMissing: "Dieser Server verlangt einen Einladungscode.",
-    wrong: "Name oder Passwort stimmt nicht.",
-    noAccount: "Neu hier?",
-    haveAccount: "Hast du schon ein Konto?",
-    closed:
-      "Auf diesem Server kann man sich nicht selbst ein Konto anlegen. Bitte die Menschen darum, die ihn betreiben.",
-    unsupported: "Dieser Server verlangt einen Schritt, den dieses Programm nicht kennt ({{stage}}).",
-    checking: "Der Server wird gefragt",
     promise: "Ende-zu-Ende-verschlüsselt. Nicht einmal {{server}} kann mitlesen.",
   },
 
@@ -376,4 +350,6 @@ export const de = {
     signOutWarn:
       "Wenn dies dein einziges Gerät ist und du deinen Wiederherstellungsschlüssel nicht hast, sind deine Nachrichten endgültig verloren.",
   },
+
+  ...deSecurity,
 } satisfies Texts<typeof en>;

@@ -18,9 +18,13 @@ const german = flat(de);
 /** Words that are the same in both languages. Whatever else is equal was forgotten. */
 const same = new Set([
   "keys.esc",
-  "auth.name",
+  "signUp.name",
+  "factor.totp",
   "members.admin",
   "settings.system",
+  "confirm.code",
+  "security.passkeys",
+  "security.passkeyName",
   // Made of what others wrote, and nothing else.
   "timeline.by",
   "timeline.announced",

@@ -1,5 +1,11 @@
+import { enAuth } from "./en-auth";
+
 /** Every sentence of the client. Values in {{braces}} are data from elsewhere and are shown as text. */
+import { enSecurity } from "./en-security";
+
 export const en = {
+  ...enAuth,
+
   close: "Close",
   cancel: "Cancel",
   back: "Back",
@@ -25,34 +31,6 @@ export const en = {
   },
 
   auth: {
-    signIn: "Sign in",
-    signUp: "Create account",
-    welcome: "Welcome back",
-    welcomeText: "Sign in to {{server}}.",
-    create: "Create your account",
-    createText: "It lives on {{server}}. What you write in sealed rooms is read only by the people in them.",
-    name: "Name",
-    nameHint: "Others will find you by @{{name}} and the name of this server.",
-    nameHintEmpty: "Small letters, digits and . _ - are possible.",
-    nameFree: "@{{name}} is free.",
-    nameTaken: "This name is taken.",
-    nameBad: "Use small letters, digits and . _ - only.",
-    nameMissing: "Choose a name.",
-    user: "Name or Matrix ID",
-    userMissing: "Enter your name.",
-    password: "Password",
-    passwordHint: "At least 10 characters. A few words in a row are easy to remember.",
-    passwordShort: "Use at least 10 characters.",
-    passwordMissing: "Enter your password.",
-    token: "Invitation token",
-    tokenHint: "You got it from the people who run this server.",
-    tokenMissing: "This server asks for an invitation token.",
-    wrong: "Name or password is not right.",
-    noAccount: "New here?",
-    haveAccount: "Already have an account?",
-    closed: "This server does not take new accounts by itself. Ask the people who run it for one.",
-    unsupported: "This server asks for a step that this client cannot do ({{stage}}).",
-    checking: "Asking the server",
     promise: "End-to-end encrypted. Not even {{server}} can read along.",
   },
 
@@ -366,4 +344,6 @@ export const en = {
     signOutWarn:
       "If this is your only device and you do not have your recovery key, your message history is lost for good.",
   },
+
+  ...enSecurity,
 } as const;

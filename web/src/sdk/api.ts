@@ -1,7 +1,8 @@
 /** The calls of one signed-in device that belong to keys and messages between devices. Matrix client and tests stand outside of it. */
 import { toJson, type JsonObject, isJsonObject } from "../crypto";
 import { ApiError, request, type RequestOptions } from "./http";
-import type { Credentials } from "./types";
+import { endingOf } from "./transport";
+import type { Credentials, Ending } from "./types";
 
 /** How long the server may wait for other servers with a query of keys. */
 const queryTimeoutMs = 10_000;
@@ -11,7 +12,7 @@ type Method = "GET" | "POST" | "PUT" | "DELETE";
 export class Api {
   constructor(
     readonly credentials: Credentials,
-    private readonly onUnknownToken: () => void = () => undefined,
+    private readonly onEnded: (ending: Ending) => void = () => undefined,
   ) {}
 
   call(method: Method, path: string, options: RequestOptions = {}): Promise<JsonObject> {
@@ -25,7 +26,8 @@ export class Api {
       const answer = toJson(await request(baseUrl, method, path, { ...options, token: accessToken }));
       return isJsonObject(answer) ? answer : {};
     } catch (error) {
-      if (error instanceof ApiError && error.errcode === "M_UNKNOWN_TOKEN") this.onUnknownToken();
+      const ending = error instanceof ApiError && error.status === 401 ? endingOf(error.body) : null;
+      if (ending !== null) this.onEnded(ending);
       throw error;
     }
   }

@@ -2,6 +2,8 @@
  * The protocol side of the client: Matrix, and Sealed Rooms on top of it. `stores` and what lies above import this file and nothing
  * else below `sdk` and `crypto`. matrix-js-sdk itself comes with a dynamic import in `openSession`, not with the first load.
  */
+import type { Puzzle } from "./accounts";
+import type { WorkOptions } from "./accounts/work";
 import type { Credentials, Session } from "./types";
 
 /** Opens the keys of this device and a Matrix client over them. Nothing goes over the network before `start`. */
@@ -16,21 +18,32 @@ export async function savedSession(): Promise<Credentials | null> {
   return saved.savedSession();
 }
 
+/** Deletes what this browser keeps of a session that is not open. */
+export async function forgetSession(credentials: Credentials): Promise<void> {
+  const saved = await import("./saved");
+  await saved.forgetSession(credentials);
+}
+
+/** Solves the puzzle of a registration, in a worker. */
+export async function solve(puzzle: Puzzle, options: WorkOptions): Promise<string> {
+  const work = await import("./accounts/work");
+  return work.solve(puzzle, options);
+}
+
+export * from "./accounts";
+export type { WorkOptions } from "./accounts/work";
 export { ApiError, preferLanguage } from "./http";
-export { isNameFree, logIn, register, registrationInfo } from "./accounts";
 export type {
   Connection,
   Credentials,
   Delivery,
   DeviceStanding,
+  Ending,
   Failure,
   IdentityState,
-  LoginOptions,
   NewIdentity,
   Observable,
   ReadAttachmentOptions,
-  RegisterOptions,
-  RegistrationInfo,
   RoomSafety,
   SendFileOptions,
   Session,

@@ -24,11 +24,12 @@ import { Outbox, outgoing } from "./outbox";
 import { Receipts, typeDelivered } from "./receipts";
 import { Safety } from "./safety";
 import { deviceDatabase, forgetSession, saveSession } from "./saved";
-import { Transport, type TransportOptions } from "./transport";
+import { endingOf, Transport, type TransportOptions } from "./transport";
 import type {
   Credentials,
   Delivery,
   DeviceStanding,
+  Ending,
   Failure,
   IdentityState,
   NewIdentity,
@@ -54,7 +55,7 @@ export async function createSession(credentials: Credentials, options: SessionOp
   const store = await KeyStore.open(deviceDatabase(credentials));
   const transport = new Transport(credentials, options.transport);
   const client = new ConclaveClient(credentials, transport);
-  const api = new Api(credentials, () => transport.ended.set(true));
+  const api = new Api(credentials, (ending) => transport.end(ending));
   const late: { backend?: SealedBackend } = {};
   const engine = await Engine.open(api, store, {
     isJoined: (roomId) => client.getRoom(roomId)?.getMyMembership() === "join",
@@ -75,7 +76,7 @@ export async function createSession(credentials: Credentials, options: SessionOp
 class ConclaveSession implements Session {
   readonly identity: Observable<IdentityState>;
   readonly connection: Value<"connecting" | "live" | "polling" | "offline">;
-  readonly ended: Value<boolean>;
+  readonly ended: Observable<Ending | null>;
   private readonly outbox: Outbox;
   private readonly receipts: Receipts;
   private readonly safety: Safety;
@@ -102,7 +103,7 @@ class ConclaveSession implements Session {
 
   private listen(): void {
     const { client } = this;
-    client.on(HttpApiEvent.SessionLoggedOut, () => this.ended.set(true));
+    client.on(HttpApiEvent.SessionLoggedOut, (error) => this.transport.end(endingOf(error.data) ?? "signed_out"));
     client.on(RoomEvent.Timeline, (event, room) => {
       if (room && !event.status) this.receipts.readable(room);
     });
@@ -156,9 +157,9 @@ class ConclaveSession implements Session {
       .run(
         "",
         () => this.engine.own.publish(),
-        () => !this.ended.get(),
+        () => this.ended.get() === null,
       )
-      .catch(() => this.ended.get() || console.error("this device's keys could not be published"));
+      .catch(() => this.ended.get() !== null || console.error("this device's keys could not be published"));
     await this.engine.inbox.drain();
   }
 
@@ -342,16 +343,21 @@ class ConclaveSession implements Session {
     if (!response.ok) throw new Error("the receipt was not taken");
   }
 
-  async logOut(): Promise<void> {
+  async close(): Promise<void> {
     this.outbox.stop();
     this.receipts.stop();
     this.safety.stop();
-    // The server is told first; if it cannot be reached, this browser forgets all the same.
-    await this.engine.api.call("POST", "/logout", { body: {} }).catch(() => undefined);
     this.client.stopClient();
     this.transport.stop();
     await this.engine.close();
+  }
+
+  async logOut(): Promise<void> {
+    this.outbox.stop();
+    // The server is told first; if it cannot be reached, this browser forgets all the same.
+    await this.engine.api.call("POST", "/logout", { body: {} }).catch(() => undefined);
+    await this.close();
     await forgetSession(this.credentials);
-    this.ended.set(true);
+    this.transport.end("signed_out");
   }
 }

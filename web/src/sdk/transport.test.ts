@@ -119,19 +119,36 @@ test("sending goes through the socket with its transaction ID; what got no answe
   expect(http.at(-1)?.url.href).toBe(path);
 });
 
-test("a revoked session ends, a lost socket is resumed from its token", async () => {
+test("a lost socket is resumed from its token, and one that is closed for good is asked about", async () => {
   const socket = await live();
   const waiting = transport.fetch(`${syncUrl}&since=s2`);
   socket.drop(4008);
   await answer(waiting);
-  expect(transport.ended.get()).toBe(false);
+  expect(transport.ended.get()).toBe(null);
   const next = transport.fetch(`${syncUrl}&since=s2`);
   await until("another socket", () => FakeSocket.opened.length === 2 && transport.connection.get() === "live");
   const second = FakeSocket.opened[1] as FakeSocket;
   expect(new URL(second.url).searchParams.get("since")).toBe("s2");
+  status = (url) =>
+    url.pathname.endsWith("/whoami")
+      ? Response.json({ errcode: "M_USER_LOCKED", soft_logout: true }, { status: 401 })
+      : Response.json({ next_batch: "polled" });
   second.drop(4001);
   await next;
-  expect(transport.ended.get()).toBe(true);
+  await until("the end", () => transport.ended.get() !== null);
+  expect(transport.ended.get()).toBe("locked");
+});
+
+test.each([
+  [{ errcode: "M_UNKNOWN_TOKEN" }, "signed_out"],
+  [{ errcode: "M_UNKNOWN_TOKEN", soft_logout: true }, "soft"],
+  [{ errcode: "M_USER_LOCKED", soft_logout: true }, "locked"],
+  [{ errcode: "M_FORBIDDEN", flows: [], session: "s" }, null],
+])("a 401 with %j ends the session as %s", async (body, ending) => {
+  status = () => Response.json(body, { status: 401 });
+  const response = await transport.fetch("https://hs.test/_matrix/client/v3/devices");
+  expect(await response.json()).toEqual(body); // whoever asked still reads it
+  expect(transport.ended.get()).toBe(ending);
 });
 
 test("a server without sockets is polled, and not asked for tickets at every turn", async () => {

@@ -6,7 +6,7 @@
 import { isObject } from "./http";
 import { Value } from "./observable";
 import { CallError, Socket, socketProtocol, type SyncFrame } from "./socket";
-import type { Connection, Credentials } from "./types";
+import type { Connection, Credentials, Ending } from "./types";
 
 const socketPath = "/_matrix/client/unstable/im.conclave.ws";
 const closeRevoked = 4001;
@@ -65,6 +65,14 @@ const routes: Route[] = [
   },
 ];
 
+/** What the body of a 401 says of the session; null where that is not what it is about. */
+export function endingOf(body: unknown): Ending | null {
+  if (!isObject(body)) return null;
+  if (body.errcode === "M_USER_LOCKED") return "locked";
+  if (body.errcode !== "M_UNKNOWN_TOKEN" && body.errcode !== "M_MISSING_TOKEN") return null;
+  return body.soft_logout === true ? "soft" : "signed_out";
+}
+
 export interface TransportOptions {
   fetch?: typeof globalThis.fetch;
   WebSocket?: typeof globalThis.WebSocket | undefined;
@@ -76,7 +84,7 @@ function json(status: number, body: unknown): Response {
 
 export class Transport {
   readonly connection = new Value<Connection>("connecting");
-  readonly ended = new Value(false);
+  readonly ended = new Value<Ending | null>(null);
   private socket: Socket | undefined;
   private last: { since: string; frame: SyncFrame } | undefined;
   private retryAt = 0;
@@ -108,7 +116,7 @@ export class Transport {
   /** Before the first sync it is other requests that tell whether the server can be reached. */
   private async plain(input: RequestInfo | URL, init?: RequestInit): Promise<Response> {
     try {
-      const response = await this.http(input, init);
+      const response = await this.asked(input, init);
       if (this.connection.get() === "offline") this.connection.set("connecting");
       return response;
     } catch (error) {
@@ -116,6 +124,25 @@ export class Transport {
       if (!aborted && this.connection.get() !== "live") this.connection.set("offline");
       throw error;
     }
+  }
+
+  /** By HTTP, with an eye on what the answer says of the session. */
+  private async asked(input: RequestInfo | URL, init?: RequestInit): Promise<Response> {
+    const response = await this.http(input, init);
+    if (response.status === 401) {
+      const body: unknown = await response
+        .clone()
+        .json()
+        .catch(() => null);
+      const ending = endingOf(body);
+      if (ending !== null) this.end(ending);
+    }
+    return response;
+  }
+
+  end(ending: Ending): void {
+    this.stopped = true;
+    if (this.ended.get() === null) this.ended.set(ending);
   }
 
   /** By the socket; undefined where HTTP has to try, because nobody knows whether the call ran. */
@@ -195,7 +222,7 @@ export class Transport {
   }
 
   private async ticket(): Promise<string | undefined> {
-    const response = await this.http(`${this.credentials.baseUrl}${socketPath}/ticket`, {
+    const response = await this.asked(`${this.credentials.baseUrl}${socketPath}/ticket`, {
       method: "POST",
       body: "{}",
       headers: { Authorization: `Bearer ${this.credentials.accessToken}`, "Content-Type": "application/json" },
@@ -212,14 +239,24 @@ export class Transport {
   private closed(socket: Socket | undefined, code: number): void {
     if (this.socket === socket) this.socket = undefined;
     if (code === closeRevoked) {
-      this.stopped = true;
-      this.ended.set(true);
+      void this.lookWhy();
       return;
     }
     // A server that restarts has many to take back: they come at different moments.
     if (code === closeDraining) this.retryAt = Date.now() + Math.random() * 2000;
     else if (code !== 1000 && code !== 4008) this.backOff();
     if (!this.stopped) this.connection.set("connecting");
+  }
+
+  /** The socket says only that the session has ended; how, another request is told. */
+  private async lookWhy(): Promise<void> {
+    this.connection.set("connecting");
+    this.backOff();
+    const { baseUrl, accessToken } = this.credentials;
+    await this.asked(`${baseUrl}/_matrix/client/v3/account/whoami`, {
+      headers: { Authorization: `Bearer ${accessToken}` },
+      signal: AbortSignal.timeout(ticketMs),
+    }).catch(() => undefined); // the next sync is told it too
   }
 
   private backOff(): void {
@@ -236,7 +273,7 @@ export class Transport {
       url.searchParams.set("timeout", String(Math.ceil(timeout)));
     }
     try {
-      const response = await this.http(url.href, init);
+      const response = await this.asked(url.href, init);
       if (response.ok) this.connection.set(url.searchParams.has("since") ? "polling" : "connecting");
       else if (response.status >= 500) this.connection.set("offline");
       return response;

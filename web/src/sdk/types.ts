@@ -34,25 +34,6 @@ export interface Observable<T> {
   subscribe(listener: () => void): () => void;
 }
 
-export interface RegistrationInfo {
-  open: boolean;
-  /** The stages that have to be passed, for example `m.login.registration_token`. */
-  stages: string[];
-}
-
-export interface RegisterOptions {
-  localpart: string;
-  password: string;
-  deviceName: string;
-  token?: string;
-}
-
-export interface LoginOptions {
-  user: string;
-  password: string;
-  deviceName: string;
-}
-
 /**
  * `missing`: the account has no identity yet. `locked`: it has one, and this device is not signed by it yet, so others send it no keys.
  */
@@ -60,6 +41,12 @@ export type IdentityState = "unknown" | "missing" | "locked" | "ready";
 
 /** `live` is the WebSocket, `polling` the long poll that it falls back to. */
 export type Connection = "connecting" | "live" | "polling" | "offline";
+
+/**
+ * `signed_out`: the device is gone from the server. `soft`: its keys and data stay good, and its owner has to sign in again on the same
+ * device. `locked`: an administrator has locked the account; the session goes on once that ends.
+ */
+export type Ending = "signed_out" | "soft" | "locked";
 
 export type Delivery = "sending" | "failed" | "sent" | "delivered" | "read";
 
@@ -96,8 +83,8 @@ export interface Session {
   readonly client: MatrixClient;
   readonly identity: Observable<IdentityState>;
   readonly connection: Observable<Connection>;
-  /** The server has ended the session (close code 4001, M_UNKNOWN_TOKEN). */
-  readonly ended: Observable<boolean>;
+  /** How the server has ended the session; null while it has not. */
+  readonly ended: Observable<Ending | null>;
   /** A later identity than the first has to be confirmed: `confirm` asks for what the password alone does not do. */
   createIdentity(password?: string, confirm?: Confirm): Promise<NewIdentity>;
   /** The care of the account; `confirm` asks the person where the server wants something confirmed. */
@@ -125,6 +112,8 @@ export interface Session {
   acceptIdentity(userId: string): Promise<void>;
   markRead(roomId: string, eventId: string): Promise<void>;
   typing(roomId: string, on: boolean): Promise<void>;
+  /** Stops everything; what is stored stays, and the session can be opened again. */
+  close(): Promise<void>;
   /** Also deletes the keys and databases of this device. */
   logOut(): Promise<void>;
 }

@@ -257,6 +257,17 @@ describe("a request and its confirmation", () => {
     expect(bob.asked).toEqual([["password", "wrong"]]);
   });
 
+  test("waits for a moment where that is all that is asked", async () => {
+    let calls = 0;
+    const send = async (): Promise<string> => {
+      if (++calls === 1) throw new ApiError(429, { errcode: "M_LIMIT_EXCEEDED", retry_after_ms: 1 });
+      return "done";
+    };
+    expect(await confirmed({ userId: "@a:x" }, send, person())).toBe("done");
+    const long = new ApiError(429, { errcode: "M_LIMIT_EXCEEDED", retry_after_ms: 60_000 });
+    await expect(confirmed({ userId: "@a:x" }, () => Promise.reject(long), person())).rejects.toBe(long);
+  });
+
   test("ends where the person does not go on, and where the request fails for another reason", async () => {
     const hs = server(["m.login.password"], () => false);
     const ann = person();

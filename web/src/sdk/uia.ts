@@ -54,6 +54,7 @@ export type Confirmation =
 
 /** What to do about an answer without a time that asks to wait. */
 const waitMs = 5000;
+const unnoticedMs = 2000;
 const maxStages = 20;
 
 /** The challenge in the error of a request; null if it is another error. */
@@ -184,7 +185,7 @@ export async function confirmed<T>(
 ): Promise<T> {
   let state: Confirmation;
   try {
-    return await send();
+    return await patiently(() => send());
   } catch (error) {
     const challenge = readChallenge(error);
     if (challenge === null) throw error;
@@ -196,10 +197,10 @@ export async function confirmed<T>(
     while (state.at !== "over") {
       const answer: Answer = unasked(state.steps, known) ?? (await ask(state));
       if (answer.kind === "password") known = undefined;
-      const { session } = state;
+      const auth = authOf(state.session, userId, answer);
       state = answered(state);
       try {
-        return await send(authOf(session, userId, answer));
+        return await patiently(() => send(auth));
       } catch (error) {
         state = refused(state, error, answer, Date.now());
         if (answer.kind === "dummy" && state.at !== "over" && state.refusal !== null) state = { at: "over", error };
@@ -213,6 +214,18 @@ export async function confirmed<T>(
   function ask({ steps, refusal }: Exclude<Confirmation, { at: "over" }>): Promise<Answer> {
     asked = true;
     return asker.ask(steps, refusal);
+  }
+}
+
+/** A wait that nobody notices is waited, once, and not talked about. */
+async function patiently<T>(send: () => Promise<T>): Promise<T> {
+  try {
+    return await send();
+  } catch (error) {
+    const wait = error instanceof ApiError && error.errcode === "M_LIMIT_EXCEEDED" ? error.retryAfterMs : undefined;
+    if (wait === undefined || wait > unnoticedMs) throw error;
+    await new Promise((resolve) => setTimeout(resolve, wait));
+    return send();
   }
 }
 

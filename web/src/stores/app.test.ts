@@ -1,8 +1,12 @@
-import { describe, expect, test, vi } from "vitest";
-import type { Credentials, IdentityState, Session } from "../sdk";
+// @vitest-environment happy-dom
+import { afterEach, describe, expect, test, vi } from "vitest";
+import type { Credentials, Ending, FactorRule, IdentityState, Session } from "../sdk";
+import { fakeSignIn } from "./testing/signIn";
 import { createApp, describeDevice, type Sdk } from "./app";
 import type { Chat } from "./model";
 import { cell } from "./observable";
+import type { SignInOptions } from "./signIn";
+import { leaveFor } from "./ssoReturn";
 
 const credentials: Credentials = {
   baseUrl: "http://localhost:1",
@@ -11,9 +15,15 @@ const credentials: Credentials = {
   accessToken: "token",
 };
 
-function fakes(identityAtStart: IdentityState = "unknown", saved: Credentials | null = null) {
+interface Given {
+  identity?: IdentityState;
+  saved?: Credentials;
+  rule?: FactorRule | Error;
+}
+
+function fakes({ identity: identityAtStart = "unknown", saved, rule }: Given = {}) {
   const identity = cell<IdentityState>("unknown");
-  const ended = cell(false);
+  const ended = cell<Ending | null>(null);
   const calls: string[] = [];
   const session = {
     credentials,
@@ -38,69 +48,73 @@ function fakes(identityAtStart: IdentityState = "unknown", saved: Credentials | 
       calls.push("unlock");
       identity.set("ready");
     },
+    async close() {
+      calls.push("close");
+    },
     async logOut() {
       calls.push("logOut");
     },
   } as unknown as Session;
   const sdk: Sdk = {
-    registrationInfo: async () => ({ open: true, stages: [] }),
-    isNameFree: async () => true,
-    register: async () => credentials,
-    logIn: async () => credentials,
     openSession: async () => session,
-    savedSession: async () => saved,
+    savedSession: async () => saved ?? null,
+    forgetSession: async () => void calls.push("forget"),
+    factorRule: async () => {
+      if (rule instanceof Error) throw rule;
+      return rule ?? { wanted: false, due: null };
+    },
+  };
+  const signIns: SignInOptions[] = [];
+  const tokens: string[] = [];
+  const createSignIn = (options: SignInOptions) => {
+    signIns.push(options);
+    return { ...fakeSignIn({}, options.userId), token: async (token: string) => void tokens.push(token) };
   };
   const chat = { me: { userId: credentials.userId, name: "ann" } } as Chat;
   const openChat = vi.fn(async () => chat);
-  const app = createApp({ sdk, baseUrl: credentials.baseUrl, deviceName: "test", openChat });
-  return { app, calls, sdk, identity, ended, openChat };
+  const app = createApp({ sdk, baseUrl: credentials.baseUrl, deviceName: "test", createSignIn, openChat });
+  return { app, calls, sdk, identity, ended, openChat, signIns, tokens };
 }
 
 const at = (app: ReturnType<typeof createApp>): string => app.phase.getState().at;
+const until = (app: ReturnType<typeof createApp>, phase: string): Promise<void> =>
+  vi.waitFor(() => expect(at(app)).toBe(phase));
 
 describe("from an empty page to a chat", () => {
   test("without a saved session one signs in", async () => {
     const { app } = fakes();
     expect(at(app)).toBe("starting");
     await app.start();
-    expect(app.phase.getState()).toEqual({ at: "signedOut", ended: false });
+    expect(app.phase.getState()).toMatchObject({ at: "signedOut", ended: null, signIn: { userId: null } });
   });
 
   test("a new account sees its recovery key before anything else, and nothing syncs before it is confirmed", async () => {
     const { app, calls } = fakes();
     await app.start();
-    await app.signUp({ localpart: "ann", password: "a long password", token: "" });
+    await app.enter(credentials, { isNew: true, password: "a long password" });
     expect(app.phase.getState()).toMatchObject({ at: "setup", recoveryKey: "aaaa bbbb" });
     expect(calls).toEqual(["create a long password"]);
     await app.confirmIdentity();
-    await vi.waitFor(() => expect(at(app)).toBe("ready"));
+    await until(app, "ready");
     expect(calls).toEqual(["create a long password", "commit", "start"]);
   });
 
   test("a new device is locked until the right key opens it", async () => {
-    const { app, openChat } = fakes("locked");
-    await app.signIn({ user: "ann", password: "a long password" });
-    await vi.waitFor(() => expect(at(app)).toBe("locked"));
+    const { app, openChat } = fakes({ identity: "locked" });
+    await app.enter(credentials, { isNew: false, password: "a long password" });
+    await until(app, "locked");
     await expect(app.unlock("cccc")).rejects.toThrow("wrong_key");
     expect(at(app)).toBe("locked");
     await app.unlock("aaaa bbbb");
-    await vi.waitFor(() => expect(at(app)).toBe("ready"));
+    await until(app, "ready");
     expect(openChat).toHaveBeenCalledTimes(1);
   });
 
   test("a reload goes on where one was", async () => {
-    const { app, calls } = fakes("ready", credentials);
+    const { app, calls } = fakes({ identity: "ready", saved: credentials });
     await app.start();
-    await vi.waitFor(() => expect(at(app)).toBe("ready"));
+    await until(app, "ready");
     expect(calls).toEqual(["start"]);
-  });
-
-  test("a session that the server ends leads to signing in, and says why", async () => {
-    const { app, ended } = fakes("ready", credentials);
-    await app.start();
-    await vi.waitFor(() => expect(at(app)).toBe("ready"));
-    ended.set(true);
-    expect(app.phase.getState()).toEqual({ at: "signedOut", ended: true });
   });
 
   test("an identity that could not be made is said, and can be tried again", async () => {
@@ -114,7 +128,7 @@ describe("from an empty page to a chat", () => {
         broken ? Promise.reject(new TypeError("Failed to fetch")) : create(password);
       return session;
     };
-    await app.signUp({ localpart: "ann", password: "a long password", token: "" });
+    await app.enter(credentials, { isNew: true, password: "a long password" });
     expect(app.phase.getState()).toMatchObject({
       at: "setup",
       recoveryKey: null,
@@ -123,6 +137,138 @@ describe("from an empty page to a chat", () => {
     broken = false;
     await app.makeIdentity();
     expect(app.phase.getState()).toMatchObject({ recoveryKey: "aaaa bbbb", failure: null });
+  });
+});
+
+describe("a session that the server ends", () => {
+  async function ready(rest: Given = {}) {
+    const all = fakes({ identity: "ready", saved: credentials, ...rest });
+    await all.app.start();
+    await until(all.app, "ready");
+    all.calls.length = 0;
+    return all;
+  }
+
+  test("for good leads to signing in, says why, and leaves no keys behind", async () => {
+    const { app, ended, calls, signIns } = await ready();
+    ended.set("signed_out");
+    expect(app.phase.getState()).toMatchObject({ at: "signedOut", ended: "signed_out", signIn: { userId: null } });
+    await vi.waitFor(() => expect(calls).toEqual(["close", "forget"]));
+    expect(signIns.at(-1)?.device).toEqual({ name: "test" });
+  });
+
+  test("softly keeps everything, and is signed in to again on the same device by the same person", async () => {
+    const { app, ended, calls, signIns } = await ready();
+    ended.set("soft");
+    expect(app.phase.getState()).toMatchObject({
+      at: "signedOut",
+      ended: "soft",
+      signIn: { userId: "@ann:localhost" },
+    });
+    expect(signIns.at(-1)?.device).toEqual({ name: "test", id: "DEV" });
+    ended.set(null);
+    await app.enter(credentials, { isNew: false, password: "a long password" });
+    await until(app, "ready");
+    expect(calls).toEqual(["close", "start"]);
+  });
+
+  test("softly can be given up, which deletes what this browser kept", async () => {
+    const { app, ended, calls } = await ready();
+    ended.set("soft");
+    await app.signOut();
+    expect(app.phase.getState()).toMatchObject({ at: "signedOut", ended: null, signIn: { userId: null } });
+    await vi.waitFor(() => expect(calls).toEqual(["close", "forget"]));
+  });
+
+  test("because the account is locked waits, and goes on once it is not", async () => {
+    const { app, ended, calls } = await ready();
+    ended.set("locked");
+    expect(app.phase.getState()).toEqual({ at: "barred", userId: "@ann:localhost" });
+    ended.set(null);
+    await app.again();
+    await until(app, "ready");
+    expect(calls).toEqual(["close", "start"]);
+  });
+});
+
+describe("a second factor that the server wants", () => {
+  const hour = 3_600_000;
+
+  test("is asked for after signing in, and can be put off while there is time", async () => {
+    const due = Date.now() + hour;
+    const { app, calls } = fakes({ identity: "ready", rule: { wanted: true, due } });
+    await app.enter(credentials, { isNew: false });
+    expect(app.phase.getState()).toMatchObject({ at: "enrol", due, over: false });
+    expect(calls).toEqual([]);
+    await app.enrolled();
+    await until(app, "ready");
+  });
+
+  test("comes before anything else once the time is over, also for a session of an earlier page", async () => {
+    const rule = { wanted: true, due: Date.now() - hour };
+    const { app, sdk, calls } = fakes({ identity: "ready", saved: credentials, rule });
+    await app.start();
+    await until(app, "enrol");
+    expect(app.phase.getState()).toMatchObject({ over: true });
+    sdk.factorRule = async () => ({ wanted: false, due: null });
+    calls.length = 0;
+    await app.enrolled();
+    await until(app, "ready");
+    expect(calls).toEqual(["close", "start"]);
+  });
+
+  test("comes before the recovery key of a new account, which the server would refuse", async () => {
+    const { app } = fakes({ rule: { wanted: true, due: Date.now() - hour } });
+    await app.enter(credentials, { isNew: true, password: "a long password" });
+    expect(app.phase.getState()).toMatchObject({ at: "enrol", over: true });
+    await app.enrolled();
+    expect(app.phase.getState()).toMatchObject({ at: "setup", recoveryKey: "aaaa bbbb" });
+  });
+
+  test("is no obstacle where nobody can say whether it is wanted", async () => {
+    const { app } = fakes({ identity: "ready", rule: new Error("offline") });
+    await app.enter(credentials, { isNew: false });
+    await until(app, "ready");
+  });
+});
+
+describe("coming back from the organization's sign-in", () => {
+  afterEach(() => sessionStorage.clear());
+
+  function comeBack(query: string): void {
+    history.replaceState(null, "", `/${query}`);
+  }
+
+  test("the token opens a session and is gone from the address at once", async () => {
+    const state = new URL(leaveFor()).searchParams.get("sso") ?? "";
+    comeBack(`?sso=${state}&loginToken=secret&x=1#/`);
+    const { app, tokens } = fakes();
+    const started = app.start();
+    expect(location.href).not.toContain("secret");
+    await started;
+    expect(tokens).toEqual(["secret"]);
+    expect(location.search).toBe("?x=1");
+  });
+
+  test("a token that this tab has not asked for opens nothing", async () => {
+    comeBack("?sso=forged&loginToken=secret");
+    const first = fakes();
+    await first.app.start();
+    leaveFor();
+    comeBack("?loginToken=secret");
+    const second = fakes();
+    await second.app.start();
+    expect([first.tokens, second.tokens]).toEqual([[], []]);
+    expect(location.search).toBe("");
+  });
+
+  test("a session that has expired softly is gone on with", async () => {
+    const state = new URL(leaveFor()).searchParams.get("sso") ?? "";
+    comeBack(`?sso=${state}&loginToken=secret`);
+    const { app, tokens, signIns } = fakes({ saved: credentials });
+    await app.start();
+    expect(tokens).toEqual(["secret"]);
+    expect(signIns.at(-1)).toMatchObject({ userId: "@ann:localhost", device: { id: "DEV" } });
   });
 });
 

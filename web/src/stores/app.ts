@@ -1,25 +1,31 @@
 /** From an empty page to a chat: who is signed in, and what stands between them and their conversations. */
 import { createStore, type StoreApi } from "zustand/vanilla";
-import type { Credentials, LoginOptions, RegisterOptions, RegistrationInfo, Session } from "../sdk";
+import type { Confirm, Credentials, Ending, FactorRule, Session } from "../sdk";
+import { type Confirming, createConfirming } from "./confirm";
 import { describe } from "./failed";
 import type { Chat } from "./model";
+import type { SignIn, SignInOptions } from "./signIn";
+import { takeReturn } from "./ssoReturn";
 
 /** What of the protocol layer the app needs before there is a session. */
 export interface Sdk {
-  registrationInfo(baseUrl: string): Promise<RegistrationInfo>;
-  isNameFree(baseUrl: string, localpart: string): Promise<boolean>;
-  register(baseUrl: string, options: RegisterOptions): Promise<Credentials>;
-  logIn(baseUrl: string, options: LoginOptions): Promise<Credentials>;
   openSession(credentials: Credentials): Promise<Session>;
   savedSession(): Promise<Credentials | null>;
+  forgetSession(credentials: Credentials): Promise<void>;
+  factorRule(credentials: Credentials): Promise<FactorRule>;
 }
 
 export type Phase =
   | { at: "starting" }
-  | { at: "signedOut"; ended: boolean }
+  /** `ended` says how the server has ended the session that was there. */
+  | { at: "signedOut"; ended: Exclude<Ending, "locked"> | null; signIn: SignIn }
   /** The session is there; its identity is not known yet. */
   | { at: "opening" }
   | { at: "failed"; reason: string }
+  /** An administrator has locked the account. */
+  | { at: "barred"; userId: string }
+  /** The server wants a second factor of somebody who has none: by `due` (ms), or, when that is over, before anything else. */
+  | { at: "enrol"; session: Session; due: number | null; over: boolean }
   /** A new account: its recovery key is shown before anything else. */
   | { at: "setup"; userId: string; recoveryKey: string | null; failure: string | null }
   | { at: "locked"; userId: string }
@@ -27,15 +33,21 @@ export type Phase =
 
 export interface App {
   readonly phase: StoreApi<Phase>;
+  readonly baseUrl: string;
   readonly server: string;
+  readonly deviceName: string;
+  /** What the person is asked to confirm, wherever it was asked for. */
+  readonly confirming: Confirming;
   start(): Promise<void>;
-  registrationInfo(): Promise<RegistrationInfo>;
-  isNameFree(name: string): Promise<boolean>;
-  signUp(o: { localpart: string; password: string; token: string }): Promise<void>;
-  signIn(o: { user: string; password: string }): Promise<void>;
+  /** Goes on with a session that was just opened: of an account that was just made, or of one that was there. */
+  enter(credentials: Credentials, how: { isNew: boolean; password?: string | undefined }): Promise<void>;
+  /** After the second factor was set up, or put off. */
+  enrolled(): Promise<void>;
   makeIdentity(): Promise<void>;
   confirmIdentity(): Promise<void>;
   unlock(recoveryKey: string): Promise<void>;
+  /** Opens the session that this browser keeps once more. */
+  again(): Promise<void>;
   signOut(): Promise<void>;
 }
 
@@ -43,150 +55,249 @@ interface Options {
   sdk: Sdk;
   baseUrl: string;
   deviceName: string;
+  createSignIn(options: SignInOptions): SignIn;
   /** Loaded late: it brings the Matrix SDK. */
-  openChat(session: Session, onSignOut: () => Promise<void>): Promise<Chat>;
+  openChat(session: Session, confirm: Confirm, onSignOut: () => Promise<void>): Promise<Chat>;
 }
 
-export function createApp({ sdk, baseUrl, deviceName, openChat }: Options): App {
-  const phase = createStore<Phase>(() => ({ at: "starting" }));
-  const set = (next: Phase): void => phase.setState(next, true);
-  let session: Session | null = null;
-  let password: string | undefined;
-  let commit: (() => Promise<void>) | null = null;
-  let chat: Promise<Chat> | null = null;
-  let started = false;
+export function createApp(options: Options): App {
+  return new Main(options);
+}
 
-  function forget(): void {
-    session = null;
-    password = undefined;
-    commit = null;
-    chat = null;
-    started = false;
+class Main implements App {
+  readonly phase = createStore<Phase>(() => ({ at: "starting" }));
+  readonly baseUrl: string;
+  readonly server: string;
+  readonly deviceName: string;
+  readonly confirming = createConfirming();
+  private session: Session | null = null;
+  /** Of a session that is kept but not open: locked, or to be signed in to again. */
+  private kept: Credentials | null = null;
+  private password: string | undefined;
+  private commit: (() => Promise<void>) | null = null;
+  private chat: Promise<Chat> | null = null;
+  private started = false;
+  private goOn: (() => Promise<void>) | null = null;
+  /** What a session that has ended left is being put away; no other is opened before. */
+  private clearing: Promise<void> = Promise.resolve();
+
+  constructor(private readonly options: Options) {
+    this.baseUrl = options.baseUrl;
+    this.server = new URL(options.baseUrl).host;
+    this.deviceName = options.deviceName;
   }
 
-  async function enter(credentials: Credentials, isNew: boolean): Promise<void> {
-    set({ at: "opening" });
+  private set(next: Phase): void {
+    this.phase.setState(next, true);
+  }
+
+  private forget(): void {
+    this.session = null;
+    this.password = undefined;
+    this.commit = null;
+    this.chat = null;
+    this.started = false;
+    this.goOn = null;
+  }
+
+  private signedOut(ended: Exclude<Ending, "locked"> | null): SignIn {
+    const kept = ended === "soft" ? this.kept : null;
+    const signIn = this.options.createSignIn({
+      baseUrl: this.baseUrl,
+      device: { name: this.deviceName, ...(kept === null ? {} : { id: kept.deviceId }) },
+      userId: kept?.userId ?? null,
+      onEntered: (credentials, password) => this.enter(credentials, { isNew: false, password }),
+    });
+    this.set({ at: "signedOut", ended, signIn });
+    return signIn;
+  }
+
+  async start(): Promise<void> {
+    const token = takeReturn();
     try {
-      const opened = await sdk.openSession(credentials);
-      session = opened;
-      opened.ended.subscribe(() => {
-        if (opened !== session || !opened.ended.get()) return;
-        forget();
-        set({ at: "signedOut", ended: true });
-      });
-      if (isNew) {
-        await makeIdentity();
-        return;
-      }
-      opened.identity.subscribe(() => follow(opened));
-      begin(opened);
-      follow(opened);
+      const saved = await this.options.sdk.savedSession();
+      // Whoever comes back from elsewhere had left to sign in, or to sign in again to the session that is kept.
+      this.kept = saved;
+      if (token !== null) await this.signedOut(saved === null ? null : "soft").token(token);
+      else if (saved !== null) await this.reopen(saved);
+      else this.signedOut(null);
     } catch (error) {
-      set({ at: "failed", reason: describe(error) });
+      this.set({ at: "failed", reason: describe(error) });
     }
   }
 
-  function begin(opened: Session): void {
-    if (started) return;
-    started = true;
+  async enter(
+    credentials: Credentials,
+    { isNew, password }: { isNew: boolean; password?: string | undefined },
+  ): Promise<void> {
+    this.password = password;
+    await this.open(credentials, async (opened) => {
+      const rule = await this.rule(credentials);
+      if (opened !== this.session) return;
+      if (rule?.wanted !== true) return this.proceed(opened, isNew);
+      this.goOn = () => this.proceed(opened, isNew);
+      this.set({ at: "enrol", session: opened, due: rule.due, over: isOver(rule) });
+    });
+  }
+
+  /** Null where nobody can say: then what needs a second factor will be refused, and one can come again. */
+  private rule(credentials: Credentials): Promise<FactorRule | null> {
+    return this.options.sdk.factorRule(credentials).catch(() => null);
+  }
+
+  async enrolled(): Promise<void> {
+    const { goOn } = this;
+    this.goOn = null;
+    this.set({ at: "opening" });
+    await goOn?.();
+  }
+
+  /** For a session of an earlier page: the server has refused everything else since the time to set up a second factor was over. */
+  private async lookForRule(opened: Session): Promise<void> {
+    const rule = await this.rule(opened.credentials);
+    if (opened !== this.session || rule?.wanted !== true || !isOver(rule)) return;
+    this.goOn = async () => {
+      this.forget();
+      await opened.close();
+      await this.reopen(opened.credentials);
+    };
+    this.set({ at: "enrol", session: opened, due: rule.due, over: true });
+  }
+
+  private reopen(credentials: Credentials): Promise<void> {
+    return this.open(credentials, async (opened) => {
+      void this.lookForRule(opened);
+      await this.proceed(opened, false);
+    });
+  }
+
+  private async open(credentials: Credentials, then: (opened: Session) => Promise<void>): Promise<void> {
+    this.set({ at: "opening" });
+    try {
+      await this.clearing;
+      const opened = await this.options.sdk.openSession(credentials);
+      this.session = opened;
+      this.kept = credentials;
+      opened.ended.subscribe(() => this.ended(opened));
+      await then(opened);
+    } catch (error) {
+      this.set({ at: "failed", reason: describe(error) });
+    }
+  }
+
+  private async proceed(opened: Session, isNew: boolean): Promise<void> {
+    if (isNew) {
+      await this.makeIdentity();
+      return;
+    }
+    opened.identity.subscribe(() => this.follow(opened));
+    this.begin(opened);
+    this.follow(opened);
+  }
+
+  private ended(opened: Session): void {
+    const ending = opened.ended.get();
+    if (opened !== this.session || ending === null) return;
+    this.forget();
+    this.clearing = this.leave(opened, ending);
+    if (ending === "locked") this.set({ at: "barred", userId: opened.credentials.userId });
+    else this.signedOut(ending);
+  }
+
+  /** A device that the server has removed is none any more: nobody can open what it kept, so it must not lie around. */
+  private async leave(opened: Session, ending: Ending): Promise<void> {
+    await opened.close().catch(() => undefined);
+    if (ending !== "signed_out") return;
+    this.kept = null;
+    await this.options.sdk.forgetSession(opened.credentials).catch(() => undefined);
+  }
+
+  private begin(opened: Session): void {
+    if (this.started) return;
+    this.started = true;
     opened.start().catch((error: unknown) => {
-      if (opened === session) set({ at: "failed", reason: describe(error) });
+      if (opened === this.session) this.set({ at: "failed", reason: describe(error) });
     });
   }
 
   /** Goes where the state of the identity leads. */
-  function follow(opened: Session): void {
-    if (opened !== session) return;
-    const { at } = phase.getState();
+  private follow(opened: Session): void {
+    if (opened !== this.session) return;
+    const { at } = this.phase.getState();
+    if (at === "enrol") return;
     switch (opened.identity.get()) {
       case "unknown":
         return;
       case "missing":
-        if (at !== "setup") void makeIdentity();
+        if (at !== "setup") void this.makeIdentity();
         return;
       case "locked":
-        if (at !== "locked") set({ at: "locked", userId: opened.credentials.userId });
+        if (at !== "locked") this.set({ at: "locked", userId: opened.credentials.userId });
         return;
       case "ready":
-        if (at !== "ready") void ready(opened);
+        if (at !== "ready") void this.ready(opened);
     }
   }
 
-  async function ready(opened: Session): Promise<void> {
-    begin(opened);
-    chat ??= openChat(opened, signOut);
+  private async ready(opened: Session): Promise<void> {
+    this.begin(opened);
+    this.chat ??= this.options.openChat(opened, this.confirming.confirm, () => this.signOut());
     try {
-      const open = await chat;
-      if (opened === session) set({ at: "ready", chat: open });
+      const open = await this.chat;
+      if (opened === this.session) this.set({ at: "ready", chat: open });
     } catch (error) {
-      chat = null;
-      set({ at: "failed", reason: describe(error) });
+      this.chat = null;
+      this.set({ at: "failed", reason: describe(error) });
     }
   }
 
-  async function makeIdentity(): Promise<void> {
-    const opened = session;
+  async makeIdentity(): Promise<void> {
+    const opened = this.session;
     if (opened === null) return;
     const { userId } = opened.credentials;
-    set({ at: "setup", userId, recoveryKey: null, failure: null });
+    this.set({ at: "setup", userId, recoveryKey: null, failure: null });
     try {
-      const made = await opened.createIdentity(password);
-      commit = made.commit;
-      set({ at: "setup", userId, recoveryKey: made.recoveryKey, failure: null });
+      const made = await opened.createIdentity(this.password, this.confirming.confirm);
+      this.commit = made.commit;
+      this.set({ at: "setup", userId, recoveryKey: made.recoveryKey, failure: null });
     } catch (error) {
-      set({ at: "setup", userId, recoveryKey: null, failure: describe(error) });
+      this.set({ at: "setup", userId, recoveryKey: null, failure: describe(error) });
     }
   }
 
-  async function signOut(): Promise<void> {
-    await session?.logOut();
-    forget();
-    set({ at: "signedOut", ended: false });
+  async confirmIdentity(): Promise<void> {
+    const opened = this.session;
+    if (this.commit === null || opened === null) return;
+    await this.commit();
+    this.commit = null;
+    this.password = undefined;
+    await this.ready(opened);
   }
 
-  return {
-    phase,
-    server: new URL(baseUrl).host,
-    makeIdentity,
-    signOut,
-    registrationInfo: () => sdk.registrationInfo(baseUrl),
-    isNameFree: (name) => sdk.isNameFree(baseUrl, name),
-    async start() {
-      try {
-        const saved = await sdk.savedSession();
-        if (saved === null) set({ at: "signedOut", ended: false });
-        else await enter(saved, false);
-      } catch (error) {
-        set({ at: "failed", reason: describe(error) });
-      }
-    },
-    async signUp({ localpart, password: chosen, token }) {
-      const options = { localpart, password: chosen, deviceName };
-      const credentials = await sdk.register(baseUrl, token === "" ? options : { ...options, token });
-      password = chosen;
-      await enter(credentials, true);
-    },
-    async signIn({ user, password: typed }) {
-      const credentials = await sdk.logIn(baseUrl, { user, password: typed, deviceName });
-      password = typed;
-      await enter(credentials, false);
-    },
-    async confirmIdentity() {
-      const opened = session;
-      if (commit === null || opened === null) return;
-      await commit();
-      commit = null;
-      password = undefined;
-      await ready(opened);
-    },
-    async unlock(recoveryKey) {
-      const opened = session;
-      if (opened === null) return;
-      await opened.unlock(recoveryKey);
-      password = undefined;
-      await ready(opened);
-    },
-  };
+  async unlock(recoveryKey: string): Promise<void> {
+    const opened = this.session;
+    if (opened === null) return;
+    await opened.unlock(recoveryKey);
+    this.password = undefined;
+    await this.ready(opened);
+  }
+
+  async again(): Promise<void> {
+    if (this.kept !== null) await this.reopen(this.kept);
+  }
+
+  async signOut(): Promise<void> {
+    const { session, kept } = this;
+    if (session !== null) await session.logOut();
+    else if (kept !== null) await this.options.sdk.forgetSession(kept);
+    this.forget();
+    this.kept = null;
+    this.signedOut(null);
+  }
+}
+
+function isOver({ due }: FactorRule): boolean {
+  return due !== null && due <= Date.now();
 }
 
 /** How this device is called in the list of devices, in every language: the browser and the system, no more. */

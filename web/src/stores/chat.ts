@@ -9,11 +9,12 @@ import {
   RoomMemberEvent,
   RoomStateEvent,
 } from "matrix-js-sdk";
-import type { Session } from "../sdk";
+import type { Confirm, Session } from "../sdk";
+import { openAccount } from "./account";
 import { blobCache } from "./attachments";
 import { draftStore } from "./drafts";
 import { shortName } from "./events";
-import type { Chat, Device, RoomSummary } from "./model";
+import type { Chat, RoomSummary } from "./model";
 import { type Cell, cell, derived } from "./observable";
 import { type LiveRoom, openRoom } from "./room";
 import { directRooms, order, summarize } from "./roomList";
@@ -21,7 +22,7 @@ import { type Uploads, uploads } from "./uploads";
 
 const cacheBytes = 96 * 1024 * 1024;
 
-export async function openChat(session: Session, onSignOut: () => Promise<void>): Promise<Chat> {
+export async function openChat(session: Session, confirm: Confirm, onSignOut: () => Promise<void>): Promise<Chat> {
   const { client, credentials } = session;
   const me = credentials.userId;
   const drafts = await draftStore(me);
@@ -100,6 +101,12 @@ export async function openChat(session: Session, onSignOut: () => Promise<void>)
     return open;
   }
 
+  async function signOut(): Promise<void> {
+    await onSignOut();
+    blobs.clear();
+    await drafts.destroy();
+  }
+
   const user = client.getUser(me);
   return {
     me: {
@@ -122,22 +129,8 @@ export async function openChat(session: Session, onSignOut: () => Promise<void>)
     },
     createDirect: (userId) => session.createDirect(userId),
     createGroup: (options) => session.createGroup(options),
-    async devices() {
-      const { devices } = await client.getDevices();
-      return devices
-        .map((device): Device => ({
-          id: device.device_id,
-          name: device.display_name ?? "",
-          lastSeen: device.last_seen_ts ?? null,
-          current: device.device_id === credentials.deviceId,
-        }))
-        .sort((a, b) => Number(b.current) - Number(a.current) || (b.lastSeen ?? 0) - (a.lastSeen ?? 0));
-    },
-    async signOut() {
-      await onSignOut();
-      blobs.clear();
-      await drafts.destroy();
-    },
+    account: openAccount(session, confirm, signOut),
+    signOut,
   };
 }
 

@@ -5,6 +5,7 @@
  * Strings that came from other people (names, bodies, topics, file names) are data to be shown as text, nothing more.
  */
 import type { Connection, Delivery, Failure, Observable, RoomSafety } from "../sdk";
+import type { Account } from "./account";
 
 export type { Connection, Delivery, Failure, Observable, RoomSafety };
 
@@ -196,13 +197,6 @@ export interface Chat {
   decline(roomId: string): Promise<void>;
   createDirect(userId: string): Promise<string>;
   createGroup(options: { name: string; invite: string[] }): Promise<string>;
-  devices(): Promise<Device[]>;
+  readonly account: Account;
   signOut(): Promise<void>;
-}
-
-export interface Device {
-  id: string;
-  name: string;
-  lastSeen: number | null;
-  current: boolean;
 }

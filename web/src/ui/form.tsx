@@ -8,6 +8,8 @@ interface FormProps {
   /** What the button at the end does. */
   action: string;
   busy: boolean;
+  /** Nothing can be sent yet. */
+  disabled?: boolean;
   /** Why it did not work. */
   failure: string | null | undefined;
   onSubmit(event: FormEvent): void;
@@ -15,14 +17,14 @@ interface FormProps {
 }
 
 /** Fields, one button, and between them what went wrong. The fields say themselves what is wrong in them. */
-export function Form({ action, busy, failure, onSubmit, children }: FormProps) {
+export function Form({ action, busy, disabled, failure, onSubmit, children }: FormProps) {
   return (
     <form
       noValidate
       className="flex flex-col gap-4"
       onSubmit={(event) => {
         event.preventDefault();
-        onSubmit(event);
+        if (!busy && disabled !== true) onSubmit(event);
       }}
     >
       {children}
@@ -31,7 +33,7 @@ export function Form({ action, busy, failure, onSubmit, children }: FormProps) {
           {failure}
         </Callout>
       ) : null}
-      <Button type="submit" variant="primary" size="large" busy={busy} className="mt-1">
+      <Button type="submit" variant="primary" size="large" busy={busy} disabled={disabled} className="mt-1">
         {action}
       </Button>
     </form>
@@ -103,6 +105,62 @@ export function UserIdField(props: Omit<FieldProps, "label" | "type"> & { label?
       autoComplete="off"
       spellCheck={false}
       maxLength={300}
+    />
+  );
+}
+
+/** One box with what it stands for, which is pressed as well. */
+export function Checkbox({
+  label,
+  hint,
+  checked,
+  onChange,
+  disabled,
+}: {
+  label: ReactNode;
+  hint?: ReactNode;
+  checked: boolean;
+  onChange(checked: boolean): void;
+  disabled?: boolean;
+}) {
+  const id = useId();
+  return (
+    <div>
+      <label className="flex min-h-11 cursor-pointer items-center gap-2.5 text-sm">
+        <input
+          type="checkbox"
+          checked={checked}
+          disabled={disabled}
+          onChange={(event) => onChange(event.target.checked)}
+          aria-describedby={hint !== undefined ? id : undefined}
+          className="size-4.5 shrink-0 accent-accent"
+        />
+        <span className="min-w-0 wrap-anywhere">{label}</span>
+      </label>
+      {hint !== undefined ? (
+        <p id={id} className="ml-7 text-[13px] leading-snug text-ink-2">
+          {hint}
+        </p>
+      ) : null}
+    </div>
+  );
+}
+
+/** A code of digits, as authenticator apps show it: a keypad on phones, filled in by those that can, pasted in any form. */
+export function CodeField({
+  digits = 6,
+  onCode,
+  ...props
+}: Omit<FieldProps, "type" | "onChange"> & { digits?: number; onCode(code: string): void }) {
+  return (
+    <TextField
+      {...props}
+      onChange={(event) => onCode(event.target.value.replace(/\D/g, "").slice(0, digits))}
+      inputMode="numeric"
+      autoComplete="one-time-code"
+      autoCapitalize="none"
+      spellCheck={false}
+      className="[&_input]:font-mono [&_input]:text-lg [&_input]:tracking-[0.3em]"
     />
   );
 }

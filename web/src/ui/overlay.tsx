@@ -16,17 +16,34 @@ interface DialogProps {
   title: string;
   description?: string;
   wide?: boolean;
+  /** False where it holds something that is shown once: only what stands in it closes it. */
+  closable?: boolean;
+  className?: string;
   children: ReactNode;
 }
 
+function stay(event: Event): void {
+  event.preventDefault();
+}
+
 /** A sheet from below on a phone, a card in the middle elsewhere; the focus stays inside and returns afterwards. */
-export function Dialog({ open, onOpenChange, title, description, wide, children }: DialogProps) {
+export function Dialog({
+  open,
+  onOpenChange,
+  title,
+  description,
+  wide,
+  closable = true,
+  className,
+  children,
+}: DialogProps) {
   return (
     <DialogPrimitive.Root open={open} onOpenChange={onOpenChange}>
       <DialogPrimitive.Portal>
         <DialogPrimitive.Overlay className={veil} />
         <DialogPrimitive.Content
-          className={clsx(card, wide === true ? "sm:max-w-xl" : "sm:max-w-md")}
+          className={clsx(card, wide === true ? "sm:max-w-xl" : "sm:max-w-md", className)}
+          {...(closable ? {} : { onEscapeKeyDown: stay, onInteractOutside: stay })}
           {...(description === undefined ? { "aria-describedby": undefined } : {})}
         >
           <header className="flex items-start gap-3 px-5 pt-5 pb-3">
@@ -38,11 +55,13 @@ export function Dialog({ open, onOpenChange, title, description, wide, children 
                 </DialogPrimitive.Description>
               ) : null}
             </div>
-            <DialogPrimitive.Close asChild>
-              <IconButton label={t("close")} tooltip={false} className="-mt-1.5 -mr-2">
-                <X />
-              </IconButton>
-            </DialogPrimitive.Close>
+            {closable ? (
+              <DialogPrimitive.Close asChild>
+                <IconButton label={t("close")} tooltip={false} className="-mt-1.5 -mr-2">
+                  <X />
+                </IconButton>
+              </DialogPrimitive.Close>
+            ) : null}
           </header>
           <div className="min-h-0 overflow-y-auto px-5 pb-5">{children}</div>
         </DialogPrimitive.Content>

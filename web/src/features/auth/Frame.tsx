@@ -1,24 +1,34 @@
 import { ShieldCheck } from "lucide-react";
-import type { ReactNode } from "react";
+import { type ReactNode, useEffect, useRef } from "react";
 import { t } from "../../i18n";
 import { Mark } from "../../ui/core";
 import { LanguageLine } from "../../ui/language";
 
-/** The card in which one signs in, in the middle of an otherwise empty page. */
+/** The card of a page in front of a session, in the middle of an otherwise empty page. */
 export function Frame({
   title,
   text,
   server,
+  step,
   other,
   children,
 }: {
   title: string;
-  text: string;
+  text?: ReactNode;
   server: string;
-  /** The way to the other of the two pages. */
-  other: { question: string; action: string; go(): void };
+  /** Where a page has several steps: which one this is. Its heading takes the focus, so that it is read out. */
+  step?: string;
+  /** The way to another page. */
+  other?: { question: string; action: string; go(): void } | undefined;
   children: ReactNode;
 }) {
+  const heading = useRef<HTMLHeadingElement>(null);
+  const first = useRef(true);
+  useEffect(() => {
+    if (first.current) first.current = false;
+    else if (!heading.current?.closest("section")?.contains(document.activeElement)) heading.current?.focus();
+  }, [step]);
+
   return (
     <div className="h-full overflow-y-auto bg-side">
       <main className="mx-auto flex min-h-full w-full max-w-[27rem] flex-col justify-center px-4 py-10">
@@ -27,19 +37,18 @@ export function Frame({
           <span className="text-lg font-semibold tracking-tight">Conclave</span>
         </div>
         <section className="rounded-2xl border border-line bg-raised p-6 shadow-card sm:p-8">
-          <h1 className="text-xl font-semibold tracking-tight">{title}</h1>
-          <p className="mt-1.5 mb-6 text-sm leading-relaxed text-ink-2">{text}</p>
-          {children}
-          <p className="mt-5 text-center text-sm text-ink-2">
-            {other.question}{" "}
-            <button
-              type="button"
-              onClick={other.go}
-              className="touch rounded font-medium text-accent-ink hover:underline"
-            >
-              {other.action}
-            </button>
-          </p>
+          <h1 ref={heading} tabIndex={-1} className="text-xl font-semibold tracking-tight text-balance outline-none">
+            {title}
+          </h1>
+          {text !== undefined ? (
+            <p className="mt-1.5 text-sm leading-relaxed wrap-anywhere text-ink-2">{text}</p>
+          ) : null}
+          <div className="mt-6">{children}</div>
+          {other !== undefined ? (
+            <p className="mt-5 text-center text-sm text-ink-2">
+              {other.question} <TextButton onClick={other.go}>{other.action}</TextButton>
+            </p>
+          ) : null}
         </section>
         <p className="mt-6 text-center text-[13px] text-balance text-ink-2">
           <ShieldCheck className="mr-1.5 inline size-4 align-[-3px] text-good" aria-hidden />
@@ -51,4 +60,31 @@ export function Frame({
       </main>
     </div>
   );
+}
+
+/** A button that looks like a link in a sentence. */
+export function TextButton({
+  onClick,
+  disabled,
+  children,
+}: {
+  onClick(): void;
+  disabled?: boolean;
+  children: ReactNode;
+}) {
+  return (
+    <button
+      type="button"
+      onClick={onClick}
+      disabled={disabled}
+      className="touch rounded font-medium text-accent-ink hover:underline disabled:text-ink-3 disabled:no-underline"
+    >
+      {children}
+    </button>
+  );
+}
+
+/** Other ways, one under the other. */
+export function Ways({ children }: { children: ReactNode }) {
+  return <div className="mt-4 flex flex-col items-center gap-3 text-sm">{children}</div>;
 }

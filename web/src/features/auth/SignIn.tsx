@@ -1,77 +1,144 @@
-import { standardSchemaResolver } from "@hookform/resolvers/standard-schema";
-import { CircleAlert } from "lucide-react";
-import { useForm } from "react-hook-form";
-import * as z from "zod/mini";
+import { CircleAlert, Fingerprint, KeyRound } from "lucide-react";
+import { useEffect, useId, useState } from "react";
+import { useStore } from "zustand";
 import { t } from "../../i18n";
-import { describe, errcodeOf } from "../../stores/failed";
-import { Callout } from "../../ui/core";
+import { hasPasskeys, type Provider } from "../../sdk";
+import type { SignIn as Model } from "../../stores/signIn";
+import { leaveFor } from "../../stores/ssoReturn";
+import { Button, Callout } from "../../ui/core";
 import { Form, PasswordField, TextField } from "../../ui/form";
-import { Frame } from "./Frame";
-
-const schema = z.object({
-  user: z.string().check(z.trim(), z.minLength(1, { error: () => t("auth.userMissing") }), z.maxLength(255)),
-  password: z.string().check(z.minLength(1, { error: () => t("auth.passwordMissing") }), z.maxLength(512)),
-});
-
-type Values = z.infer<typeof schema>;
+import { FactorPage } from "./Factor";
+import { Frame, TextButton, Ways } from "./Frame";
+import { useWaiting } from "./useWaiting";
 
 interface Props {
   server: string;
-  /** Shown above the form, for example after the server ended the session. */
-  note?: string | undefined;
-  onSubmit(values: Values): Promise<void>;
+  model: Model;
+  /** How the server has ended the session that was there. */
+  ended: "signed_out" | "soft" | null;
   onSignUp(): void;
+  onForgot(): void;
+  /** Gives up the session that is to be signed in to again. */
+  onSignOut(): void;
 }
 
-export function SignIn({ server, note, onSubmit, onSignUp }: Props) {
-  const { register, handleSubmit, setError, formState } = useForm<Values>({
-    resolver: standardSchemaResolver(schema),
-    defaultValues: { user: "", password: "" },
-  });
-  const { errors, isSubmitting } = formState;
+export function SignIn(props: Props) {
+  const { model } = props;
+  const needs = useStore(model.state, (state) => state.needs);
+  useEffect(() => void model.look(), [model]);
+  return needs === null ? <First {...props} /> : <FactorPage server={props.server} model={model} />;
+}
 
-  async function submit(values: Values): Promise<void> {
-    try {
-      await onSubmit(values);
-    } catch (error) {
-      setError("root", { message: errcodeOf(error) === "M_FORBIDDEN" ? t("auth.wrong") : describe(error) });
-    }
+function First({ server, model, ended, onSignUp, onForgot, onSignOut }: Props) {
+  const { ways, busy, failure, waitUntil } = useStore(model.state);
+  const waiting = useWaiting(waitUntil) > 0;
+  const [user, setUser] = useState("");
+  const [password, setPassword] = useState("");
+  const [wrong, setWrong] = useState<{ user?: string; password?: string }>({});
+  const again = model.userId;
+
+  function submit(): void {
+    const missing = {
+      ...(again === null && user.trim() === "" ? { user: t("signIn.userMissing") } : {}),
+      ...(password === "" ? { password: t("signIn.passwordMissing") } : {}),
+    };
+    setWrong(missing);
+    if (Object.keys(missing).length === 0) void model.password(user, password);
   }
 
   return (
     <Frame
-      title={t("auth.welcome")}
-      text={t("auth.welcomeText", { server })}
+      title={again === null ? t("signIn.title") : t("signIn.softTitle")}
+      text={again === null ? t("signIn.text", { server }) : t("signIn.softAs", { user: again })}
       server={server}
-      other={{ question: t("auth.noAccount"), action: t("auth.signUp"), go: onSignUp }}
+      other={
+        again === null
+          ? { question: t("signIn.noAccount"), action: t("signIn.signUp"), go: onSignUp }
+          : { question: t("signIn.other"), action: t("signIn.otherAction"), go: onSignOut }
+      }
     >
-      <Form
-        action={t("auth.signIn")}
-        busy={isSubmitting}
-        failure={errors.root?.message}
-        onSubmit={(event) => void handleSubmit(submit)(event)}
-      >
-        {note !== undefined ? (
+      {ended !== null ? (
+        <div className="mb-4">
           <Callout role="status" icon={<CircleAlert />}>
-            {note}
+            {t(ended === "soft" ? "signIn.soft" : "boot.endedText")}
           </Callout>
-        ) : null}
-        <TextField
-          {...register("user")}
-          label={t("auth.user")}
-          error={errors.user?.message}
-          autoComplete="username"
-          autoCapitalize="none"
-          spellCheck={false}
-          autoFocus
-        />
+        </div>
+      ) : null}
+      <Form action={t("signIn.action")} busy={busy} disabled={waiting} failure={failure} onSubmit={submit}>
+        {again === null ? (
+          <TextField
+            label={t("signIn.user")}
+            name="username"
+            value={user}
+            onChange={(event) => setUser(event.target.value)}
+            error={wrong.user}
+            autoComplete="username"
+            autoCapitalize="none"
+            spellCheck={false}
+            maxLength={320}
+            autoFocus
+          />
+        ) : (
+          // For programs that keep passwords.
+          <input type="text" name="username" autoComplete="username" value={again} readOnly hidden />
+        )}
         <PasswordField
-          {...register("password")}
-          label={t("auth.password")}
-          error={errors.password?.message}
+          label={t("signIn.password")}
+          name="password"
+          value={password}
+          onChange={(event) => setPassword(event.target.value)}
+          error={wrong.password}
           autoComplete="current-password"
+          maxLength={512}
+          autoFocus={again !== null}
         />
       </Form>
+      <Ways>
+        <TextButton onClick={onForgot}>{t("signIn.forgot")}</TextButton>
+      </Ways>
+      <OtherWays
+        passkey={ways?.steps === true && hasPasskeys()}
+        providers={ways?.providers ?? []}
+        busy={busy}
+        onPasskey={() => void model.passkey()}
+        onProvider={(provider) => location.assign(model.providerPage(provider, leaveFor()))}
+      />
     </Frame>
+  );
+}
+
+interface OtherProps {
+  passkey: boolean;
+  providers: Provider[];
+  busy: boolean;
+  onPasskey(): void;
+  onProvider(provider: Provider): void;
+}
+
+function OtherWays({ passkey, providers, busy, onPasskey, onProvider }: OtherProps) {
+  const id = useId();
+  if (!passkey && providers.length === 0) return null;
+  return (
+    <div role="group" aria-labelledby={id} className="mt-5 flex flex-col gap-2.5">
+      <div id={id} className="mb-1 flex items-center gap-3 text-[13px] text-ink-2">
+        <span className="h-px flex-1 bg-line" />
+        {t("signIn.or")}
+        <span className="h-px flex-1 bg-line" />
+      </div>
+      {providers.map((provider) => (
+        <Button key={provider.id ?? ""} size="large" disabled={busy} onClick={() => onProvider(provider)}>
+          <KeyRound className="size-4.5 shrink-0" aria-hidden />
+          <span className="truncate">
+            {provider.name === null ? t("signIn.providerUnnamed") : t("signIn.provider", { name: provider.name })}
+          </span>
+        </Button>
+      ))}
+      {passkey ? (
+        <Button size="large" disabled={busy} onClick={onPasskey}>
+          <Fingerprint className="size-4.5 shrink-0" aria-hidden />
+          {t("signIn.passkey")}
+        </Button>
+      ) : null}
+    </div>
   );
 }

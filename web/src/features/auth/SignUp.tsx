@@ -1,188 +1,260 @@
-import { standardSchemaResolver } from "@hookform/resolvers/standard-schema";
-import { CircleAlert } from "lucide-react";
+import { CircleAlert, MailOpen } from "lucide-react";
 import { useEffect, useState } from "react";
-import { useForm, useWatch } from "react-hook-form";
-import * as z from "zod/mini";
+import { useStore } from "zustand";
 import { t } from "../../i18n";
-import type { RegistrationInfo } from "../../sdk";
-import { describe, errcodeOf } from "../../stores/failed";
+import type { SignUp as Model, SignUpState, SignUpValues } from "../../stores/signUp";
 import { Button, Callout, Skeleton } from "../../ui/core";
 import { Form, PasswordField, TextField } from "../../ui/form";
 import { Frame } from "./Frame";
+import { Awaiting, Mail, ServerPage, Terms, Work } from "./SignUpSteps";
+import { useWaiting } from "./useWaiting";
 
 const namePattern = /^[a-z0-9._=/+-]+$/;
-const known = new Set(["m.login.dummy", "m.login.registration_token"]);
-
-const schema = z.object({
-  localpart: z
-    .string()
-    .check(
-      z.trim(),
-      z.minLength(1, { error: () => t("auth.nameMissing"), abort: true }),
-      z.maxLength(200),
-      z.regex(namePattern, { error: () => t("auth.nameBad") }),
-    ),
-  password: z.string().check(z.minLength(10, { error: () => t("auth.passwordShort") }), z.maxLength(512)),
-  token: z.string().check(z.maxLength(64)),
-});
-
-export type SignUpValues = z.infer<typeof schema>;
+const shortest = 10;
 
 interface Props {
   server: string;
-  info(): Promise<RegistrationInfo>;
-  isNameFree(name: string): Promise<boolean>;
-  onSubmit(values: SignUpValues): Promise<void>;
+  model: Model;
   onSignIn(): void;
 }
 
-/** Says what the server lets one do before anything is asked for. */
-export function SignUp(props: Props) {
-  const [info, setInfo] = useState<RegistrationInfo | null>(null);
-  const [failure, setFailure] = useState<string | null>(null);
-  const [round, setRound] = useState(0);
-  const { info: ask } = props;
-
+/** Says what the server lets one do before anything is asked for, and leads through what it wants, step by step. */
+export function SignUp({ server, model, onSignIn }: Props) {
+  const state = useStore(model.state);
   useEffect(() => {
-    let current = true;
-    ask().then(
-      (answer) => current && setInfo(answer),
-      (error: unknown) => current && setFailure(describe(error)),
-    );
-    return () => {
-      current = false;
-    };
-  }, [ask, round]);
+    void model.open();
+    return () => model.stop();
+  }, [model]);
+  const other = { question: t("signUp.haveAccount"), action: t("signUp.signIn"), go: onSignIn };
+  const frame = { server, step: state.step, other };
 
-  const strange = info?.stages.find((stage) => !known.has(stage));
+  switch (state.step) {
+    case "terms":
+      return (
+        <Frame {...frame} title={t("signUp.termsTitle")} text={t("signUp.termsText")}>
+          <Terms model={model} />
+        </Frame>
+      );
+    case "mail":
+      return (
+        <Frame {...frame} title={t("mail.title")} text={t("mail.text", { address: state.draft.email })}>
+          <Mail model={model} />
+        </Frame>
+      );
+    case "work":
+      return (
+        <Frame {...frame} title={t("signUp.workTitle")} text={t("signUp.workText")}>
+          <Work model={model} />
+        </Frame>
+      );
+    case "page":
+      return (
+        <Frame {...frame} title={t("signUp.pageTitle")} text={t("signUp.pageText")}>
+          <ServerPage model={model} />
+        </Frame>
+      );
+    case "awaiting":
+      return (
+        <Frame
+          server={server}
+          step={state.step}
+          title={t("signUp.awaitingTitle")}
+          text={t("signUp.awaitingText", { server, name: state.draft.name })}
+        >
+          <Awaiting onSignIn={onSignIn} />
+        </Frame>
+      );
+  }
+  const invited = state.invited === true && state.step === "form";
   return (
     <Frame
-      title={t("auth.create")}
-      text={t("auth.createText", { server: props.server })}
-      server={props.server}
-      other={{ question: t("auth.haveAccount"), action: t("auth.signIn"), go: props.onSignIn }}
+      {...frame}
+      title={t(invited ? "signUp.invitedTitle" : "signUp.title")}
+      text={t(invited ? "signUp.invitedText" : "signUp.text", { server })}
     >
-      {failure !== null ? (
+      {state.step === "form" ? (
+        <Fields key={state.resumed ? "resumed" : "new"} model={model} state={state} />
+      ) : state.step === "closed" ? (
+        <Callout role="status" icon={<CircleAlert />}>
+          {t("signUp.closed")}
+        </Callout>
+      ) : state.failure !== null ? (
         <Callout
           tone="bad"
           role="alert"
           icon={<CircleAlert />}
           action={
-            <Button
-              size="small"
-              onClick={() => {
-                setFailure(null);
-                setRound(round + 1);
-              }}
-            >
+            <Button size="small" onClick={() => void model.open()}>
               {t("retry")}
             </Button>
           }
         >
-          {failure}
+          {state.failure}
         </Callout>
-      ) : info === null ? (
-        <div role="status" aria-label={t("auth.checking")} className="flex flex-col gap-4">
+      ) : (
+        <div role="status" aria-label={t("signUp.checking")} className="flex flex-col gap-4">
           <Skeleton className="h-11 w-full" />
           <Skeleton className="h-11 w-full" />
           <Skeleton className="h-11 w-full" />
         </div>
-      ) : !info.open ? (
-        <Callout role="status" icon={<CircleAlert />}>
-          {t("auth.closed")}
-        </Callout>
-      ) : strange !== undefined ? (
-        <Callout role="status" icon={<CircleAlert />}>
-          {t("auth.unsupported", { stage: strange })}
-        </Callout>
-      ) : (
-        <SignUpForm {...props} withToken={info.stages.includes("m.login.registration_token")} />
       )}
     </Frame>
   );
 }
 
-function SignUpForm({ isNameFree, onSubmit, withToken }: Props & { withToken: boolean }) {
-  const { register, handleSubmit, setError, control, formState } = useForm<SignUpValues>({
-    resolver: standardSchemaResolver(schema),
-    defaultValues: { localpart: "", password: "", token: "" },
-    mode: "onTouched",
-  });
-  const { errors, isSubmitting } = formState;
-  const name = useWatch({ control, name: "localpart" });
-  const free = useNameFree(name, isNameFree);
+type Wrong = Partial<Record<keyof SignUpValues, string>>;
 
-  async function submit(values: SignUpValues): Promise<void> {
-    if (withToken && values.token === "") {
-      setError("token", { message: t("auth.tokenMissing") });
-      return;
-    }
-    try {
-      await onSubmit(values);
-    } catch (error) {
-      const code = errcodeOf(error);
-      if (code === "M_USER_IN_USE" || code === "M_EXCLUSIVE") setError("localpart", { message: t("auth.nameTaken") });
-      else if (code === "M_INVALID_USERNAME") setError("localpart", { message: t("auth.nameBad") });
-      else setError("root", { message: describe(error) });
-    }
+/** What is wrong with what was entered, as far as it can be seen here. */
+function lookAt(values: SignUpValues, asks: SignUpState["asks"]): Wrong {
+  const wrong: Wrong = {};
+  if (values.name === "") wrong.name = t("signUp.nameMissing");
+  else if (!namePattern.test(values.name)) wrong.name = t("signUp.nameBad");
+  if ([...values.password].length < shortest) wrong.password = t("signUp.passwordShort");
+  if (asks.token && values.token === "") wrong.token = t("signUp.tokenMissing");
+  if (asks.email === "required" && values.email === "") wrong.email = t("signUp.emailMissing");
+  else if (values.email !== "" && !/^[^\s@]+@[^\s@]+$/.test(values.email)) wrong.email = t("signUp.emailBad");
+  return wrong;
+}
+
+function trimmed(values: SignUpValues): SignUpValues {
+  const { name, token, email, reason, password } = values;
+  return { name: name.trim(), token: token.trim(), email: email.trim(), reason: reason.trim(), password };
+}
+
+function Fields({ model, state }: { model: Model; state: SignUpState }) {
+  const { asks, draft, busy, failure, invited, resumed, waitUntil } = state;
+  const waiting = useWaiting(waitUntil) > 0;
+  const [values, setValues] = useState<SignUpValues>({ ...draft, password: "" });
+  const [own, setOwn] = useState<Wrong>({});
+  // What the server has said of a field stands until the field is changed.
+  const [changed, setChanged] = useState<ReadonlySet<string>>(new Set());
+  const free = useNameFree(values.name, model.isNameFree.bind(model));
+  const wrongOf = (field: keyof SignUpValues): string | undefined =>
+    own[field] ?? (field === "reason" || changed.has(field) ? undefined : state.wrong[field]);
+
+  // An invitation can come by a link after the page is there.
+  const [token, setToken] = useState(draft.token);
+  if (token !== draft.token) {
+    setToken(draft.token);
+    setValues({ ...values, token: draft.token });
+  }
+
+  function field(name: keyof SignUpValues): {
+    value: string;
+    onChange(event: { target: { value: string } }): void;
+    error: string | undefined;
+  } {
+    return {
+      value: values[name],
+      error: wrongOf(name),
+      onChange: (event) => {
+        setValues({ ...values, [name]: event.target.value });
+        setOwn({ ...own, [name]: undefined });
+        setChanged(new Set(changed).add(name));
+      },
+    };
+  }
+
+  /** Says on leaving a field what is wrong in it, not before. */
+  function left(name: keyof SignUpValues): void {
+    if (values[name] !== "") setOwn({ ...own, [name]: lookAt(trimmed(values), asks)[name] });
+  }
+
+  function submit(): void {
+    const entered = trimmed(values);
+    const wrong = lookAt(entered, asks);
+    setOwn(wrong);
+    if (Object.keys(wrong).length > 0) return;
+    setChanged(new Set());
+    void model.submit(entered);
   }
 
   return (
-    <Form
-      action={t("auth.signUp")}
-      busy={isSubmitting}
-      failure={errors.root?.message}
-      onSubmit={(event) => void handleSubmit(submit)(event)}
-    >
+    <Form action={t("signUp.action")} busy={busy} disabled={waiting} failure={failure} onSubmit={submit}>
+      {resumed ? (
+        <Callout role="status" icon={<CircleAlert />}>
+          {t("signUp.resumed")}
+        </Callout>
+      ) : null}
+      {invited === false ? (
+        <Callout tone="warn" role="alert" icon={<MailOpen />}>
+          {t("signUp.invitedBad")}
+        </Callout>
+      ) : null}
       <TextField
-        {...register("localpart")}
-        label={t("auth.name")}
+        label={t("signUp.name")}
         prefix="@"
-        hint={name === "" ? t("auth.nameHintEmpty") : t("auth.nameHint", { name })}
-        error={errors.localpart?.message ?? (free === false ? t("auth.nameTaken") : undefined)}
-        good={free === true ? t("auth.nameFree", { name }) : undefined}
+        {...field("name")}
+        name="username"
+        onBlur={() => left("name")}
+        hint={values.name === "" ? t("signUp.nameHintEmpty") : t("signUp.nameHint", { name: values.name })}
+        error={wrongOf("name") ?? (free === false ? t("signUp.nameTaken") : undefined)}
+        good={free === true ? t("signUp.nameFree", { name: values.name }) : undefined}
         autoComplete="username"
         autoCapitalize="none"
         spellCheck={false}
-        autoFocus
+        maxLength={200}
+        autoFocus={!resumed}
       />
       <PasswordField
-        {...register("password")}
-        label={t("auth.password")}
-        hint={t("auth.passwordHint")}
-        error={errors.password?.message}
+        label={t("signUp.password")}
+        {...field("password")}
+        name="password"
+        onBlur={() => left("password")}
+        hint={t("signUp.passwordHint")}
         autoComplete="new-password"
+        maxLength={512}
+        autoFocus={resumed}
       />
-      {withToken ? (
+      {asks.email !== "no" ? (
         <TextField
-          {...register("token")}
-          label={t("auth.token")}
-          hint={t("auth.tokenHint")}
-          error={errors.token?.message}
-          autoComplete="off"
+          label={t(asks.email === "required" ? "signUp.email" : "signUp.emailOptional")}
+          {...field("email")}
+          name="email"
+          type="email"
+          onBlur={() => left("email")}
+          hint={t(asks.email === "required" ? "signUp.emailRequiredHint" : "signUp.emailHint")}
+          autoComplete="email"
+          autoCapitalize="none"
           spellCheck={false}
+          maxLength={254}
         />
+      ) : null}
+      {asks.token ? (
+        <TextField
+          label={t("signUp.token")}
+          {...field("token")}
+          hint={t("signUp.tokenHint")}
+          autoComplete="off"
+          autoCapitalize="none"
+          spellCheck={false}
+          maxLength={64}
+        />
+      ) : null}
+      {asks.reason ? (
+        <TextField label={t("signUp.reason")} {...field("reason")} hint={t("signUp.reasonHint")} maxLength={300} />
       ) : null}
     </Form>
   );
 }
 
 /** Asks the server once typing has paused; null while nothing is known. */
-function useNameFree(name: string, ask: Props["isNameFree"]): boolean | null {
+function useNameFree(name: string, ask: Model["isNameFree"]): boolean | null {
   const [answer, setAnswer] = useState<{ name: string; free: boolean } | null>(null);
+  const [asking] = useState(() => ask);
   useEffect(() => {
     if (!namePattern.test(name)) return;
     let current = true;
     const timer = setTimeout(() => {
-      ask(name).then(
+      asking(name).then(
         (free) => current && setAnswer({ name, free }),
         () => current && setAnswer(null), // registering will say what is wrong
       );
-    }, 350);
+    }, 500);
     return () => {
       current = false;
       clearTimeout(timer);
     };
-  }, [name, ask]);
+  }, [name, asking]);
   return answer !== null && answer.name === name ? answer.free : null;
 }

@@ -1,172 +1,138 @@
-import { ChevronLeft, CircleAlert, Laptop, LogOut, Monitor, Moon, Smartphone, Sun } from "lucide-react";
-import { type ReactNode, useEffect, useState } from "react";
-import { formatShort, t } from "../../i18n";
-import { setTheme, theme } from "../../stores/appearance";
-import { useChat, useValue } from "../../stores/context";
-import { describe } from "../../stores/failed";
-import type { Device } from "../../stores/model";
-import { Avatar, Button, Callout, Kbd, Skeleton } from "../../ui/core";
+import { clsx } from "clsx";
+import { ChevronLeft, ChevronRight, LogOut } from "lucide-react";
+import { type ReactNode, useEffect, useRef } from "react";
+import { Link } from "wouter";
+import { t } from "../../i18n";
 import { IconButton } from "../../ui/icon";
-import { LanguageChoice } from "../../ui/language";
-import { Segmented } from "../../ui/segmented";
-import { SignOutDialog } from "./SignOutDialog";
 
-export function Settings({ onBack }: { onBack(): void }) {
-  const chat = useChat();
-  const choice = useValue(theme);
-  const [leaving, setLeaving] = useState(false);
+export interface SettingsPage {
+  /** The last part of its address. */
+  id: string;
+  name: string;
+  /** What is in it, in a few words. */
+  text: string;
+  icon: ReactNode;
+  /** What stands below its name. */
+  intro?: string;
+  content: ReactNode;
+}
+
+interface Props {
+  pages: SettingsPage[];
+  /** The open page; null: on a phone the list of pages, elsewhere the first. */
+  open: string | null;
+  /** Back to the conversations. */
+  onLeave(): void;
+  /** Back to the list of pages, on a phone. */
+  onList(): void;
+  onSignOut(): void;
+}
+
+/** The settings: a list of pages beside one of them; on a phone one or the other. */
+export function Settings({ pages, open, onLeave, onList, onSignOut }: Props) {
+  const chosen = pages.find(({ id }) => id === open) ?? null;
+  const page = chosen ?? pages[0];
+  const inside = chosen !== null;
   return (
-    <main className="h-full overflow-y-auto bg-canvas">
-      <header className="sticky top-0 z-10 flex h-15 items-center gap-2 border-b border-line bg-canvas px-2 sm:px-4">
-        <IconButton label={t("back")} tooltip={false} onClick={onBack}>
+    <main className="flex h-full flex-col bg-canvas">
+      <header className="flex h-15 shrink-0 items-center gap-2 border-b border-line px-2 sm:px-4">
+        <IconButton label={t("back")} tooltip={false} onClick={onLeave} className={clsx(inside && "max-md:hidden")}>
           <ChevronLeft />
         </IconButton>
-        <h1 className="text-[15px] font-semibold">{t("settings.title")}</h1>
+        {inside ? (
+          <IconButton label={t("back")} tooltip={false} onClick={onList} className="md:hidden">
+            <ChevronLeft />
+          </IconButton>
+        ) : null}
+        <p className="text-[15px] font-semibold">{t("settings.title")}</p>
       </header>
-      <div className="mx-auto flex max-w-2xl flex-col gap-9 px-4 py-8 sm:px-6">
-        <section className="flex items-center gap-4">
-          <Avatar name={chat.me.name} seed={chat.me.userId} size={64} />
-          <div className="min-w-0">
-            <h2 className="truncate text-lg font-semibold tracking-tight" dir="auto">
-              {chat.me.name}
-            </h2>
-            <p className="truncate text-sm text-ink-2 select-all">{chat.me.userId}</p>
-          </div>
-        </section>
-        <Section title={t("settings.appearance")}>
-          <Choice name={t("language")}>
-            <LanguageChoice />
-          </Choice>
-          <Choice name={t("settings.theme")}>
-            <Segmented
-              label={t("settings.theme")}
-              value={choice}
-              onChange={setTheme}
-              options={[
-                { value: "system", label: t("settings.system"), icon: <Monitor /> },
-                { value: "light", label: t("settings.light"), icon: <Sun /> },
-                { value: "dark", label: t("settings.dark"), icon: <Moon /> },
-              ]}
-            />
-          </Choice>
-        </Section>
-        <Section title={t("settings.devices")} text={t("settings.devicesText")}>
-          <Devices />
-        </Section>
-        <Section title={t("settings.keyboard")} className="pointer-coarse:hidden">
-          <dl className="grid grid-cols-[1fr_auto] gap-x-6 gap-y-2.5 text-sm">
-            <Shortcut what={t("settings.kJump")} keys={[t("keys.ctrl"), "K"]} />
-            <Shortcut what={t("settings.kClose")} keys={[t("keys.esc")]} />
-            <Shortcut what={t("settings.kSend")} keys={[t("keys.enter")]} />
-            <Shortcut what={t("settings.kLine")} keys={[t("keys.shift"), t("keys.enter")]} />
-            <Shortcut what={t("settings.kMove")} keys={["↑", "↓"]} />
-            <Shortcut what={t("settings.kEdit")} keys={["↑", "R"]} />
-          </dl>
-        </Section>
-        <div>
-          <Button onClick={() => setLeaving(true)} className="text-bad!">
-            <LogOut className="size-4" /> {t("settings.signOut")}
-          </Button>
-        </div>
+      <div className="flex min-h-0 flex-1">
+        <Pages pages={pages} current={page?.id ?? ""} inside={inside} onSignOut={onSignOut} />
+        {page !== undefined ? <Page key={page.id} page={page} inside={inside} /> : null}
       </div>
-      <SignOutDialog open={leaving} onOpenChange={setLeaving} />
     </main>
   );
 }
 
-function Section({
-  title,
-  text,
-  className,
-  children,
+function Pages({
+  pages,
+  current,
+  inside,
+  onSignOut,
 }: {
-  title: string;
-  text?: string;
-  className?: string;
-  children: ReactNode;
+  pages: SettingsPage[];
+  current: string;
+  inside: boolean;
+  onSignOut(): void;
 }) {
   return (
-    <section className={className}>
-      <h2 className="text-[15px] font-semibold">{title}</h2>
-      {text !== undefined ? <p className="mt-0.5 text-sm text-ink-2">{text}</p> : null}
-      <div className="mt-3 rounded-2xl border border-line bg-raised p-4">{children}</div>
-    </section>
-  );
-}
-
-/** A setting that is one of a few: beside its name, on a phone below it. */
-function Choice({ name, children }: { name: string; children: ReactNode }) {
-  return (
-    <div className="flex flex-col justify-between gap-3 not-first:mt-4 sm:flex-row sm:items-center">
-      <p className="text-sm">{name}</p>
-      {children}
-    </div>
-  );
-}
-
-function Shortcut({ what, keys }: { what: string; keys: string[] }) {
-  return (
-    <>
-      <dt className="text-ink-2">{what}</dt>
-      <dd className="flex justify-end gap-1">
-        {keys.map((key) => (
-          <Kbd key={key}>{key}</Kbd>
+    <nav
+      aria-label={t("settingsPages.sections")}
+      className={clsx(
+        "flex shrink-0 flex-col gap-1 overflow-y-auto p-3 max-md:w-full md:w-56 md:border-r md:border-line",
+        inside && "max-md:hidden",
+      )}
+    >
+      <h1 className="px-2 pt-2 pb-3 text-xl font-semibold tracking-tight md:hidden">{t("settings.title")}</h1>
+      <ul className="flex flex-col gap-1">
+        {pages.map(({ id, name, text, icon }) => (
+          <li key={id}>
+            <Link
+              href={`/settings/${id}`}
+              aria-current={id === current && inside ? "page" : undefined}
+              className={clsx(
+                "flex items-center gap-3 rounded-xl px-2.5 py-2 transition-colors hover:bg-hover max-md:min-h-14",
+                id === current && "md:bg-selected md:hover:bg-selected",
+              )}
+            >
+              <span
+                aria-hidden
+                className="flex shrink-0 items-center justify-center text-ink-2 max-md:size-10 max-md:rounded-xl max-md:bg-sunken [&_svg]:size-[18px]"
+              >
+                {icon}
+              </span>
+              <span className="min-w-0 flex-1">
+                <span className="block text-sm font-medium">{name}</span>
+                <span className="block text-[13px] leading-snug text-ink-2 md:hidden">{text}</span>
+              </span>
+              <ChevronRight className="size-4 shrink-0 text-ink-3 md:hidden" aria-hidden />
+            </Link>
+          </li>
         ))}
-      </dd>
-    </>
+      </ul>
+      <button
+        type="button"
+        onClick={onSignOut}
+        className="mt-2 flex min-h-11 items-center gap-3 rounded-xl border-line px-2.5 py-2 text-left text-sm font-medium text-bad transition-colors hover:bg-hover md:mt-3"
+      >
+        <span
+          aria-hidden
+          className="flex shrink-0 items-center justify-center max-md:size-10 max-md:rounded-xl max-md:bg-bad-soft [&_svg]:size-[18px]"
+        >
+          <LogOut />
+        </span>
+        {t("settings.signOut")}
+      </button>
+    </nav>
   );
 }
 
-function Devices() {
-  const chat = useChat();
-  const [devices, setDevices] = useState<Device[] | null>(null);
-  const [failure, setFailure] = useState<string | null>(null);
+function Page({ page, inside }: { page: SettingsPage; inside: boolean }) {
+  const heading = useRef<HTMLHeadingElement>(null);
+  // Whoever came by the list goes on reading here. A page that was opened by its address begins at its beginning.
+  const opened = useRef(inside && document.activeElement?.closest("nav") !== null);
   useEffect(() => {
-    let current = true;
-    chat.devices().then(
-      (list) => current && setDevices(list),
-      (error: unknown) => current && setFailure(describe(error)),
-    );
-    return () => {
-      current = false;
-    };
-  }, [chat]);
-
-  if (failure !== null) {
-    return (
-      <Callout tone="bad" role="alert" icon={<CircleAlert />}>
-        {failure}
-      </Callout>
-    );
-  }
-  if (devices === null) return <Skeleton className="h-12 w-full" />;
+    if (opened.current) heading.current?.focus({ preventScroll: true });
+  }, []);
   return (
-    <ul className="flex flex-col gap-4">
-      {devices.map((device) => (
-        <li key={device.id} className="flex items-center gap-3">
-          <span className="flex size-10 shrink-0 items-center justify-center rounded-xl bg-sunken text-ink-2">
-            {/Android|iOS/.test(device.name) ? (
-              <Smartphone className="size-5" aria-hidden />
-            ) : (
-              <Laptop className="size-5" aria-hidden />
-            )}
-          </span>
-          <div className="min-w-0 flex-1">
-            <p className="line-clamp-2 text-left text-sm font-medium wrap-anywhere" dir="auto">
-              {device.name === "" ? t("settings.unnamed") : device.name}
-            </p>
-            <p className="text-xs text-ink-2 wrap-anywhere">
-              {device.id}
-              {device.lastSeen !== null ? ` · ${t("settings.lastSeen", { when: formatShort(device.lastSeen) })}` : ""}
-            </p>
-          </div>
-          {device.current ? (
-            <span className="shrink-0 rounded-full bg-good-soft px-2.5 py-1 text-xs font-medium text-good">
-              {t("settings.thisDevice")}
-            </span>
-          ) : null}
-        </li>
-      ))}
-    </ul>
+    <div className={clsx("min-w-0 flex-1 overflow-y-auto", !inside && "max-md:hidden")}>
+      <div className="mx-auto flex max-w-2xl flex-col px-4 pt-6 pb-16 sm:px-6 sm:pt-8">
+        <h1 ref={heading} tabIndex={-1} className="text-xl font-semibold tracking-tight outline-none">
+          {page.name}
+        </h1>
+        {page.intro !== undefined ? <p className="mt-1 text-sm leading-relaxed text-ink-2">{page.intro}</p> : null}
+        <div className="mt-6">{page.content}</div>
+      </div>
+    </div>
   );
 }

@@ -1,0 +1,14 @@
+import { useEffect, useState } from "react";
+
+/** How long it still is until a moment, in ms and by whole seconds: 0 when it has come, or where there is none. */
+export function useWaiting(until: number | null): number {
+  const [now, setNow] = useState(() => Date.now());
+  const left = until === null ? 0 : Math.max(0, until - now);
+  useEffect(() => {
+    if (until === null || until <= Date.now()) return;
+    const timer = setInterval(() => setNow(Date.now()), 1000);
+    return () => clearInterval(timer);
+  }, [until]);
+  useEffect(() => setNow(Date.now()), [until]);
+  return left;
+}

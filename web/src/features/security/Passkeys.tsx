@@ -1,0 +1,186 @@
+import { Info, KeyRound, MoreHorizontal, Pencil, Plus, Trash2 } from "lucide-react";
+import { useState } from "react";
+import { formatShort, t } from "../../i18n";
+import type { Account, Factors, Named, NewPasskey } from "../../stores/account";
+import type { Loaded } from "../../stores/useLoaded";
+import { useTask } from "../../stores/useTask";
+import { Button, Callout } from "../../ui/core";
+import { IconButton } from "../../ui/icon";
+import { Confirm, Menu } from "../../ui/overlay";
+import { Card, CardBody, Row, Rows, RowsLoading, Unavailable } from "../../ui/page";
+import { toast } from "../../ui/toast";
+import { NameDialog } from "./NameDialog";
+
+interface Props {
+  account: Account;
+  factors: Factors;
+  list: Loaded<Named[]>;
+  onChanged(codes?: string[]): void;
+}
+
+export function usedNote({ created, used }: Named): string {
+  const since = t("security.created", { when: formatShort(created) });
+  return `${since} · ${used === null ? t("security.usedNever") : t("security.usedAt", { when: formatShort(used) })}`;
+}
+
+/** Passkeys: add, rename, remove. */
+export function Passkeys({ account, factors, list, onChanged }: Props) {
+  const [begun, setBegun] = useState<NewPasskey | null>(null);
+  const words = { M_FORBIDDEN: t("security.passkeyMany"), M_NOT_FOUND: t("security.passkeyOver") };
+  const { busy, run } = useTask(words, (failure) => toast("bad", failure));
+  const possible = factors.passkeysAvailable && account.canMakePasskeys;
+  return (
+    <Card
+      title={t("security.passkeys")}
+      text={t("security.passkeysText")}
+      action={
+        possible ? (
+          <Button
+            busy={busy}
+            onClick={() => void run(async () => setBegun(await account.addPasskey()))}
+            data-testid="passkey-add"
+          >
+            <Plus className="size-4" aria-hidden /> {t("security.passkeyAdd")}
+          </Button>
+        ) : undefined
+      }
+    >
+      {possible ? null : (
+        <CardBody>
+          <Callout icon={<Info />}>
+            {factors.passkeysAvailable ? t("security.passkeysBrowser") : t("security.passkeysServer")}
+          </Callout>
+        </CardBody>
+      )}
+      <List account={account} factors={factors} list={list} empty={possible} onChanged={onChanged} />
+      <Make begun={begun} onEnd={() => setBegun(null)} onChanged={onChanged} />
+    </Card>
+  );
+}
+
+/** Names the passkey, then lets the browser make it: by the press of the button, which browsers want. */
+function Make({
+  begun,
+  onEnd,
+  onChanged,
+}: {
+  begun: NewPasskey | null;
+  onEnd(): void;
+  onChanged(codes?: string[]): void;
+}) {
+  const [problem, setProblem] = useState<string | null>(null);
+  return (
+    <NameDialog
+      open={begun !== null}
+      onOpenChange={() => {
+        setProblem(null);
+        onEnd();
+      }}
+      title={t("security.passkeyAdd")}
+      description={t("security.passkeyAddText")}
+      label={t("security.passkeyName")}
+      hint={problem}
+      missing={t("security.passkeyNameMissing")}
+      action={t("security.passkeyCreate")}
+      words={{ M_FORBIDDEN: t("security.passkeyOver") }}
+      onName={async (name) => {
+        const made = await begun?.make(name);
+        if (made === undefined) return true;
+        if ("problem" in made) {
+          setProblem(t(`passkey.${made.problem}`));
+          return false;
+        }
+        toast("good", t("security.passkeyAdded"));
+        onChanged(made.codes);
+        return true;
+      }}
+    />
+  );
+}
+
+function List({ account, factors, list, empty, onChanged }: Props & { empty: boolean }) {
+  const [renaming, setRenaming] = useState<Named | null>(null);
+  const [removing, setRemoving] = useState<Named | null>(null);
+  const { run } = useTask({ M_FORBIDDEN: t("security.demanded") }, (failure) => toast("bad", failure));
+  if (list.value === null)
+    return list.failure !== null ? (
+      <CardBody>
+        <Unavailable failure={list.failure} onRetry={list.reload} />
+      </CardBody>
+    ) : (
+      <RowsLoading count={1} />
+    );
+  if (list.value.length === 0)
+    return empty ? (
+      <CardBody>
+        <p className="text-sm text-ink-2">{t("security.passkeysNone")}</p>
+      </CardBody>
+    ) : null;
+  const last = !factors.totp && list.value.length === 1;
+  return (
+    <>
+      <Rows label={t("security.passkeys")}>
+        {list.value.map((passkey) => (
+          <Row
+            key={passkey.id}
+            icon={<KeyRound />}
+            title={passkey.name}
+            note={usedNote(passkey)}
+            action={
+              <Menu
+                trigger={
+                  <IconButton label={t("security.actions", { name: passkey.name })} tooltip={false}>
+                    <MoreHorizontal />
+                  </IconButton>
+                }
+                entries={[
+                  { label: t("security.rename"), icon: <Pencil />, onSelect: () => setRenaming(passkey) },
+                  { label: t("security.remove"), icon: <Trash2 />, danger: true, onSelect: () => setRemoving(passkey) },
+                ]}
+              />
+            }
+          />
+        ))}
+      </Rows>
+      <NameDialog
+        open={renaming !== null}
+        onOpenChange={() => setRenaming(null)}
+        title={t("security.passkeyRename")}
+        label={t("security.passkeyName")}
+        missing={t("security.passkeyNameMissing")}
+        initial={renaming?.name ?? ""}
+        action={t("security.save")}
+        onName={async (name) => {
+          if (renaming !== null && name !== renaming.name) {
+            await account.renamePasskey(renaming.id, name);
+            toast("good", t("security.renamed"));
+            list.reload();
+          }
+          return true;
+        }}
+      />
+      <Confirm
+        open={removing !== null}
+        onOpenChange={() => setRemoving(null)}
+        title={t("security.passkeyRemoveTitle", { name: removing?.name ?? "" })}
+        text={
+          <>
+            <p>{t("security.passkeyRemoveText")}</p>
+            {last ? <p className="mt-2">{t("security.removeLastText")}</p> : null}
+          </>
+        }
+        action={t("security.remove")}
+        danger
+        onConfirm={() => {
+          const passkey = removing;
+          setRemoving(null);
+          if (passkey === null) return;
+          void run(() => account.removePasskey(passkey.id)).then((done) => {
+            if (done) toast("good", t("security.passkeyRemoved"));
+            onChanged();
+          });
+        }}
+      />
+    </>
+  );
+}

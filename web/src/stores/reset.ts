@@ -1,0 +1,119 @@
+/** A new password for whoever has lost the old one, by an address of the account. */
+import { createStore, type StoreApi } from "zustand/vanilla";
+import { t } from "../i18n";
+import { linkLastsMs, requestMail, resetPassword, type AddressProof } from "../sdk";
+import { describe, errcodeOf, waitOf } from "./failed";
+import { watch } from "./watch";
+
+export interface ResetState {
+  step: "address" | "password" | "done";
+  busy: boolean;
+  failure: string | null;
+  waitUntil: number | null;
+  /** What is wrong with the address, or with the password. */
+  wrong: string | null;
+  proof: AddressProof | null;
+  /** The password is set as soon as the link in the mail is opened. */
+  waiting: boolean;
+  everywhere: boolean;
+}
+
+export interface Reset {
+  readonly state: StoreApi<ResetState>;
+  request(address: string): Promise<void>;
+  resend(): Promise<void>;
+  finish(password: string, everywhere: boolean): Promise<void>;
+  /** Back to the address. */
+  change(): void;
+  stop(): void;
+}
+
+const pollMs = 10_000;
+
+export function createReset(baseUrl: string): Reset {
+  const state = createStore<ResetState>(() => ({
+    step: "address",
+    busy: false,
+    failure: null,
+    waitUntil: null,
+    wrong: null,
+    proof: null,
+    waiting: false,
+    everywhere: true,
+  }));
+  let unwatch: () => void = () => undefined;
+
+  async function step(work: () => Promise<void>): Promise<void> {
+    if (state.getState().busy) return;
+    state.setState({ busy: true, failure: null, wrong: null, waitUntil: null });
+    try {
+      await work();
+    } catch (error) {
+      fail(error);
+    } finally {
+      state.setState({ busy: false });
+    }
+  }
+
+  function fail(error: unknown): void {
+    const code = errcodeOf(error);
+    const first = state.getState().step === "address";
+    if (code === "M_INVALID_PARAM" && first) return state.setState({ wrong: t("reset.emailBad") });
+    if (code === "M_WEAK_PASSWORD") return state.setState({ wrong: t("signUp.passwordShort"), waiting: false });
+    // A server that sends no mail, or none that knows this way.
+    if (code === "M_THREEPID_MEDIUM_NOT_SUPPORTED" || code === "M_UNRECOGNIZED")
+      return state.setState({ failure: t("reset.noMail") });
+    const wait = code === "M_LIMIT_EXCEEDED" ? waitOf(error) : null;
+    state.setState({ failure: describe(error), waiting: false, waitUntil: wait === null ? null : Date.now() + wait });
+  }
+
+  async function mail(address: string): Promise<void> {
+    const proof = await requestMail(baseUrl, "reset", address, state.getState().proof);
+    state.setState({ proof, step: "password" });
+  }
+
+  /** Sets the password, if the link was opened by now. */
+  async function attempt(password: string, everywhere: boolean): Promise<boolean> {
+    const { proof } = state.getState();
+    if (proof === null || !(await resetPassword(baseUrl, proof, password, everywhere))) return false;
+    unwatch();
+    state.setState({ step: "done", everywhere, waiting: false, proof: null });
+    return true;
+  }
+
+  function waitForLink(password: string, everywhere: boolean): void {
+    const proof = state.getState().proof;
+    if (proof === null) return;
+    state.setState({ waiting: true });
+    unwatch();
+    unwatch = watch({
+      everyMs: pollMs,
+      until: proof.sentAt + 2 * linkLastsMs, // what a link has confirmed stays good as long again
+      look: async () => {
+        try {
+          await attempt(password, everywhere);
+        } catch (error) {
+          if (errcodeOf(error) === "M_LIMIT_EXCEEDED") return waitOf(error) ?? undefined;
+          throw error;
+        }
+      },
+      onOver: () => state.setState({ waiting: false, failure: t("reset.over") }),
+    });
+  }
+
+  return {
+    state,
+    request: (address) => step(() => mail(address.trim())),
+    resend: () => step(() => mail(state.getState().proof?.address ?? "")),
+    finish: (password, everywhere) =>
+      step(async () => {
+        unwatch();
+        if (!(await attempt(password, everywhere))) waitForLink(password, everywhere);
+      }),
+    change() {
+      unwatch();
+      state.setState({ step: "address", waiting: false, failure: null, wrong: null });
+    },
+    stop: () => unwatch(),
+  };
+}

@@ -1,0 +1,232 @@
+/** Somebody on the way to a session: a name and a password, what the account asks for beyond that, or another way in. */
+import { createStore, type StoreApi } from "zustand/vanilla";
+import { t } from "../i18n";
+import {
+  endSession,
+  isAwaiting,
+  logInPassword,
+  loginWays,
+  logInToken,
+  openSignIn,
+  passkeyChallenge,
+  providerPage,
+  signingInOf,
+  signInFactor,
+  signInPassword,
+  signInPasskey,
+  usePasskey as showPasskey,
+  type Credentials,
+  type FactorType,
+  type FactorAnswer,
+  type LoginWays,
+  type PasskeyProblem,
+  type Provider,
+  type SigningIn,
+  type WantedDevice,
+} from "../sdk";
+import { describe, errcodeOf, waitOf } from "./failed";
+
+export interface SignInState {
+  /** What the server offers; null while it was not asked. */
+  ways: LoginWays | null;
+  /** The kinds of second factor of which one is wanted now; null where the first step is still to be done. */
+  needs: FactorType[] | null;
+  chosen: FactorType | null;
+  busy: boolean;
+  /** One sentence on why it did not go on. */
+  failure: string | null;
+  /** Nothing is tried before, in ms. */
+  waitUntil: number | null;
+}
+
+export interface SignIn {
+  readonly state: StoreApi<SignInState>;
+  /** Who has to sign in, where that is settled: whoever's session this browser keeps. */
+  readonly userId: string | null;
+  /** Asks what the server offers. Failing is no failure: a name and a password are tried all the same. */
+  look(): Promise<void>;
+  password(user: string, password: string): Promise<void>;
+  passkey(): Promise<void>;
+  token(token: string): Promise<void>;
+  choose(factor: FactorType): void;
+  /** Shows a second factor; the code of "passkey" is asked of the browser. */
+  factor(code?: string): Promise<void>;
+  /** Back to the first step. */
+  restart(): void;
+  /** Where the organization's sign-in begins. */
+  providerPage(provider: Provider, back: string): string;
+}
+
+export interface SignInOptions {
+  baseUrl: string;
+  device: WantedDevice;
+  /** Of the session that is to go on, or null. */
+  userId: string | null;
+  onEntered(credentials: Credentials, password: string | undefined): Promise<void>;
+}
+
+/** The order in which they are offered: what is at hand first. */
+const preferred: FactorType[] = ["totp", "passkey", "recovery"];
+
+/** A sign-in of a session that this browser keeps, by somebody else. */
+class SomebodyElse extends Error {}
+
+export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptions): SignIn {
+  const idle: Omit<SignInState, "ways"> = { needs: null, chosen: null, busy: false, failure: null, waitUntil: null };
+  const state = createStore<SignInState>(() => ({ ways: null, ...idle }));
+  let under: SigningIn | null = null;
+  let typed: string | undefined;
+  let asked: Promise<LoginWays> | undefined;
+
+  function ways(): Promise<LoginWays> {
+    asked ??= loginWays(baseUrl).catch((error: unknown) => {
+      asked = undefined;
+      throw error;
+    });
+    return asked;
+  }
+
+  async function look(): Promise<void> {
+    try {
+      state.setState({ ways: await ways() });
+    } catch {
+      // Whoever signs in is told then.
+    }
+  }
+
+  function restart(failure: string | null = null): void {
+    under = null;
+    typed = undefined;
+    state.setState({ ...idle, failure });
+  }
+
+  async function enter(credentials: Credentials): Promise<void> {
+    if (userId !== null && credentials.userId !== userId) {
+      await endSession(credentials);
+      throw new SomebodyElse();
+    }
+    const password = typed;
+    await onEntered(credentials, password);
+    restart();
+  }
+
+  /** Opens the session, or asks for what is missing. */
+  async function goOn(next: SigningIn): Promise<void> {
+    under = next;
+    if (next.needs.length === 0) {
+      await enter(await openSignIn(baseUrl, next.secret, device));
+      return;
+    }
+    const needs = preferred.filter((factor) => next.needs.includes(factor));
+    state.setState({ needs, chosen: needs[0] ?? null, busy: false });
+  }
+
+  /** Does one step. What goes wrong becomes a sentence; `wrong` is the one for what was not right, null for the server's own. */
+  async function step(wrong: string | null, work: () => Promise<void>): Promise<void> {
+    if (state.getState().busy) return;
+    state.setState({ busy: true, failure: null, waitUntil: null });
+    try {
+      await work();
+    } catch (error) {
+      const further = signingInOf(error);
+      if (further !== null) return goOn(further);
+      fail(error, wrong);
+    } finally {
+      state.setState({ busy: false });
+    }
+  }
+
+  function fail(error: unknown, wrong: string | null): void {
+    const code = errcodeOf(error);
+    if (error instanceof SomebodyElse) return restart(t("signIn.somebodyElse", { user: userId ?? "" }));
+    if (isAwaiting(error)) return restart(t("signIn.awaiting"));
+    if (code === "M_LIMIT_EXCEEDED") {
+      const wait = waitOf(error);
+      state.setState({ failure: describe(error), waitUntil: wait === null ? null : Date.now() + wait });
+      return;
+    }
+    // What cannot be mended by another code begins anew.
+    if (code === "M_USER_LOCKED" || code === "M_USER_DEACTIVATED") return restart(describe(error));
+    if (under !== null && (under.expires <= Date.now() || under.needs.length === 0)) {
+      return restart(code === "M_FORBIDDEN" ? t("signIn.expired") : describe(error));
+    }
+    const refused = wrong ?? t("signIn.refused", { reason: error instanceof Error ? error.message : "" });
+    state.setState({ failure: code === "M_FORBIDDEN" ? refused : describe(error) });
+  }
+
+  /** Asks the browser for a passkey; null, and a sentence, where it gives none. */
+  async function askPasskey(
+    secret?: string,
+  ): Promise<{ challenge: string; credential: Record<string, unknown> } | null> {
+    const { options, challenge } = await passkeyChallenge(baseUrl, secret).catch((error: unknown) => {
+      if (errcodeOf(error) === "M_UNRECOGNIZED") throw new Error(t("signIn.noPasskeys"));
+      throw error;
+    });
+    const outcome = await showPasskey(options);
+    if (outcome.ok) return { challenge, credential: outcome.credential };
+    state.setState({ failure: sayPasskey(outcome.problem) });
+    return null;
+  }
+
+  return {
+    state,
+    userId,
+    look,
+    restart: () => restart(),
+    providerPage: (provider, back) => providerPage(baseUrl, provider, back),
+    choose: (chosen) => state.setState({ chosen, failure: null }),
+    password: (user, password) =>
+      step(t("signIn.wrong"), async () => {
+        typed = password;
+        const name = userId ?? user;
+        if ((await ways()).steps) await goOn(await signInPassword(baseUrl, name, password));
+        else await enter(await logInPassword(baseUrl, name, password, device));
+      }),
+    passkey: () =>
+      step(t("signIn.wrongPasskey"), async () => {
+        const shown = await askPasskey();
+        if (shown !== null) await goOn(await signInPasskey(baseUrl, shown.challenge, shown.credential));
+      }),
+    token: (token) =>
+      step(null, async () => {
+        await enter(await logInToken(baseUrl, token, device));
+      }),
+    factor: (code = "") => {
+      const { chosen } = state.getState();
+      const going = under;
+      if (going === null || chosen === null) return Promise.resolve();
+      const wrong = {
+        totp: "signIn.wrongCode",
+        recovery: "signIn.wrongRecovery",
+        passkey: "signIn.wrongPasskey",
+      } as const;
+      return step(t(wrong[chosen]), async () => {
+        let answer: FactorAnswer;
+        if (chosen === "passkey") {
+          const shown = await askPasskey(going.secret);
+          if (shown === null) return;
+          answer = { type: "passkey", ...shown };
+        } else {
+          answer = { type: chosen, code: chosen === "totp" ? code.replace(/\D/g, "") : code.trim() };
+        }
+        await goOn(await signInFactor(baseUrl, going.secret, answer));
+      });
+    },
+  };
+}
+
+/** One sentence on why there is no passkey. */
+export function sayPasskey(problem: PasskeyProblem): string {
+  switch (problem) {
+    case "cancelled":
+      return t("signInPasskey.cancelled");
+    case "unsupported":
+      return t("signInPasskey.unsupported");
+    case "exists":
+      return t("signInPasskey.exists");
+    case "wrong_site":
+      return t("signInPasskey.wrongSite");
+    case "failed":
+      return t("signInPasskey.failed");
+  }
+}
