@@ -80,6 +80,8 @@ func (s *Server) stage(r *Request, f *accounts.Fallback, p page) (any, error) {
 	}
 	d.Text = say(p.Title + ".text")
 	switch f.Stage {
+	case accounts.StageSSO:
+		d.Text = say(p.Title+".text", say(stageOperation(r, f.For)), f.User)
 	case accounts.StagePassword:
 		d.Text = say(p.Title+".text", f.User)
 		d.Hidden = []pageField{{Name: "username", Value: string(f.User)}} // for programs that keep passwords
@@ -195,6 +197,9 @@ func (s *Server) authFallbackForm(r *Request) (any, error) {
 	}
 	if f.Stage == accounts.StageEmail && !f.Done && form.Has("email") {
 		return s.mailStage(r, f, session, form.Get("email"))
+	}
+	if stage == accounts.StageSSO && !f.Done {
+		return s.leaveForStage(r, session)
 	}
 	passed, err := s.passStage(r, f, session, form)
 	if err == nil {

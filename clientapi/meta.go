@@ -44,13 +44,17 @@ func (s *Server) getCapabilities(r *Request) (any, error) {
 		available[v.String()] = "stable"
 	}
 	yes := map[string]bool{"enabled": true}
+	password, err := s.Accounts.HasPassword(r.Ctx(), r.Session.User)
+	if err != nil {
+		return nil, err
+	}
 	fields := map[string]any{"enabled": true}
 	fixed := s.Config.Profiles.Fixed
 	if len(fixed) > 0 {
 		fields["disallowed"] = fixed
 	}
 	capabilities := map[string]any{
-		"m.change_password": yes,
+		"m.change_password": map[string]bool{"enabled": password},
 		"m.room_versions":   map[string]any{"default": matrix.DefaultRoomVersion.String(), "available": available},
 		"m.profile_fields":  fields,
 		// The two of before v1.16 say of their fields what m.profile_fields says.

@@ -1,7 +1,6 @@
 package clientapi
 
 import (
-	"context"
 	"errors"
 	"html/template"
 	"net/http"
@@ -58,7 +57,8 @@ func (s *Server) redirectToIdP(r *Request) (any, error) {
 	case ssoHere:
 		return s.redirectToSSO(r)
 	case ssoProvider:
-		return s.leaveForProvider(r, v.Redirect, s.Accounts.BeginSSO)
+		location, browser, err := s.Accounts.BeginSSO(r.Ctx(), v.Redirect)
+		return s.leaveForProvider(r, location, browser, err)
 	}
 	return nil, matrix.NotFound("This server knows no provider of that ID.")
 }
@@ -90,12 +90,12 @@ func (s *Server) toProvider(r *Request) (any, error) {
 	if _, _, err := s.posted(r); err != nil {
 		return nil, err
 	}
-	return s.leaveForProvider(r, "", s.Accounts.BeginSSOHere)
+	location, browser, err := s.Accounts.BeginSSOHere(r.Ctx())
+	return s.leaveForProvider(r, location, browser, err)
 }
 
 // leaveForProvider sends a browser to the provider.
-func (s *Server) leaveForProvider(r *Request, target string, begin func(context.Context, string) (location, browser string, err error)) (any, error) {
-	location, browser, err := begin(r.Ctx(), target)
+func (s *Server) leaveForProvider(r *Request, location, browser string, err error) (any, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -126,10 +126,14 @@ func (s *Server) ssoCallback(r *Request) (any, error) {
 		browser = c.Value
 	}
 	http.SetCookie(r.Response(), left)
-	signIn, _, err := s.Accounts.FinishSSO(r.Ctx(), browser, r.QueryParam("state"), r.QueryParam("code"), r.QueryParam("error"))
-	if err != nil {
+	back, err := s.Accounts.FinishSSO(r.Ctx(), browser, r.QueryParam("state"), r.QueryParam("code"), r.QueryParam("error"))
+	switch {
+	case err != nil:
 		return s.ssoRefused(r, err)
+	case back.Stage != nil:
+		return s.stage(r, back.Stage, page{})
 	}
+	signIn := back.SignIn
 	target, _, _, err := s.Accounts.SignInTarget(r.Ctx(), signIn.Secret)
 	if err != nil {
 		return nil, err

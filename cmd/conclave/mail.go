@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"conclave/internal/accounts"
+	"conclave/internal/ldap"
 	"conclave/internal/mail"
 	"conclave/internal/matrix"
 	"conclave/internal/netguard"
@@ -32,6 +33,9 @@ func (s *server) makeAccounts() error {
 	if sender != nil {
 		o.Mail = sender
 	}
+	if o.Directory, err = s.directory(); err != nil {
+		return err
+	}
 	if s.remote != nil {
 		o.Identities = s.remote.identities
 	}
@@ -41,11 +45,21 @@ func (s *server) makeAccounts() error {
 	s.metrics.Count("conclave_second_factors_checked_total", "Second factors that were looked at, right or wrong.", factors)
 	s.metrics.Count("conclave_links_checked_total", "Links in mails that were looked at, right or wrong.", links)
 	s.work.Go("mail", s.accounts.RunMails)
+	s.work.Go("people of the directory", s.accounts.RunDirectory)
 	s.work.Go("expiry of requests and of the audit log", s.accounts.RunExpiry)
 	if s.remote != nil {
 		s.work.Go("addresses of closed accounts", s.accounts.RunUnbinds)
 	}
 	return nil
+}
+
+// directory is the organization's; nil where none is configured.
+func (s *server) directory() (*ldap.Directory, error) {
+	roots, err := trusted("ldap.ca_file", s.conf.LDAP.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	return ldap.New(s.conf.LDAP, netguard.NewDialer(s.conf.Network.AllowPrivate, nil).DialContext, roots)
 }
 
 // mailSender is what hands mail to the organization's mail server; nil where none is configured.

@@ -23,6 +23,7 @@ import (
 
 	"conclave/internal/cluster"
 	"conclave/internal/config"
+	"conclave/internal/ldap"
 	"conclave/internal/limits"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
@@ -52,7 +53,9 @@ type Accounts struct {
 	secrets    *config.Secrets    // nil: no authenticator apps
 	relying    *webauthn.WebAuthn // nil: no passkeys
 
-	provider *provider // nil: no single sign-on
+	provider  *provider       // nil: no single sign-on
+	directory *ldap.Directory // nil: none is asked
+	refusal   time.Duration   // until a wrong password is told, where a directory is asked
 
 	failures *rate.Limiter // of logins, that are noted
 
@@ -81,6 +84,9 @@ type Options struct {
 
 	// Outgoing is what the organization's provider of logins is asked with; nil if there is none.
 	Outgoing *http.Client
+
+	// Directory is the organization's; nil if there is none, or it is not asked.
+	Directory *ldap.Directory
 
 	// Mail hands mail to the mail server; nil where there is none, or somebody else does it.
 	Mail Mailer
@@ -123,7 +129,7 @@ func New(o Options) *Accounts {
 		failures: newFailures(),
 		secrets:  o.Secrets,
 		relying:  relyingParty(o.Config),
-		provider: newProvider(o.Config, o.Outgoing),
+		provider: newProvider(o.Config, o.Outgoing), directory: o.Directory, refusal: refusalTime,
 	}
 }
 
@@ -248,7 +254,7 @@ func (a *Accounts) session(ctx context.Context, hash [32]byte, address string) (
 	}
 	a.remember(hash, cached{s, until}, endings)
 	if address != "" && now.Sub(time.UnixMilli(owner.Device.Seen)) > seenEvery {
-		a.touch(ctx, owner.Device.NID, now, address)
+		a.touch(ctx, owner, now, address)
 	}
 	return s, nil
 }
@@ -302,9 +308,15 @@ func (a *Accounts) forget(hash [32]byte) {
 	a.mu.Unlock()
 }
 
-// touch notes when a device was last heard of. That it fails is no reason to refuse the request.
-func (a *Accounts) touch(ctx context.Context, device int64, now time.Time, address string) {
-	err := a.db.Write(ctx, func(tx *store.Tx) error { return tx.TouchDevice(device, now.UnixMilli(), address) })
+// touch notes when and where a device was last heard of. That it fails is no reason to refuse the request.
+func (a *Accounts) touch(ctx context.Context, o *store.TokenOwner, now time.Time, address string) {
+	err := a.db.Write(ctx, func(tx *store.Tx) error {
+		if err := tx.TouchDevice(o.Device.NID, now.UnixMilli(), address); err != nil {
+			return err
+		}
+		_, _, err := a.seePlace(tx, o.User, address)
+		return err
+	})
 	if err != nil && ctx.Err() == nil {
 		a.log.Warn("noting when a device was seen failed", "err", err)
 	}

@@ -428,6 +428,9 @@ func (a *Accounts) ResetByEmail(ctx context.Context, p AddressProof, password, f
 		case account.Locked:
 			return matrix.UserLocked()
 		}
+		if err := a.passwordIsHere(tx, account.User); err != nil {
+			return err
+		}
 		if set, err := tx.SetPassword(account.User, phc); err != nil || !set {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 // "Fallback").
 type Fallback struct {
 	Stage  string
+	For    string         // the operation that is to be confirmed
 	User   matrix.UserID  // whose session it is, "" for nobody's
 	Done   bool           // the stage is passed
 	Mailed bool           // StageEmail: a mail was asked for, whose link is to be opened
@@ -33,7 +34,7 @@ func (a *Accounts) fallback(c *confirmation, stage string) (*Fallback, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Fallback{Stage: stage, Done: slices.Contains(c.row.Completed, stage), Params: params}
+	f := &Fallback{Stage: stage, For: c.row.Operation, Done: slices.Contains(c.row.Completed, stage), Params: params}
 	if c.Session != nil {
 		f.User = c.Session.UserID
 	}
@@ -83,8 +84,13 @@ func (a *Accounts) PassStage(ctx context.Context, auth *AuthData, address string
 	if err := a.stage(ctx, c); err != nil {
 		return nil, err
 	}
+	return a.advance(ctx, c, auth.Type)
+}
+
+// advance stores what a session has reached by a page.
+func (a *Accounts) advance(ctx context.Context, c *confirmation, stage string) (*Fallback, error) {
 	still := false
-	err = a.db.Write(ctx, func(tx *store.Tx) (err error) {
+	err := a.db.Write(ctx, func(tx *store.Tx) (err error) {
 		still, err = tx.AdvanceUIASession(*c.row)
 		return err
 	})
@@ -94,7 +100,7 @@ func (a *Accounts) PassStage(ctx context.Context, auth *AuthData, address string
 	if err != nil {
 		return nil, err
 	}
-	return a.fallback(c, auth.Type)
+	return a.fallback(c, stage)
 }
 
 func errNoSession() error { return matrix.NotFound("This page has expired. Begin again in your app.") }

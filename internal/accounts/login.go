@@ -64,6 +64,10 @@ func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice, p Pro
 		if err != nil {
 			return err
 		}
+		had, err := tx.Device(user, d.ID)
+		if err != nil {
+			return err
+		}
 		now := a.now().UnixMilli()
 		device, err := tx.PutDevice(store.Device{
 			NID: nid, User: user, ID: d.ID, Name: d.Name, Seen: now, Address: d.Address, Opened: now, Shown: p.words(), Client: d.Client,
@@ -79,6 +83,9 @@ func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice, p Pro
 			return err
 		}
 		a.note(tx, Event{Name: EventLogin, User: id, Address: d.Address, Details: map[string]any{"device": d.ID, "shown": p.words(), "client": d.Client}})
+		if err := a.tellSignIn(tx, user, d, p, had == nil); err != nil {
+			return err
+		}
 		return a.issue(tx, login, store.Token{User: user, Device: device, Family: nid}, d.Renews)
 	}, nil
 }
@@ -126,14 +133,18 @@ func (a *Accounts) LoginPasswordBy(ctx context.Context, by Identifier, password 
 		return nil, err
 	}
 	if app != nil {
+		if err := a.stillThere(ctx, owner); err != nil {
+			return nil, err
+		}
 		return a.login(ctx, account, d, Proof{Shown: []Evidence{ByAppPassword}}, func(tx *store.Tx, l *Login) error {
 			return a.openedBy(tx, app.ID, owner, l.DeviceID)
 		})
 	}
-	if account, err = a.checkPasswordBy(ctx, by, password); err != nil {
+	account, how, err := a.entered(ctx, by, password)
+	if err != nil {
 		return nil, err
 	}
-	shown := Proof{Shown: []Evidence{ByPassword}}
+	shown := Proof{Shown: []Evidence{how}}
 	login, err := a.login(ctx, account, d, shown, func(*store.Tx, *Login) error { return nil })
 	var more unproven
 	if errors.As(err, &more) {
@@ -239,6 +250,9 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password, fro
 		return err
 	}
 	return a.db.Write(ctx, func(tx *store.Tx) error {
+		if err := a.passwordIsHere(tx, s.User); err != nil {
+			return err
+		}
 		set, err := tx.SetPassword(s.User, phc)
 		if err == nil && !set {
 			err = errDeactivated()
@@ -278,6 +292,9 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 		return err
 	}
 	return a.db.Write(ctx, func(tx *store.Tx) error {
+		if err := a.passwordIsHere(tx, user); err != nil {
+			return err
+		}
 		set, err := tx.SetPassword(user, phc)
 		if err == nil && !set {
 			err = matrix.NotFound("The account is deactivated.")

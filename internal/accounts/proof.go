@@ -101,6 +101,8 @@ func (a *Accounts) admitted(tx *store.Tx, account *store.Account, p Proof) error
 	switch {
 	case account == nil || account.Deactivated:
 		return errDeactivated()
+	case a.leftDirectory(tx, account.User):
+		return errGone()
 	case account.Locked: // told only to whoever has shown something
 		return matrix.UserLocked()
 	case p.secondFactor():

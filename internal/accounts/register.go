@@ -24,7 +24,7 @@ type Registration struct {
 	Device   *NewDevice // nil: no session yet (inhibit_login)
 
 	DisplayName string            // "" for the name
-	External    *identity         // whom the organization's provider means, nil for nobody
+	External    *identity         // whom the organization's provider or directory means, nil for nobody
 	Email       *AddressProof     // of the account's first address; nil for none
 	Approved    *store.Validation // that address, where it was taken with the request that an administrator approves of
 	Lang        string            // of mails to it
@@ -140,6 +140,9 @@ func (a *Accounts) create(tx *store.Tx, account store.Account, q Registration) e
 		if err == nil && !made {
 			err = errTaken()
 		}
+	}
+	if err == nil && q.External != nil {
+		err = a.vouchedAddress(tx, account.User, q.External.mail)
 	}
 	if err == nil {
 		err = tx.AcceptTerms(account.User, q.Terms, account.Created)

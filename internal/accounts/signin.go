@@ -35,11 +35,11 @@ type SigningIn struct {
 
 // SignInPassword begins to sign in by name or address and password (M_FORBIDDEN).
 func (a *Accounts) SignInPassword(ctx context.Context, by Identifier, password string) (*SigningIn, error) {
-	account, err := a.checkPasswordBy(ctx, by, password)
+	account, how, err := a.entered(ctx, by, password)
 	if err != nil {
 		return nil, err
 	}
-	return a.signIn(ctx, account, Proof{Shown: []Evidence{ByPassword}})
+	return a.signIn(ctx, account, Proof{Shown: []Evidence{how}})
 }
 
 // SignInPasskey begins to sign in by a passkey alone: challenge is of BeginPasskeySignIn, credential what the browser gave.
@@ -49,6 +49,9 @@ func (a *Accounts) SignInPasskey(ctx context.Context, challenge string, credenti
 		return nil, err
 	}
 	account, err := a.accountOf(ctx, user)
+	if err == nil {
+		err = a.stillThere(ctx, user)
+	}
 	if err != nil {
 		return nil, err
 	}

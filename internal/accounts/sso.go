@@ -92,11 +92,16 @@ func (a *Accounts) BeginSSO(ctx context.Context, target string) (location, brows
 	if err := checkTarget(target); err != nil {
 		return "", "", err
 	}
-	return a.BeginSSOHere(ctx, target)
+	return a.leave(ctx, store.SSORequest{Target: target})
 }
 
-// BeginSSOHere is BeginSSO for somebody who visits one of our pages and goes on there, where target is "".
-func (a *Accounts) BeginSSOHere(ctx context.Context, target string) (location, browser string, err error) {
+// BeginSSOHere is BeginSSO for somebody who visits one of our pages and goes on there.
+func (a *Accounts) BeginSSOHere(ctx context.Context) (location, browser string, err error) {
+	return a.leave(ctx, store.SSORequest{})
+}
+
+// leave sends a browser to the provider for a request (BeginSSO), with parameters of its own if need be.
+func (a *Accounts) leave(ctx context.Context, row store.SSORequest, more ...oauth2.AuthCodeOption) (location, browser string, err error) {
 	if a.provider == nil {
 		return "", "", matrix.NotFound("This server has no single sign-on.")
 	}
@@ -107,12 +112,12 @@ func (a *Accounts) BeginSSOHere(ctx context.Context, target string) (location, b
 	state, stateHash := newToken(ssoPrefix)
 	browser, browserHash := newToken(ssoPrefix)
 	now := a.now()
-	row := store.SSORequest{State: stateHash[:], Browser: browserHash[:], Target: target, Expires: now.Add(ssoTime).UnixMilli()}
+	row.State, row.Browser, row.Expires = stateHash[:], browserHash[:], now.Add(ssoTime).UnixMilli()
 	if err := a.db.Write(ctx, func(tx *store.Tx) error { return tx.AddSSORequest(row, now.UnixMilli()) }); err != nil {
 		return "", "", err
 	}
-	location = a.provider.oauth(found).AuthCodeURL(state, oidc.Nonce(derived(browser, "nonce")), oauth2.S256ChallengeOption(derived(browser, "pkce")))
-	return location, browser, nil
+	more = append(more, oidc.Nonce(derived(browser, "nonce")), oauth2.S256ChallengeOption(derived(browser, "pkce")))
+	return a.provider.oauth(found).AuthCodeURL(state, more...), browser, nil
 }
 
 // derived is a secret that follows from another, for one use.
@@ -133,11 +138,17 @@ func checkTarget(target string) error {
 	return nil
 }
 
-// FinishSSO takes back somebody whom the provider has sent with a code, or without one because of a failure there. It
-// returns a sign-in, which may need a second factor, and whom it is for.
-func (a *Accounts) FinishSSO(ctx context.Context, browser, state, code, failure string) (*SigningIn, matrix.UserID, error) {
+// SSOReturn is why somebody was sent to the provider who is back: one of the two.
+type SSOReturn struct {
+	SignIn *SigningIn // they sign in, which may need a second factor
+	Stage  *Fallback  // they have passed the stage of a confirmation
+}
+
+// FinishSSO takes back somebody whom the provider has sent with a code, or without one because of a failure there. What
+// they were sent for (BeginSSO, BeginSSOStage) is what the server has noted under the state, not what comes back.
+func (a *Accounts) FinishSSO(ctx context.Context, browser, state, code, failure string) (*SSOReturn, error) {
 	if a.provider == nil {
-		return nil, "", matrix.NotFound("This server has no single sign-on.")
+		return nil, matrix.NotFound("This server has no single sign-on.")
 	}
 	stateHash, browserHash := sha256.Sum256([]byte(state)), sha256.Sum256([]byte(browser))
 	var row *store.SSORequest
@@ -147,32 +158,39 @@ func (a *Accounts) FinishSSO(ctx context.Context, browser, state, code, failure 
 	})
 	switch {
 	case err != nil:
-		return nil, "", err
+		return nil, err
 	case row == nil || row.Expires < a.now().UnixMilli() || subtle.ConstantTimeCompare(row.Browser, browserHash[:]) != 1:
-		return nil, "", errSignIn()
+		return nil, errSignIn()
 	case failure != "" || code == "":
-		return nil, "", matrix.Forbidden("Your organization's sign-in has not let you through.").With(&Refusal{Why: "not_let_through"})
+		return nil, matrix.Forbidden("Your organization's sign-in has not let you through.").With(&Refusal{Why: "not_let_through"})
 	}
 	who, err := a.identified(ctx, browser, code)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	account, err := a.external(ctx, who)
+	if row.Stage != "" {
+		passed, err := a.finishSSOStage(ctx, row, who)
+		return &SSOReturn{Stage: passed}, err
+	}
+	account, err := a.external(ctx, who, a.provider.conf.Register)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	purpose := forTarget
 	if row.Target == "" {
 		purpose = forSession
 	}
 	s, err := a.signInFor(ctx, account, Proof{Shown: []Evidence{BySSO}}, purpose, row.Target)
-	return s, account.ID, err
+	return &SSOReturn{SignIn: s}, err
 }
 
 // identity is whom the provider has let through.
 type identity struct {
 	issuer, subject string
 	username, name  string
+	mail            string    // an address that is known to be theirs, "" for none
+	admin           bool      // they are to be an administrator
+	shown           time.Time // when they last signed in there, zero if the provider does not say
 }
 
 // identified asks the provider who came back with a code.
@@ -198,7 +216,9 @@ func (a *Accounts) identified(ctx context.Context, browser, code string) (identi
 	if err != nil {
 		return identity{}, errProvider().With(err)
 	}
-	who := identity{issuer: id.Issuer, subject: id.Subject, username: claims.text(a.provider.conf.UsernameClaim), name: claims.text("name")}
+	who := identity{
+		issuer: id.Issuer, subject: id.Subject, username: claims.text(a.provider.conf.UsernameClaim), name: claims.text("name"), shown: shownAt(id),
+	}
 	if who.subject == "" || len(who.subject) > maxClaim {
 		return identity{}, errProvider().With(errors.New("the ID token names nobody"))
 	}
@@ -231,9 +251,10 @@ func (a *Accounts) claims(ctx context.Context, found *oidc.Provider, id *oidc.ID
 	return c, info.Claims(&c)
 }
 
-// external finds the account of somebody whom the provider has let through, or makes it. An account that was here before
-// under the same name is not theirs for that: names are the provider's to give away, and the account somebody's already.
-func (a *Accounts) external(ctx context.Context, who identity) (*store.Account, error) {
+// external finds the account of somebody whom the provider or directory has let through, or makes it where that is wanted.
+// An account that was here before under the same name is not theirs for that: names are the provider's to give away, and
+// the account somebody's already.
+func (a *Accounts) external(ctx context.Context, who identity, create bool) (*store.Account, error) {
 	for range 2 { // another request may make it at the same time
 		var user store.UserNID
 		err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
@@ -246,26 +267,26 @@ func (a *Accounts) external(ctx context.Context, who identity) (*store.Account, 
 		if user != 0 {
 			return a.accountOf(ctx, user)
 		}
-		if err := a.registerExternal(ctx, who); err != nil {
+		if err := a.registerExternal(ctx, who, create); err != nil {
 			return nil, err
 		}
 	}
 	return nil, errSignIn()
 }
 
-func (a *Accounts) registerExternal(ctx context.Context, who identity) error {
-	if !a.provider.conf.Register {
+func (a *Accounts) registerExternal(ctx context.Context, who identity, create bool) error {
+	if !create {
 		return matrix.Forbidden("You have no account here. Ask an administrator for one.").With(&Refusal{Why: "no_account"})
 	}
 	name := mappedLocalpart(who.username)
 	if name == "" {
-		return errProvider().With(errors.New("the ID token has no user name"))
+		return errProvider().With(errors.New("there is no user name in what your organization says of you"))
 	}
 	// Many providers let people choose their names: by theirs nobody is the server, or an application service's user.
 	if name == a.config.ServerNotices.Localpart || a.exclusive(a.userID(name)) {
 		return matrix.Forbidden("The name %s is reserved here. Ask an administrator for an account.", name)
 	}
-	_, err := a.Register(ctx, Registration{Username: name, DisplayName: who.name, NoLogin: true, External: &who})
+	_, err := a.Register(ctx, Registration{Username: name, DisplayName: who.name, NoLogin: true, Admin: who.admin, External: &who})
 	var taken *matrix.Error
 	if errors.As(err, &taken) && taken.Code == "M_USER_IN_USE" {
 		var user store.UserNID

@@ -36,6 +36,13 @@ func (w *world) comeBack(t *testing.T, p *idp.Provider, name string) (browser, s
 	t.Helper()
 	location, browser, err := w.BeginSSO(t.Context(), ssoTarget)
 	must(t, err)
+	state, code = atProvider(t, p, location, name)
+	return browser, state, code
+}
+
+// atProvider lets somebody sign in at the provider whom we have sent there, and returns what the browser comes back with.
+func atProvider(t *testing.T, p *idp.Provider, location, name string) (state, code string) {
+	t.Helper()
 	jar, err := cookiejar.New(nil)
 	must(t, err)
 	var back *url.URL
@@ -61,7 +68,7 @@ func (w *world) comeBack(t *testing.T, p *idp.Provider, name string) (browser, s
 	if back == nil {
 		t.Fatal("the provider does not send the browser back")
 	}
-	return browser, back.Query().Get("state"), back.Query().Get("code")
+	return back.Query().Get("state"), back.Query().Get("code")
 }
 
 func TestSingleSignOnAndTheSecondFactor(t *testing.T) {
@@ -78,7 +85,10 @@ func TestSingleSignOnAndTheSecondFactor(t *testing.T) {
 		}
 		link("id-of-alice")
 		browser, state, code := w.comeBack(t, p, "alice")
-		s, who, err := w.FinishSSO(t.Context(), browser, state, code, "")
+		back, err := w.FinishSSO(t.Context(), browser, state, code, "")
+		must(t, err)
+		s := back.SignIn
+		_, who, _, err := w.SignInTarget(t.Context(), s.Secret)
 		must(t, err)
 		if who != alice.UserID || !slices.Equal(s.Needs, []Evidence{ByTOTP, ByRecoveryCode}) {
 			t.Errorf("%s needs %v", who, s.Needs)
@@ -99,17 +109,17 @@ func TestSingleSignOnAndTheSecondFactor(t *testing.T) {
 
 		// Whom nobody has linked, where nobody gets an account that way; and whose account is closed.
 		browser, state, code = w.comeBack(t, p, "stranger")
-		_, _, err = w.FinishSSO(t.Context(), browser, state, code, "")
+		_, err = w.FinishSSO(t.Context(), browser, state, code, "")
 		wantCode(t, err, 403, "M_FORBIDDEN")
 		browser, state, code = w.comeBack(t, p, "alice")
 		must(t, w.Deactivate(t.Context(), alice.User))
-		_, _, err = w.FinishSSO(t.Context(), browser, state, code, "")
+		_, err = w.FinishSSO(t.Context(), browser, state, code, "")
 		wantCode(t, err, 403, "M_USER_DEACTIVATED")
 
 		// A code that another browser has fetched: what proves the browser to the provider is another's.
 		ann, annState, _ := w.comeBack(t, p, "stranger")
 		_, _, eveCode := w.comeBack(t, p, "stranger")
-		_, _, err = w.FinishSSO(t.Context(), ann, annState, eveCode, "")
+		_, err = w.FinishSSO(t.Context(), ann, annState, eveCode, "")
 		wantCode(t, err, 502, "M_UNKNOWN")
 	})
 }
@@ -123,7 +133,7 @@ func TestNamesThatTheProviderCannotGiveAway(t *testing.T) {
 		w.exclusive = func(id matrix.UserID) bool { return id == "@_irc_bob:us.test" }
 		finish := func(name string) error {
 			browser, state, code := w.comeBack(t, p, name)
-			_, _, err := w.FinishSSO(t.Context(), browser, state, code, "")
+			_, err := w.FinishSSO(t.Context(), browser, state, code, "")
 			return err
 		}
 		for _, name := range []string{"notices", "_irc_bob"} {

@@ -38,6 +38,7 @@ var stages = map[string]func(context.Context, *Accounts, *confirmation) error{
 	StageToken:    stageToken,
 	StageTerms:    stageTerms,
 	StageWork:     stageWork,
+	StageSSO:      stageSSO,
 }
 
 // Challenge is what a request is answered that still has to be confirmed (401, client-server API "User-interactive
@@ -251,11 +252,11 @@ func stagePassword(ctx context.Context, a *Accounts, c *confirmation) error {
 	if by.Type != identifierThreepid {
 		by = Identifier{User: cmp.Or(by.User, answer.User, string(c.Session.UserID))}
 	}
-	account, err := a.checkPasswordBy(withOwner(ctx, c.Session), by, answer.Password)
+	in, err := a.checkPasswordBy(withOwner(ctx, c.Session), by, answer.Password)
 	if err != nil {
 		return err
 	}
-	if account.User != c.user {
+	if in.account == nil || in.account.User != c.user {
 		return matrix.Forbidden("That is another user.")
 	}
 	return nil

@@ -32,6 +32,7 @@ type Config struct {
 	Registration   Registration   `key:"registration" doc:"Who may make an account."`
 	Auth           Auth           `key:"auth" doc:"How people prove who they are."`
 	OIDC           OIDC           `key:"oidc" doc:"Single sign-on through the organization's OpenID Connect provider (Keycloak, Entra ID, Authentik, ...). Register this server there with the redirect URI public_url/_matrix/client/unstable/im.conclave.sso/callback."`
+	LDAP           LDAP           `key:"ldap" doc:"The organization's directory (OpenLDAP, Active Directory, ...): people sign in here with the name and password that they have there."`
 	Audit          Audit          `key:"audit" doc:"The log of what matters for the safety of accounts: logins, changes, administrators' acts."`
 	RateLimits     RateLimits     `key:"rate_limits" doc:"Limits on requests per user and address."`
 	Email          Email          `key:"email" doc:"Outgoing mail."`
@@ -157,6 +158,8 @@ type Email struct {
 	SMTPURL observe.Secret `key:"smtp_url" doc:"smtp://user:password@host:port, where TLS (STARTTLS) is required unless the host is this machine, or smtps://… for TLS from the first byte. Without a port 587 or 465. Empty: no mail is sent, and nobody can confirm an address."`
 	From    string         `key:"from" example:"Conclave <conclave@example.org>" doc:"Sender's address, with or without a name before it. Needed with smtp_url."`
 	CAFile  string         `key:"ca_file" doc:"Certificates in PEM that are trusted in addition to the system's when mail is handed over."`
+
+	SignInNotices bool `key:"sign_in_notices" default:"true" doc:"Whether somebody who signs in on a new device, from where the account was not seen for 90 days, is told to the owner by mail."`
 }
 
 // Federation says whom we talk to.

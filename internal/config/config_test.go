@@ -80,6 +80,19 @@ log:
 	}
 }
 
+func TestDirectoriesWithoutTLS(t *testing.T) {
+	for text, warnings := range map[string]int{
+		"urls: ['ldap://127.0.0.1:389', 'ldap://localhost'], start_tls: false":       0,
+		"urls: ['ldap://ldap.example.org'], start_tls: false, allow_plaintext: true": 1,
+		"urls: ['ldap://ldap.example.org', 'ldaps://[2001:db8::1]:636/']":            0,
+	} {
+		c, err := load(t, "server_name: a.example\nldap: {base_dn: dc=x, "+text+"}\n")
+		if err != nil || len(c.Warnings()) != warnings {
+			t.Errorf("%s: %v, %v", text, c, err)
+		}
+	}
+}
+
 func TestWarnsOfOpenRegistrationBeyondLoopback(t *testing.T) {
 	c, err := load(t, "server_name: a.example\nregistration: {mode: open}\nlisten: {client: \":8008\"}\n")
 	if err != nil || len(c.Warnings()) != 1 || !strings.Contains(c.Warnings()[0], "registration is open") {
@@ -131,6 +144,18 @@ func TestErrors(t *testing.T) {
 		{"server_name: a\nauth: {grace_hours: -1}\n", "", "auth.grace_hours: it must be from 0 to 8760"},
 		{"server_name: a\noidc: {issuer: 'https://login.a'}\n", "", "oidc.client_id: it is missing"},
 		{"server_name: a\noidc: {issuer: 'http://login.a', client_id: x, client_secret: y}\n", "", "oidc.issuer: \"http://login.a\" must be https://host"},
+		{"server_name: a\nldap: {base_dn: x}\n", "", "ldap.urls: it is missing"},
+		{"server_name: a\nldap: {urls: ['ldaps://l']}\n", "", "ldap.base_dn: it is missing"},
+		{"server_name: a\nldap: {urls: ['https://l'], base_dn: x}\n", "", "ldap.urls: \"https://l\" must be ldaps://host"},
+		{"server_name: a\nldap: {urls: ['ldap://a:b@l'], base_dn: x}\n", "", "must be ldaps://host"},
+		{"server_name: a\nldap: {urls: ['ldap://l'], base_dn: x, start_tls: false}\n", "", "ldap.start_tls: without it everybody's password crosses the network"},
+		{"server_name: a\nldap: {urls: ['ldaps://l'], base_dn: x, bind_dn: y}\n", "", "bind_dn and bind_password belong together"},
+		{"server_name: a\nldap: {urls: ['ldaps://l'], base_dn: x, user_filter: (uid=alice)}\n", "", "must be a filter in parentheses that holds an attribute and ={name}"},
+		{"server_name: a\nldap: {urls: ['ldaps://l'], base_dn: x, user_filter: '(uid:caseExactMatch:={name})'}\n", "", "there has to be a plain ="},
+		{"server_name: a\nldap: {urls: ['ldaps://l'], base_dn: x, id_attribute: 'a)(b'}\n", "", "is not the name of an attribute"},
+		{"server_name: a\nldap: {urls: ['ldaps://l'], base_dn: x, timeout_s: 0}\n", "", "ldap.timeout_s: it must be from 1"},
+		{"server_name: a\nldap: {urls: ['ldaps://l'], base_dn: x, check_minutes: 0}\n", "", "ldap.check_minutes: it must be from 1"},
+		{"server_name: a\nldap: {urls: ['ldaps://l'], base_dn: x, ca_file: none.pem}\n", "", "ldap.ca_file: cannot read it"},
 		{"server_name: a\noidc: {client_id: x}\n", "", "oidc.issuer: it is missing"},
 		{"server_name: a\nregistration: {mode: tokens}\n", "", `config.yaml:2: registration.mode: "tokens" is none of closed, token, approval, open`},
 		{"server_name: a\nregistration: {terms: [\"privacy 1 en https://a.example\"]}\n", "", `config.yaml:2: registration.terms: "privacy 1 en https://a.example" must be ID VERSION`},

@@ -20,6 +20,7 @@ import (
 func (c *Config) resolve(base string) {
 	for key, path := range map[string]*string{
 		"data_dir": &c.DataDir, "tls.cert_file": &c.TLS.CertFile, "tls.key_file": &c.TLS.KeyFile, "federation.ca_file": &c.Federation.CAFile, "email.ca_file": &c.Email.CAFile, "redis.ca_file": &c.Redis.CAFile,
+		"ldap.ca_file": &c.LDAP.CAFile,
 	} {
 		from := base
 		if strings.HasPrefix(c.origins[key], "CONCLAVE_") {
@@ -45,7 +46,7 @@ func (c *Config) errorf(path, format string, args ...any) error {
 }
 
 func (c *Config) validate() error {
-	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkRedis, c.checkAuth, c.checkOIDC, c.checkMedia, c.checkFederation, c.checkPreviews, c.checkTURN, c.checkSupport, c.checkNotices, c.checkEmail, c.checkRegistration}
+	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkRedis, c.checkAuth, c.checkOIDC, c.checkLDAP, c.checkMedia, c.checkFederation, c.checkPreviews, c.checkTURN, c.checkSupport, c.checkNotices, c.checkEmail, c.checkRegistration}
 	for _, check := range checks {
 		if err := check(); err != nil {
 			return err
@@ -140,7 +141,7 @@ func (c *Config) checkTLS() error {
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		return c.errorf("tls", "cert_file and key_file belong together; set both or none")
 	}
-	files := []struct{ key, path string }{{"tls.cert_file", c.TLS.CertFile}, {"tls.key_file", c.TLS.KeyFile}, {"federation.ca_file", c.Federation.CAFile}, {"email.ca_file", c.Email.CAFile}, {"redis.ca_file", c.Redis.CAFile}}
+	files := []struct{ key, path string }{{"tls.cert_file", c.TLS.CertFile}, {"tls.key_file", c.TLS.KeyFile}, {"federation.ca_file", c.Federation.CAFile}, {"email.ca_file", c.Email.CAFile}, {"redis.ca_file", c.Redis.CAFile}, {"ldap.ca_file", c.LDAP.CAFile}}
 	for _, f := range files {
 		if f.path == "" {
 			continue

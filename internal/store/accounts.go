@@ -109,6 +109,9 @@ func (tx *Tx) Deactivate(user UserNID) error {
 	if err := tx.ForgetPlaces(user); err != nil {
 		return err
 	}
+	if err := tx.ForgetSeenPlaces(user); err != nil {
+		return err
+	}
 	_, err := tx.Exec(`DELETE FROM presence WHERE member = $1`, user)
 	return err
 }

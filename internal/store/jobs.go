@@ -13,6 +13,7 @@ const (
 	JobErase  JobKind = "erase"  // a user ID: what the user of a closed account has left in rooms, and what was its own, is erased
 	JobShred  JobKind = "shred"  // a user ID: what the user of a closed account has uploaded is deleted
 	JobExport JobKind = "export" // a user ID: all that there is of the user is put together, and removed when its time is over
+	JobPeople JobKind = "people" // nothing: whom the directory still has is looked at from the ID on that is its cursor
 	JobSearch JobKind = "search" // nothing: what can be found by words is kept up to the stream's position that is its cursor
 )
 

@@ -4,8 +4,9 @@ package store
 type SSORequest struct {
 	State   []byte // SHA-256 of the state
 	Browser []byte // SHA-256 of what the browser keeps
-	Target  string // where the login token goes
+	Target  string // where the login token goes, "" with a stage
 	Expires int64  // ms
+	Stage   string // the session of user-interactive authentication of which it is a stage, "" if somebody signs in
 }
 
 // AddSSORequest notes that somebody sets out, and forgets some who have not come back by now (ms).
@@ -14,14 +15,15 @@ func (tx *Tx) AddSSORequest(q SSORequest, now int64) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(`INSERT INTO sso_requests (state, browser, target, expires) VALUES ($1, $2, $3, $4)`, q.State, q.Browser, q.Target, q.Expires)
+	_, err = tx.Exec(`INSERT INTO sso_requests (state, browser, target, expires, stage) VALUES ($1, $2, $3, $4, $5)`,
+		q.State, q.Browser, q.Target, q.Expires, q.Stage)
 	return err
 }
 
 // TakeSSORequest ends a request and gives it back, nil if there is none.
 func (tx *Tx) TakeSSORequest(state []byte) (found *SSORequest, err error) {
-	err = tx.Query(`DELETE FROM sso_requests WHERE state = $1 RETURNING browser, target, expires`, func(r *Row) error {
-		found = &SSORequest{state, append([]byte(nil), r.Bytes(0)...), r.Text(1), r.Int64(2)}
+	err = tx.Query(`DELETE FROM sso_requests WHERE state = $1 RETURNING browser, target, expires, stage`, func(r *Row) error {
+		found = &SSORequest{state, append([]byte(nil), r.Bytes(0)...), r.Text(1), r.Int64(2), r.Text(3)}
 		return nil
 	}, state)
 	return found, err
@@ -34,6 +36,15 @@ func (tx *Tx) ExternalUser(issuer, subject string) (user UserNID, err error) {
 		return nil
 	}, issuer, subject, blind(issuer, subject))
 	return user, err
+}
+
+// HasExternalID says whether a provider means a user by some subject.
+func (tx *Tx) HasExternalID(issuer string, user UserNID) (yes bool, err error) {
+	err = tx.Query(`SELECT EXISTS (SELECT 1 FROM external_ids WHERE member = $1 AND issuer = $2)`, func(r *Row) error {
+		yes = r.Bool(0)
+		return nil
+	}, user, issuer)
+	return yes, err
 }
 
 // AddExternalID notes whom a provider means by a subject; it reports false if that is somebody already.

@@ -38,11 +38,21 @@ find_chromium() {
 	return 1
 }
 
-# need_test_tools installs what the tests use beyond Go and Node: PostgreSQL, a C compiler for the race
+# find_slapd prints where OpenLDAP's server is, which systems keep out of PATH.
+find_slapd() {
+	local path
+	for path in "$(command -v slapd || true)" /usr/sbin/slapd /usr/libexec/slapd /usr/local/libexec/slapd /opt/homebrew/opt/openldap/libexec/slapd; do
+		if [ -n "$path" ] && [ -x "$path" ]; then say "$path"; return; fi
+	done
+	return 1
+}
+
+# need_test_tools installs what the tests use beyond Go and Node: PostgreSQL, a directory server, a C compiler for the race
 # detector, a browser, Redis. Where it cannot, it says what is missing and ends the run: no test is left out.
 need_test_tools() {
 	local packages=() words=()
 	find_postgres >/dev/null || { packages+=(postgresql); words+=("PostgreSQL 15 or newer (Debian: postgresql)"); }
+	find_slapd >/dev/null || { packages+=(slapd); words+=("OpenLDAP's server, slapd (Debian: slapd)"); }
 	command -v "$(go env CC)" >/dev/null || { packages+=(gcc libc6-dev); words+=("a C compiler for the race detector (Debian: gcc libc6-dev)"); }
 	find_chromium >/dev/null || { packages+=(chromium fonts-liberation fonts-noto-color-emoji); words+=("Chromium (Debian: chromium)"); }
 	command -v redis-server >/dev/null || { packages+=(redis-server); words+=("Redis (Debian: redis-server)"); }
@@ -50,6 +60,7 @@ need_test_tools() {
 		apt_install "${packages[@]}" || die "The tests need what is missing here: $(printf '%s; ' "${words[@]}")install it, or run this as root on Debian or Ubuntu."
 	fi
 	find_postgres >/dev/null || die "The PostgreSQL of this system is older than 15: install 15 or newer."
+	find_slapd >/dev/null || die "OpenLDAP's server was installed but slapd is not where it is looked for: put it in PATH."
 	find_chromium >/dev/null || die "Chromium was installed but is not in PATH: set CHROMIUM to it."
 	CHROMIUM=$(find_chromium)
 	export CHROMIUM
@@ -58,10 +69,14 @@ need_test_tools() {
 apt_install() {
 	[ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null || return 1
 	say "installing $*"
-	# Only the programs are wanted, not a database server of the system beside them.
+	# Only the programs are wanted, not a database or directory server of the system beside them.
 	if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
 		mkdir -p /etc/postgresql-common
 		echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+	fi
+	if [[ " $* " == *" slapd "* ]]; then
+		# Its installer would make a directory and start it; both are left out.
+		echo 'slapd slapd/no_configuration boolean true' | debconf-set-selections 2>/dev/null || true
 	fi
 	local log code=0 policy=/usr/sbin/policy-rc.d
 	if [ -e "$policy" ]; then policy=""; else printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"; fi
