@@ -1,13 +1,13 @@
 package clientapi
 
 import (
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 
 	"conclave/internal/accounts"
 	"conclave/internal/config"
+	"conclave/internal/limits"
 	"conclave/internal/mail"
 	"conclave/internal/matrix"
 )
@@ -35,16 +35,17 @@ func (s *Server) register(r *Request) (any, error) {
 		DeviceName   string             `json:"initial_device_display_name"`
 		InhibitLogin bool               `json:"inhibit_login"`
 		Renews       bool               `json:"refresh_token"`
+		GuestToken   string             `json:"guest_access_token"` // of the guest whose account it is to become
 		Reason       string             `json:"im.conclave.reason"` // why somebody wants an account that has to be approved
 	}
 	if r.QueryParam("kind") == "guest" {
-		return nil, matrix.Errorf(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "This server has no guest accounts.")
+		return s.registerGuest(r)
 	}
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
 	device := &accounts.NewDevice{
-		ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request()), Renews: body.Renews,
+		ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request()), Renews: body.Renews, Mark: r.mark,
 	}
 	if body.InhibitLogin {
 		device = nil
@@ -55,7 +56,13 @@ func (s *Server) register(r *Request) (any, error) {
 	if err := s.mayRegister(); err != nil {
 		return nil, err
 	}
-	if body.Username != "" {
+	var guest *accounts.Session
+	if body.GuestToken != "" {
+		var err error
+		if guest, err = s.Accounts.CheckGuest(r.Ctx(), body.GuestToken, body.Username); err != nil {
+			return nil, err
+		}
+	} else if body.Username != "" {
 		if err := s.mayChoose(r, body.Username, s.Config.Registration.Mode == config.RegistrationOpen); err != nil {
 			return nil, err
 		}
@@ -69,7 +76,7 @@ func (s *Server) register(r *Request) (any, error) {
 	// their requests.
 	done, err := s.Accounts.Confirm(r.Ctx(), accounts.Confirm{
 		Operation: accounts.OperationRegister, Body: []byte(body.Username), Flows: s.Accounts.RegistrationFlows(), Auth: body.Auth,
-		Address: block(s.address(r.Request())),
+		Address: limits.Block(s.address(r.Request())),
 	})
 	if err != nil {
 		return nil, err
@@ -78,15 +85,20 @@ func (s *Server) register(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.registered(r, accounts.Registration{
+	q := accounts.Registration{
 		Username: body.Username, Password: body.Password, Device: device, Address: s.address(r.Request()), Reason: body.Reason,
 		Email: email, Lang: mail.Language(r.Request().Header.Get("Accept-Language")),
-	}.With(done))
+	}.With(done)
+	if guest != nil {
+		q.Asks = s.Config.Registration.Mode == config.RegistrationApproval
+		return s.loggedIn(s.Accounts.Upgrade(r.Ctx(), guest, q))
+	}
+	return s.registered(r, q)
 }
 
 // getTokenOwner is GET /account/whoami.
 func (s *Server) getTokenOwner(r *Request) (any, error) {
-	answer := map[string]any{"user_id": r.Session.UserID, "is_guest": false}
+	answer := map[string]any{"user_id": r.Session.UserID, "is_guest": r.Session.Guest}
 	if r.Session.DeviceID != "" {
 		answer["device_id"] = r.Session.DeviceID
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"conclave/internal/accounts"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -13,21 +14,6 @@ import (
 var auditRoutes = []Route{
 	{Method: get, Path: "/_synapse/admin/v1/audit_log", OperationID: "im.conclave.auditLog", Auth: Admin, Limit: LimitRead, Handler: (*Server).auditLog},
 	{Method: get, Path: "/_synapse/admin/v1/audit_log/export", OperationID: "im.conclave.exportAuditLog", Auth: Admin, Limit: LimitChange, Handler: (*Server).exportAuditLog},
-}
-
-// auditEntry is an entry as administrators get it.
-type auditEntry struct {
-	ID      int64           `json:"id"`
-	TS      int64           `json:"ts"` // ms
-	Event   string          `json:"event"`
-	User    string          `json:"user_id,omitempty"`
-	By      string          `json:"by,omitempty"`
-	Address string          `json:"ip,omitempty"`
-	Details json.RawMessage `json:"details,omitempty"`
-}
-
-func audited(e store.AuditEntry) auditEntry {
-	return auditEntry{e.NID, e.TS, e.Event, e.User, e.By, e.Address, json.RawMessage(e.Details)}
 }
 
 // auditQuery reads what entries are asked for: those of a user (user_id), of an event, and of a time (since, until; ms).
@@ -62,9 +48,9 @@ func (s *Server) auditLog(r *Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := make([]auditEntry, len(entries))
+	list := make([]accounts.AuditLine, len(entries))
 	for i, e := range entries {
-		list[i] = audited(e)
+		list[i] = accounts.LineOf(e)
 	}
 	answer := map[string]any{"entries": list}
 	if len(list) == q.Limit {
@@ -99,7 +85,7 @@ func (s *Server) exportAuditLog(r *Request) (any, error) {
 		}
 		lines := json.NewEncoder(r.Response())
 		for _, e := range entries {
-			if lines.Encode(audited(e)) != nil {
+			if lines.Encode(accounts.LineOf(e)) != nil {
 				return Done{}, nil // the client went away
 			}
 		}

@@ -71,7 +71,7 @@ func TestRulesNameOperations(t *testing.T) {
 	for _, r := range Routes() {
 		there[r.OperationID] = true
 	}
-	names := slices.Concat(waitingRoutes, lockedMay, slices.Collect(maps.Keys(suspendedRules)), slices.Collect(maps.Keys(unconfirmed)))
+	names := slices.Concat(waitingRoutes, lockedMay, slices.Collect(maps.Keys(suspendedRules)), slices.Collect(maps.Keys(unconfirmed)), slices.Collect(maps.Keys(guestsMay)))
 	for _, name := range names {
 		if !there[name] {
 			t.Errorf("there is a rule for %s, which is no operation", name)
@@ -353,6 +353,29 @@ func TestModeratedCallers(t *testing.T) {
 		"deleteProfileField", "kick", "ban", "unban", "uploadContent", "setRoomAlias", "setTyping", "setPresence"} {
 		if !judged[id] || suspendedMay(id, post) {
 			t.Errorf("%s has to be forbidden to suspended accounts", id)
+		}
+	}
+}
+
+// TestGuestCallers calls every route as a guest who is in no room.
+func TestGuestCallers(t *testing.T) {
+	proof.Of(t, "A01", "GU-01")
+	s := testserver.Start(t, testserver.Options{Env: []string{"CONCLAVE_REGISTRATION_GUESTS=true"}})
+	p := newTarget(t, s, s.Register("alice"))
+	token, _ := s.Nobody().Must("POST", "/register?kind=guest", testserver.JSON{}).Body["access_token"].(string)
+	for _, r := range Routes() {
+		if r.Auth == NoAuth {
+			continue
+		}
+		status, text := p.call(t, s, r, r.Path, "Bearer "+token)
+		refused := status == http.StatusForbidden && (r.Method == http.MethodHead || strings.Contains(text, "M_GUEST_ACCESS_FORBIDDEN"))
+		switch {
+		case !guestsMay[r.OperationID] && !refused:
+			t.Errorf("%s for a guest: %d %s", r.OperationID, status, text)
+		case guestsMay[r.OperationID] && status/100 == 2 && strings.Contains(text, "secret"):
+			t.Errorf("%s tells a guest %s", r.OperationID, text)
+		case guestsMay[r.OperationID] && status >= 500 && status != http.StatusBadGateway && status != http.StatusGatewayTimeout:
+			t.Errorf("%s for a guest: %d %s", r.OperationID, status, text)
 		}
 	}
 }

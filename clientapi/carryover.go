@@ -12,6 +12,11 @@ import (
 // join is enter for joining. Whoever comes into a room that replaces another finds what was personal about the old one.
 func (s *Server) join(r *Request, name string, servers []matrix.ServerName) (any, error) {
 	answer, err := s.enter(r, name, servers, func(ctx context.Context, q rooms.JoinRequest) error {
+		if r.Session.Guest {
+			if err := s.Rooms.GuestsMayJoin(ctx, q.Room); err != nil {
+				return err
+			}
+		}
 		was, err := s.standing(ctx, q.Room, r.User())
 		if err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"conclave/internal/accounts"
+	"conclave/internal/limits"
 	"conclave/internal/matrix"
 )
 
@@ -49,7 +50,7 @@ func requestToken(purpose accounts.Purpose) func(*Server, *Request) (any, error)
 		from := s.address(r.Request())
 		sid, err := s.Accounts.RequestAddress(r.Ctx(), accounts.AddressRequest{
 			Purpose: purpose, Session: r.Session, Address: *body.Email, Secret: body.Secret, Attempt: *body.Attempt, NextLink: body.NextLink,
-			Accept: r.Request().Header.Get("Accept-Language"), From: from, Block: block(from),
+			Accept: r.Request().Header.Get("Accept-Language"), From: from, Block: limits.Block(from),
 		})
 		if err != nil {
 			return nil, err

@@ -20,7 +20,7 @@ import (
 // How exports are made: room by room, one export at a time on each node.
 const (
 	exportLook  = 10 * time.Second
-	exportLease = 30 * time.Second // renewed while somebody works; after a crash nobody goes on before its end
+	exportLease = 15 * time.Second // renewed while somebody works; after a crash nobody goes on before its end
 	exportAgain = time.Minute      // after a failure
 	exportKept  = 7 * 24 * time.Hour
 	exportTries = 7 * 24 * time.Hour // after which one is given up that cannot be made

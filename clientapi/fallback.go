@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"conclave/internal/accounts"
+	"conclave/internal/limits"
 	"conclave/internal/matrix"
 )
 
@@ -124,7 +125,7 @@ func (s *Server) toApproval(r *Request, f *accounts.Fallback) (any, error) {
 func (s *Server) mailStage(r *Request, f *accounts.Fallback, session, to string) (any, error) {
 	from := s.address(r.Request())
 	mailed, err := s.Accounts.MailStage(r.Ctx(), session, accounts.AddressRequest{
-		Address: to, Accept: r.Request().Header.Get("Accept-Language"), From: from, Block: block(from),
+		Address: to, Accept: r.Request().Header.Get("Accept-Language"), From: from, Block: limits.Block(from),
 	})
 	var known *matrix.Error
 	switch {
@@ -222,7 +223,7 @@ func (s *Server) passStage(r *Request, f *accounts.Fallback, session string, for
 	if err != nil {
 		return nil, err
 	}
-	return s.Accounts.PassStage(r.Ctx(), answer, block(s.address(r.Request())))
+	return s.Accounts.PassStage(r.Ctx(), answer, limits.Block(s.address(r.Request())))
 }
 
 // agreesNot says whether a form agrees to fewer documents than it has to.

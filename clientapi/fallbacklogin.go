@@ -88,7 +88,7 @@ func (s *Server) loginFallbackNext(r *Request, signIn *accounts.SigningIn) (any,
 		return nil, err
 	}
 	login, err := s.Accounts.LoginSignIn(r.Ctx(), signIn.Secret, accounts.NewDevice{
-		ID: matrix.DeviceID(r.QueryParam("device_id")), Name: r.QueryParam("initial_device_display_name"), Address: s.address(r.Request()), Renews: renews,
+		ID: matrix.DeviceID(r.QueryParam("device_id")), Name: r.QueryParam("initial_device_display_name"), Address: s.address(r.Request()), Renews: renews, Mark: r.mark,
 	})
 	answer, err := s.loggedIn(login, err)
 	if err != nil {

@@ -97,7 +97,7 @@ func (s *Server) login(r *Request) (any, error) {
 		return nil, err
 	}
 	device := accounts.NewDevice{
-		ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request()), Renews: body.Renews,
+		ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request()), Renews: body.Renews, Mark: r.mark,
 	}
 	switch body.Type {
 	case passwordLogin:

@@ -47,6 +47,11 @@ func (r *Request) gate() error {
 	if r.Session.MustEnrol && !slices.Contains(enrolling, r.route.OperationID) {
 		return errEnrolFirst()
 	}
+	if r.Session.Guest {
+		if err := r.guestMay(); err != nil {
+			return err
+		}
+	}
 	if r.route.Auth == Admin && !r.Session.Admin {
 		return matrix.Forbidden("This is for administrators of the server.")
 	}

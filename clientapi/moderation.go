@@ -122,7 +122,7 @@ type adminUser struct {
 	Locked      bool          `json:"locked"`
 	Suspended   bool          `json:"suspended"`
 	Created     int64         `json:"creation_ts"` // ms
-	Guest       bool          `json:"is_guest"`    // never: there are none
+	Guest       bool          `json:"is_guest"`
 
 	Threepids []threepidAnswer `json:"threepids"`
 }
@@ -158,7 +158,7 @@ func (s *Server) adminUsers(r *Request) (any, error) {
 		at := map[store.UserNID]int{} // where in users
 		err = tx.FindAccounts(q, func(a store.Account, profile string) {
 			at[a.User] = len(users)
-			u := adminUser{Threepids: []threepidAnswer{}, ID: a.ID, Admin: a.Admin, Deactivated: a.Deactivated, Locked: a.Locked, Suspended: a.Suspended, Created: a.Created}
+			u := adminUser{Threepids: []threepidAnswer{}, ID: a.ID, Admin: a.Admin, Deactivated: a.Deactivated, Locked: a.Locked, Suspended: a.Suspended, Created: a.Created, Guest: a.Guest}
 			u.Name, _ = matrix.GetString(json.RawMessage(profile), "displayname")
 			u.Avatar, _ = matrix.GetString(json.RawMessage(profile), "avatar_url")
 			users = append(users, u)

@@ -122,7 +122,7 @@ func (s *Server) step(r *Request, status int, b *browser, refused string) (any, 
 			data.Target = clientOf(b.Visit.Redirect)
 		}
 		if b.Visit.Action == "register" && s.Config.Registration.Mode != "closed" {
-			data.SignUp = s.issuer()
+			data.SignUp = s.issuer() + "#/register"
 		}
 		p.Title, p.Data = "password_title", data
 		return s.visitPage(r, b, "password", p)

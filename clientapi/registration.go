@@ -7,6 +7,7 @@ import (
 
 	"conclave/internal/accounts"
 	"conclave/internal/config"
+	"conclave/internal/limits"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/rooms"
@@ -67,7 +68,7 @@ func (s *Server) registrationTokenValidity(r *Request) (any, error) {
 	valid := false
 	if s.Config.Registration.Mode == config.RegistrationToken {
 		var err error
-		if valid, err = s.Accounts.TokenValid(r.Ctx(), r.QueryParam("token"), block(s.address(r.Request()))); err != nil {
+		if valid, err = s.Accounts.TokenValid(r.Ctx(), r.QueryParam("token"), limits.Block(s.address(r.Request()))); err != nil {
 			return nil, err
 		}
 	}

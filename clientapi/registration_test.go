@@ -82,6 +82,9 @@ func TestRegistrationByToken(t *testing.T) {
 			t.Error("what is told of tokens is not right")
 		}
 		alice := begin(t, s, "alice")
+		if alice.params["im.conclave.approval"] != nil {
+			t.Errorf("who is invited needs no approval: %v", alice.params)
+		}
 		want(t, "without the stage", alice.auth(object{"type": "m.login.dummy"}), 401, "M_INVALID_PARAM")
 		want(t, "an unknown token", alice.auth(object{"type": "m.login.registration_token", "token": "unknown"}), 401, "M_FORBIDDEN")
 		if a := alice.auth(object{"type": "m.login.registration_token", "token": token}); a.Status != 200 || a.Body["user_id"] != "@alice:"+string(s.Name) {
@@ -179,6 +182,9 @@ func TestRegistrationByApproval(t *testing.T) {
 		const requests = "/_synapse/admin/v1/registration_requests"
 		ask := func(name string) *testserver.Answer {
 			g := begin(t, s, name)
+			if said, _ := g.params["im.conclave.approval"].(object); said["max_reason_bytes"] != 1000.0 {
+				t.Errorf("clients are not told that somebody reads a reason: %v", g.params)
+			}
 			g.body["im.conclave.reason"] = "I sing alto"
 			return g.auth(object{"type": "m.login.dummy"})
 		}

@@ -27,6 +27,7 @@ type Request struct {
 	server  *Server
 	route   *Route
 	body    []byte
+	mark    string // of the browser (caller.go), "" for none
 	read    bool
 }
 
@@ -78,9 +79,10 @@ func (s *Server) call(r *Request) (any, error) {
 	if err := s.authenticate(r); err != nil {
 		return nil, err
 	}
-	if err := s.limits.allow(r); err != nil {
+	if err := s.mayCall(r); err != nil {
 		return nil, err
 	}
+	s.noteCaller(r)
 	if r.Session != nil && r.route.takesTurn() {
 		leave, err := s.turns.take(r.Ctx(), r.Session.User)
 		if err != nil {

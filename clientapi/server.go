@@ -23,6 +23,7 @@ import (
 	"conclave/internal/appservice"
 	"conclave/internal/cluster"
 	"conclave/internal/config"
+	"conclave/internal/limits"
 	"conclave/internal/matrix"
 	"conclave/internal/observe"
 	"conclave/internal/presence"
@@ -54,6 +55,7 @@ type Deps struct {
 	// Reconnect tries a server again at once that counts as failing; nil without federation.
 	Reconnect func(matrix.ServerName)
 	Bus       cluster.Bus
+	Limits    *limits.Counter
 	Web       http.Handler // the browser client, at /
 	Metrics   *observe.Metrics
 	Log       *slog.Logger
@@ -83,7 +85,6 @@ type Remote interface {
 type Server struct {
 	Deps
 	echo    *echo.Echo
-	limits  *limits
 	turns   turns
 	hub     *hub
 	tickets *tickets
@@ -98,7 +99,7 @@ type Server struct {
 // New builds the API. An undeclared or doubly declared route is an error. What it starts ends with ctx.
 func New(ctx context.Context, d Deps) (*Server, error) {
 	s := &Server{
-		Deps: d, echo: echo.New(), limits: newLimits(d.Config.RateLimits.Enabled),
+		Deps: d, echo: echo.New(),
 		hub: newHub(d.Accounts.Again, d.Accounts.Heard), tickets: newTickets(),
 	}
 	work.NewGroup(ctx, d.Log).Go("ended sessions", func(ctx context.Context) error { return s.hub.watch(ctx, d.Bus) })

@@ -285,7 +285,7 @@ func (s *Server) socketCall(r *Request, in call) (any, error) {
 	if r.Session.Suspended && !suspendedMay(method.operation, put) {
 		return nil, matrix.UserSuspended()
 	}
-	if err := s.limits.spend(method.limit, string(r.Session.UserID)); err != nil {
+	if err := s.spend(r.Ctx(), method.limit, string(r.Session.UserID)); err != nil {
 		return nil, err
 	}
 	leave, err := s.turns.take(r.Ctx(), r.Session.User)

@@ -13,9 +13,9 @@ import (
 // How the files of erased users are deleted.
 const (
 	shredLook  = 10 * time.Second
-	shredLease = time.Minute // after a crash nobody goes on before its end; that two work at once does no harm
-	shredPage  = 50          // contents that are looked up at once
-	shredAgain = time.Minute // after a failure
+	shredLease = 15 * time.Second // after a crash nobody goes on before its end; that two work at once does no harm
+	shredPage  = 10               // contents that are looked up at once
+	shredAgain = time.Minute      // after a failure
 )
 
 const notShredded = "Some files could not be deleted. It is tried again; the server's log says why."
@@ -107,24 +107,24 @@ func (m *Media) shredSome(ctx context.Context, job store.Job, user store.UserNID
 			return false, err
 		}
 	}
-	var gone int64
 	for _, name := range names {
 		work.Failpoint("shred.before_commit")
-		found, err := m.forget(ctx, store.Media{Origin: name.Origin, ID: name.ID})
+		err := m.dropFiles(ctx, func(tx *store.Tx) ([]string, error) {
+			files, found, err := tx.DeleteMedia(name.Origin, name.ID)
+			if err != nil || !found {
+				return nil, err
+			}
+			return files, tx.ClosingShredded(user)
+		})
 		work.Failpoint("shred.after_commit")
 		if err != nil {
 			return false, err
 		}
-		if found {
-			gone++
-		}
 	}
 	m.wake() // who waits for one of them waits in vain
 	err = m.o.DB.Write(ctx, func(tx *store.Tx) (err error) {
-		if mine, err = tx.SaveJob(job, m.nowMS(), shredLease.Milliseconds()); err != nil || !mine {
-			return err
-		}
-		return tx.ClosingShredded(user, gone)
+		mine, err = tx.SaveJob(job, m.nowMS(), shredLease.Milliseconds())
+		return err
 	})
 	return mine, err
 }

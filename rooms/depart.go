@@ -121,10 +121,10 @@ func (r *Rooms) departedFrom(ctx context.Context, job store.Job, user store.User
 		if mine, err = tx.SaveJob(job, r.now().UnixMilli(), departLease.Milliseconds()); err != nil || !mine {
 			return err
 		}
-		if failed != nil {
-			return tx.ClosingFailed(user, "A room did not let the user leave. It is tried again; the server's log says why.")
+		if failed == nil {
+			return nil
 		}
-		return tx.ClosingLeft(user)
+		return tx.ClosingFailed(user, "A room did not let the user leave. It is tried again; the server's log says why.")
 	})
 	work.Failpoint("depart.after_commit")
 	return mine, err

@@ -133,7 +133,14 @@ export default ts.config(
   {
     files: ["jssdk/*.mjs"],
     languageOptions: {
-      globals: { AbortController: "readonly", fetch: "readonly", Blob: "readonly", TextEncoder: "readonly" },
+      globals: {
+        AbortController: "readonly",
+        Blob: "readonly",
+        Headers: "readonly",
+        TextEncoder: "readonly",
+        URLSearchParams: "readonly",
+        fetch: "readonly",
+      },
     },
   },
 );

@@ -17,7 +17,7 @@ func (s *server) makeAccounts() error {
 		return err
 	}
 	o := accounts.Options{
-		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log, Provide: s.bridges.HasUser, Secrets: secrets,
+		DB: s.db, Server: s.identity.Name(), Config: s.conf, Bus: s.bus, Log: s.log, Provide: s.bridges.HasUser, Secrets: secrets, Limits: s.limits,
 		Outgoing:  netguard.NewDialer(s.conf.Network.AllowPrivate, nil).HTTPClient(netguard.HTTPOptions{}),
 		Exclusive: func(user matrix.UserID) bool { return s.services.UserOwner(user, nil) != nil },
 		Closed: func(user store.UserNID) {
@@ -36,7 +36,12 @@ func (s *server) makeAccounts() error {
 		o.Identities = s.remote.identities
 	}
 	s.accounts = accounts.New(o)
+	passwords, factors, links := s.accounts.Looked()
+	s.metrics.Count("conclave_passwords_checked_total", "Passwords of accounts that were looked at, right or wrong.", passwords)
+	s.metrics.Count("conclave_second_factors_checked_total", "Second factors that were looked at, right or wrong.", factors)
+	s.metrics.Count("conclave_links_checked_total", "Links in mails that were looked at, right or wrong.", links)
 	s.work.Go("mail", s.accounts.RunMails)
+	s.work.Go("expiry of requests and of the audit log", s.accounts.RunExpiry)
 	if s.remote != nil {
 		s.work.Go("addresses of closed accounts", s.accounts.RunUnbinds)
 	}

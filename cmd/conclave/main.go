@@ -43,6 +43,7 @@ func commands() []command {
 		devCommand(),
 		configCommand(),
 		userCommand(),
+		auditCommand(),
 		keysCommand(),
 		verifyCommand(),
 		federationCommand(),

@@ -129,6 +129,7 @@ func (s *server) operate() (stop func()) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("POST /user", operatorHandler(operator{s.db, s.accounts}, s.log))
+	mux.Handle("POST /audit", auditHandler(operator{s.db, s.accounts}, s.log))
 	mux.Handle("POST /compare", compareHandler(s.rooms, s.log))
 	h := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	done := make(chan struct{})

@@ -194,6 +194,7 @@ func (s *server) stop(servers []*http.Server) error {
 	if err := s.work.Wait(ctx); err != nil {
 		s.log.Warn("some work did not end in time", "err", err)
 	}
+	s.limits.Close()
 	return s.db.Close()
 }
 

@@ -18,6 +18,7 @@ import (
 	"conclave/internal/appservice"
 	"conclave/internal/cluster"
 	"conclave/internal/config"
+	"conclave/internal/limits"
 	"conclave/internal/matrix"
 	"conclave/internal/netguard"
 	"conclave/internal/observe"
@@ -42,6 +43,7 @@ type server struct {
 
 	db       *store.DB
 	bus      cluster.Bus
+	limits   *limits.Counter
 	metrics  *observe.Metrics
 	identity *federation.Identity
 	rooms    *rooms.Rooms
@@ -105,6 +107,9 @@ func construct(ctx context.Context, conf *config.Config, log *slog.Logger) (s *s
 		if s.remote, err = s.reach(); err != nil {
 			return nil, err
 		}
+	}
+	if err = s.makeLimits(); err != nil {
+		return nil, err
 	}
 	if err := s.domains(background); err != nil {
 		return nil, err
@@ -196,12 +201,14 @@ func (s *server) domains(ctx context.Context) (err error) {
 	}
 	s.work.Go("departures", s.rooms.RunDepartures)
 	s.work.Go("erasures", s.rooms.RunErasures)
+	s.work.Go("guests in rooms", s.rooms.RunGuests)
 	s.work.Go("ends of rooms", s.rooms.RunMerges)
 	s.work.Go("search index", s.rooms.RunSearchIndex)
 	s.work.Go("directory of people", s.rooms.RunPeople)
 	if err := s.makeAccounts(); err != nil {
 		return err
 	}
+	s.work.Go("idle guests", s.accounts.RunGuests)
 	k := keys.Options{DB: s.db, IsOurs: s.identity.IsOurs, Bus: s.bus, Log: s.log}
 	m := media.Options{DB: s.db, Config: s.conf, Server: s.identity.Name(), Log: s.log}
 	if s.remote != nil {
@@ -282,7 +289,7 @@ func (s *server) abroad() *presence.Presence {
 // apis builds what listens.
 func (s *server) apis(ctx context.Context) (err error) {
 	d := clientapi.Deps{
-		Config: s.conf, DB: s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Sync: s.sync, Presence: s.presence, Bus: s.bus,
+		Config: s.conf, DB: s.db, Rooms: s.rooms, Accounts: s.accounts, Keys: s.keys, Media: s.media, Sync: s.sync, Presence: s.presence, Bus: s.bus, Limits: s.limits,
 		PushRules: s.rules, Pushers: s.pushers, WebPush: s.webPush, Services: s.services, Bridges: s.bridges, Web: web.Handler(), Metrics: s.metrics, Log: s.log,
 	}
 	if s.remote != nil {

@@ -23,6 +23,7 @@ import (
 
 	"conclave/internal/cluster"
 	"conclave/internal/config"
+	"conclave/internal/limits"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -45,7 +46,9 @@ type Accounts struct {
 	tidy       *time.Timer   // gives back the memory of hashes
 	waiting    atomic.Int64  // for a place
 	nonces     nonces
-	guesses    attempts
+	guesses    guesses
+	limits     *limits.Counter
+	looked     looked
 	secrets    *config.Secrets    // nil: no authenticator apps
 	relying    *webauthn.WebAuthn // nil: no passkeys
 
@@ -69,6 +72,9 @@ type Options struct {
 
 	// Secrets encrypt what the database must not give away; with nil nobody can set up an authenticator app.
 	Secrets *config.Secrets
+
+	// Limits count what need not outlive the process; nil: for this one alone.
+	Limits *limits.Counter
 
 	// Closed is told of accounts that were closed, once that is durable; nil if nobody needs to know.
 	Closed func(store.UserNID)
@@ -94,6 +100,9 @@ func New(o Options) *Accounts {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
+	if o.Limits == nil {
+		o.Limits, _ = limits.New(limits.Options{Enabled: o.Config.RateLimits.Enabled, Clock: o.Clock}) // which only fails with Redis
+	}
 	if o.Closed == nil {
 		o.Closed = func(store.UserNID) {}
 	}
@@ -109,7 +118,8 @@ func New(o Options) *Accounts {
 		hashes:   make(chan struct{}, min(hashPlaces, runtime.GOMAXPROCS(0))),
 		tidy:     time.AfterFunc(tidyAfter, debug.FreeOSMemory),
 		sessions: map[[32]byte]cached{},
-		guesses:  attempts{on: o.Config.RateLimits.Enabled, now: o.Clock},
+		guesses:  guesses{on: o.Config.RateLimits.Enabled, now: o.Clock, db: o.DB},
+		limits:   o.Limits,
 		failures: newFailures(),
 		secrets:  o.Secrets,
 		relying:  relyingParty(o.Config),
@@ -126,6 +136,7 @@ type Session struct {
 	Admin     bool
 	Locked    bool      // it may only log out
 	Suspended bool      // it may read and leave
+	Guest     bool      // it may do what guests may
 	Since     time.Time // when the account was made
 	Service   string    // ID of the application service that acts as the user; "" for the user itself
 	Client    string    // the OAuth client that the session is of, "" if it is of none
@@ -250,10 +261,10 @@ func (a *Accounts) over(o *store.TokenOwner) bool {
 func (a *Accounts) sessionOf(o *store.TokenOwner) *Session {
 	s := &Session{
 		User: o.User, UserID: o.ID, Device: o.Device.NID, DeviceID: o.Device.ID, Client: o.Device.Client,
-		Admin: o.Admin, Locked: o.Locked, Suspended: o.Suspended, Since: time.UnixMilli(o.Created),
+		Admin: o.Admin, Locked: o.Locked, Suspended: o.Suspended, Guest: o.Guest, Since: time.UnixMilli(o.Created),
 		Shown: proofOf(o.Device.Shown).Shown, hash: [32]byte(o.Token.Hash), family: o.Token.Family,
 	}
-	if o.SecondFactor == 0 && o.FactorDue != 0 && a.wantsFactor(o.Admin) {
+	if o.SecondFactor == 0 && o.FactorDue != 0 && !o.Guest && a.wantsFactor(o.Admin) {
 		s.EnrolBy = time.UnixMilli(o.FactorDue)
 		s.MustEnrol = !a.now().Before(s.EnrolBy)
 	}
@@ -263,7 +274,7 @@ func (a *Accounts) sessionOf(o *store.TokenOwner) *Session {
 // beginGrace starts the time that somebody has to set up a second factor whom the server's rule asks for one and who was
 // logged in before it did. That it fails is no reason to refuse the request: the next will try again.
 func (a *Accounts) beginGrace(ctx context.Context, o *store.TokenOwner) {
-	if o.SecondFactor != 0 || o.FactorDue != 0 || !a.wantsFactor(o.Admin) {
+	if o.SecondFactor != 0 || o.FactorDue != 0 || o.Guest || !a.wantsFactor(o.Admin) {
 		return
 	}
 	due := a.now().Add(a.grace()).UnixMilli()

@@ -308,16 +308,16 @@ func TestGuessing(t *testing.T) {
 			_, err := w.login(name, "wrong password")
 			wantCode(t, err, 403, "M_FORBIDDEN")
 		}
-		for range 3 * attemptsAtOnce { // right ones cost nothing
+		for range 3 * guessesOfAll.Burst { // right ones cost nothing
 			_, err := w.login("alice", password)
 			must(t, err)
 		}
 		for _, name := range []string{"alice", "nobody"} { // nobody can tell which of them exists
-			for range attemptsAtOnce - 1 {
+			for range guessesOfAll.Burst - 1 {
 				_, _ = w.login(name, "wrong password")
 			}
 		}
-		evaluated := 0
+		evaluated, before := 0, w.looked.passwords.Load()
 		for range 60 { // an hour
 			for _, name := range []string{"alice", "@Alice:us.test", "nobody"} {
 				switch _, err := w.login(name, "wrong password"); {
@@ -329,8 +329,11 @@ func TestGuessing(t *testing.T) {
 			}
 			w.pass(time.Minute)
 		}
-		if evaluated > 2*20 {
+		if evaluated > 2*(20+8) { // those that only seem to be looked at among them
 			t.Errorf("%d guesses at two names were looked at in an hour", evaluated)
+		}
+		if n := w.looked.passwords.Load() - before; n < 10 || n > 20 {
+			t.Errorf("%d guesses at one account were looked at in an hour", n)
 		}
 		w.pass(time.Hour)
 		_, err := w.login("alice", password)

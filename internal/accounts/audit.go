@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"context"
+	"encoding/json"
 
 	"golang.org/x/time/rate"
 
@@ -101,4 +102,20 @@ func (a *Accounts) Audit(ctx context.Context, q store.AuditQuery) (entries []sto
 		return tx.Audit(q, func(e store.AuditEntry) { entries = append(entries, e) })
 	})
 	return entries, err
+}
+
+// AuditLine is an entry of the audit log as administrators get it.
+type AuditLine struct {
+	ID      int64           `json:"id"`
+	TS      int64           `json:"ts"` // ms
+	Event   string          `json:"event"`
+	User    string          `json:"user_id,omitempty"`
+	By      string          `json:"by,omitempty"`
+	Address string          `json:"ip,omitempty"`
+	Details json.RawMessage `json:"details,omitempty"`
+}
+
+// LineOf is an entry in that form.
+func LineOf(e store.AuditEntry) AuditLine {
+	return AuditLine{e.NID, e.TS, e.Event, e.User, e.By, e.Address, json.RawMessage(e.Details)}
 }

@@ -1,6 +1,7 @@
 package accounts
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -43,6 +44,7 @@ const (
 	maxSecret = 255              // bytes of a client_secret
 	maxLink   = 2048             // bytes of a next_link
 	maxMails  = 10_000           // in the queue, beyond which strangers have to wait
+	linkMark  = "."              // between the session's ID and the secret of a link's token
 )
 
 // How many mails strangers can have us send: to one address, from one block of network addresses, for one account. The
@@ -165,14 +167,16 @@ func (a *Accounts) spendMail(tx *store.Tx, q AddressRequest, to string) error {
 // mayRegisterWith refuses (M_THREEPID_DENIED) addresses that are of none of the domains allowed.
 func (a *Accounts) mayRegisterWith(folded string) error {
 	allowed := a.config.Registration.AllowedEmailDomains
-	same := func(domain string) bool {
-		want, ok := address.Mailbox("a@" + domain)
-		return ok && address.Domain(address.Route(want)) == address.Domain(address.Route(folded))
-	}
-	if len(allowed) > 0 && !slices.ContainsFunc(allowed, same) {
+	if len(allowed) > 0 && !slices.ContainsFunc(allowed, func(domain string) bool { return isIn(folded, domain) }) {
 		return matrix.Errorf(http.StatusForbidden, "M_THREEPID_DENIED", "Addresses of this domain cannot register here.")
 	}
 	return nil
+}
+
+// isIn says whether an address is of a domain, in whichever form both are written.
+func isIn(folded, domain string) bool {
+	want, ok := address.Mailbox("a@" + domain)
+	return ok && address.Domain(address.Route(want)) == address.Domain(address.Route(folded))
 }
 
 // nextLink checks where somebody wants to be led once an address is confirmed. Only pages of this server's own are
@@ -218,30 +222,84 @@ type AddressClaim struct {
 // Confirmable finds what a link would confirm, and changes nothing: programs that look through mails follow links. nil says
 // that the link is of no use, or not any more.
 func (a *Accounts) Confirmable(ctx context.Context, token string) (c *AddressClaim, err error) {
-	hash := sha256.Sum256([]byte(token))
-	err = a.db.Read(ctx, func(tx *store.Tx) error {
-		v, err := tx.ValidationByToken(hash[:], a.now().UnixMilli())
+	err = a.tryLink(ctx, token, func(tx *store.Tx, hash []byte) (right bool, err error) {
+		c = nil
+		v, err := tx.ValidationByToken(hash, a.now().UnixMilli())
 		if err != nil || v == nil {
-			return err
+			return false, err
 		}
 		c, err = claimOf(tx, v)
-		return err
+		return true, err
 	})
 	return c, err
+}
+
+// tryLink lets use look at the token of a link, unless there were too many wrong ones of the same validation
+// (M_LIMIT_EXCEEDED). A token names the validation, by an ID that nobody guesses either: so wrong ones can be counted for
+// what they are at, nobody spends the guesses of anybody else, and what names nothing that waits is not looked at.
+func (a *Accounts) tryLink(ctx context.Context, token string, use func(tx *store.Tx, hash []byte) (right bool, err error)) error {
+	sid, _, ok := strings.Cut(token, linkMark)
+	if !ok || len(token) > maxSecret || !validSID(sid) {
+		return nil
+	}
+	count := cost{"link of " + sid, guessesAtLinks}
+	key, hash, now := count.key(), sha256.Sum256([]byte(token)), a.now().UnixMilli()
+	if wait := a.guesses.known(count, now); wait > 0 {
+		return matrix.LimitExceeded(wait)
+	}
+	waits := func(tx *store.Tx) (bool, error) {
+		v, err := tx.Validation(sid, now)
+		return v != nil && v.Confirmed == 0, err
+	}
+	var there bool
+	err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
+		there, err = waits(tx)
+		return err
+	})
+	if err != nil || !there {
+		return err
+	}
+	var refusal error // what was counted has to be committed, so it is not the transaction's error
+	err = a.db.Write(ctx, func(tx *store.Tx) error {
+		refusal = nil
+		if err := tx.ForgetBudgets(now); err != nil {
+			return err
+		}
+		if wait, err := tx.Spend(key[:], count.of, now); err != nil || wait > 0 {
+			a.guesses.remember(key, now, now+wait)
+			refusal = matrix.LimitExceeded(wait)
+			return err
+		}
+		// Of many who come at once each sees what the one before it has done: the count is a row that they wait for.
+		right, err := waits(tx)
+		if err == nil && right {
+			a.looked.links.Add(1)
+			right, err = use(tx, hash[:])
+		} else {
+			right = true // it was used in the meantime, and not guessed at
+		}
+		if err == nil && right {
+			err = tx.Refund(key[:], count.of)
+		}
+		return err
+	})
+	if err == nil {
+		err = refusal
+	}
+	return err
 }
 
 // ConfirmAddress uses a link, once: of several who come at the same time one succeeds. nil says that the link is of no use,
 // or not any more.
 func (a *Accounts) ConfirmAddress(ctx context.Context, token string) (c *AddressClaim, err error) {
-	hash := sha256.Sum256([]byte(token))
-	err = a.db.Write(ctx, func(tx *store.Tx) error {
+	err = a.tryLink(ctx, token, func(tx *store.Tx, hash []byte) (right bool, err error) {
 		c = nil
-		v, err := tx.Confirm(hash[:], a.now().UnixMilli(), a.now().Add(linkTime).UnixMilli())
+		v, err := tx.Confirm(hash, a.now().UnixMilli(), a.now().Add(linkTime).UnixMilli())
 		if err != nil || v == nil {
-			return err
+			return false, err
 		}
 		c, err = claimOf(tx, v)
-		return err
+		return true, err
 	})
 	return c, err
 }
@@ -262,34 +320,33 @@ func claimOf(tx *store.Tx, v *store.Validation) (*AddressClaim, error) {
 // SubmitToken is ConfirmAddress for a client that was given the token to pass on (Identity Service API, "POST
 // /validate/email/submitToken"): the three have to belong together.
 func (a *Accounts) SubmitToken(ctx context.Context, sid, secret, token string) error {
-	hash, secretHash := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(secret))
-	now := a.now()
 	if !validSID(sid) {
 		return errNoValidation()
 	}
-	return a.db.Write(ctx, func(tx *store.Tx) error {
+	secretHash, now := sha256.Sum256([]byte(secret)), a.now()
+	err := a.db.Read(ctx, func(tx *store.Tx) error {
 		v, err := tx.Validation(sid, now.UnixMilli())
-		switch {
-		case err != nil:
-			return err
-		case v == nil || [32]byte(v.Secret) != secretHash:
-			return errNoValidation()
-		case v.Confirmed != 0:
-			return errWrongToken()
-		}
-		of, err := tx.ValidationByToken(hash[:], now.UnixMilli())
-		if err != nil {
-			return err
-		}
-		if of == nil || of.ID != sid {
-			return errWrongToken()
-		}
-		done, err := tx.Confirm(hash[:], now.UnixMilli(), now.Add(linkTime).UnixMilli())
-		if err == nil && done == nil {
-			err = errWrongToken()
+		if err == nil && (v == nil || [32]byte(v.Secret) != secretHash) {
+			err = errNoValidation()
 		}
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(token, sid+linkMark) {
+		return errWrongToken()
+	}
+	done := false
+	err = a.tryLink(ctx, token, func(tx *store.Tx, hash []byte) (bool, error) {
+		v, err := tx.Confirm(hash, now.UnixMilli(), now.Add(linkTime).UnixMilli())
+		done = v != nil
+		return done, err
+	})
+	if err == nil && !done {
+		err = errWrongToken()
+	}
+	return err
 }
 
 func errNoValidation() error {
@@ -384,6 +441,9 @@ func (a *Accounts) ResetByEmail(ctx context.Context, p AddressProof, password, f
 		if err := tx.DropAppPasswords(account.User); err != nil {
 			return err
 		}
+		if err := tx.ForgetPlaces(account.User); err != nil {
+			return err
+		}
 		return a.deleteDevices(tx, account.User, nil)
 	})
 }
@@ -401,12 +461,13 @@ type mailFacts struct {
 
 // addMail puts a mail into the queue, which has it from the commit on.
 func (a *Accounts) addMail(tx *store.Tx, m store.Mail, facts mailFacts) error {
-	facts.At = a.now().UnixMilli()
+	now := a.now().UnixMilli()
+	facts.At = cmp.Or(facts.At, now)
 	text, err := matrix.Encode(facts)
 	if err != nil {
 		return err
 	}
-	m.ID, m.Facts, m.Created = randomText(18), string(text), facts.At
+	m.ID, m.Facts, m.Created = randomText(18), string(text), now
 	tx.AfterCommit(a.wakeMails)
 	return tx.AddMail(m)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -17,9 +18,14 @@ import (
 // How many wrong second factors of an account are looked at, and how long none is afterwards, not even right ones (threats
 // A10). Wrong ones are forgotten with a right one, or after as long without any: whoever mistypes once a week is never
 // blocked, and nobody for good. Limits of requests can be switched off, this not: a code has only six digits.
+//
+// Whoever has the password and no more is a stranger, and blocks strangers. Places where the owner has logged in lately are
+// counted apart, all together, and block for longer: so that all who are not the owner have 30 looked at in an hour. Each
+// session, and each browser that was logged in, is counted by itself (standing).
 const (
 	maxWrongFactors = 5
 	factorBlock     = 15 * time.Minute
+	placeBlock      = 30 * time.Minute
 )
 
 // Factors are the second factors of an account.
@@ -77,6 +83,16 @@ func errWrongFactor() *matrix.Error {
 // tryFactor lets use look at a second factor, unless there were too many wrong ones, and counts it if it is wrong. The
 // lock on the account brings attempts that come at once into an order.
 func (a *Accounts) tryFactor(ctx context.Context, user store.UserNID, use func(*store.Tx, *store.Account) (bool, error)) error {
+	caller := callerOf(ctx)
+	owner, _ := ctx.Value(ownerKey{}).(*Session)
+	device := int64(0)
+	if owner != nil {
+		device = owner.Device
+	}
+	memory := cost{name: fmt.Sprintf("factor of %d by %d %s %s", user, device, caller.Mark, caller.Block)}
+	if wait := a.guesses.known(memory, a.now().UnixMilli()); wait > 0 {
+		return matrix.LimitExceeded(wait)
+	}
 	var refusal error // what was counted has to be committed, so it is not the transaction's error
 	err := a.db.Write(ctx, func(tx *store.Tx) error {
 		refusal = nil
@@ -88,22 +104,29 @@ func (a *Accounts) tryFactor(ctx context.Context, user store.UserNID, use func(*
 			refusal = errWrongFactor()
 			return nil
 		}
-		had, err := tx.FactorAttempts(user)
+		s, err := a.standingOf(ctx, tx, account)
+		if err != nil {
+			return err
+		}
+		who, block := s.who()
+		had, err := tx.FactorAttempts(user, who)
 		if err != nil {
 			return err
 		}
 		if refusal = a.blocked(had); refusal != nil {
+			a.guesses.remember(memory.key(), a.now().UnixMilli(), had.Blocked)
 			return nil
 		}
+		a.looked.factors.Add(1)
 		ok, err := use(tx, account)
 		if err != nil {
 			return err
 		}
 		if ok {
-			return tx.ClearFactorAttempts(user)
+			return tx.ClearFactorAttempts(user, who)
 		}
 		refusal = errWrongFactor()
-		return a.countWrong(tx, account, had)
+		return a.countWrong(tx, account, who, block, had)
 	})
 	if err == nil {
 		err = refusal
@@ -119,17 +142,28 @@ func (a *Accounts) blocked(had store.Attempts) error {
 	return nil
 }
 
-func (a *Accounts) countWrong(tx *store.Tx, account *store.Account, had store.Attempts) error {
+// who is under what wrong second factors are counted, and how long too many of them block.
+func (s standing) who() (who string, block time.Duration) {
+	switch {
+	case s.own != "":
+		return s.own, factorBlock
+	case s.place:
+		return "places", placeBlock
+	}
+	return "", factorBlock
+}
+
+func (a *Accounts) countWrong(tx *store.Tx, account *store.Account, who string, block time.Duration, had store.Attempts) error {
 	now := a.now().UnixMilli()
 	next := store.Attempts{Wrong: had.Wrong + 1, Latest: now}
-	if had.Blocked != 0 || now-had.Latest >= factorBlock.Milliseconds() {
+	if had.Blocked != 0 || now-had.Latest >= block.Milliseconds() {
 		next.Wrong = 1
 	}
 	if next.Wrong >= maxWrongFactors {
-		next.Blocked = now + factorBlock.Milliseconds()
+		next.Blocked = now + block.Milliseconds()
 		a.audit(tx, "factor.blocked", account.ID, "")
 	}
-	return tx.SetFactorAttempts(account.User, next)
+	return tx.SetFactorAttempts(account.User, who, next, now-(24*time.Hour).Milliseconds())
 }
 
 // changeFactors lets change add or remove second factors of the account of a session, and brings the rest in line: the
@@ -192,7 +226,10 @@ func (a *Accounts) ResetFactors(ctx context.Context, by string, user store.UserN
 		if err != nil {
 			return err
 		}
-		tx.AfterCommit(func() { a.ended(user) })
+		tx.AfterCommit(func() {
+			a.ended(user)
+			a.guesses.forgetRefusals()
+		})
 		a.audit(tx, "factor.reset", account.ID, by)
 		if err := a.tellOwner(tx, user, mail.Factor, "", ""); err != nil {
 			return err

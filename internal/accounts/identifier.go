@@ -24,44 +24,47 @@ func (i Identifier) IsAddress() bool { return i.Type == identifierThreepid }
 // checkPasswordBy finds the account that a name or address and a password belong to. The answer (M_FORBIDDEN) and its time
 // are the same for a wrong password and for somebody who does not exist.
 //
-// Guesses are counted twice (threats A09): for the name or address that they are at, which says when to come again; and
-// for the account, so that each of its addresses does not give as many guesses again. Of the second count nothing is told,
-// and what is beyond it is not looked at and wrong: it would tell whose an address is (threats A08).
+// What is counted of guesses stands in attempts.go. Beyond it some are refused, and some are wrong without a look.
 func (a *Accounts) checkPasswordBy(ctx context.Context, by Identifier, password string) (*store.Account, error) {
-	key, find := a.lookup(by)
-	if err := a.guesses.take(key); err != nil {
+	name, find := a.lookup(by)
+	guess := passwordGuess{Accounts: a, name: name, caller: callerOf(ctx)}
+	if err := guess.begin(ctx); err != nil {
 		return nil, err
 	}
 	var account *store.Account
 	var asked *store.RegistrationRequest
+	var s standing
 	err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
 		if account, err = find(tx); err != nil {
 			return err
 		}
-		asked, err = tx.RegistrationRequest(a.localpart(by.User)) // for everybody: its time must not tell who has an account
+		if asked, err = tx.RegistrationRequest(a.localpart(by.User)); err != nil { // for everybody: its time must not tell who has an account
+			return err
+		}
+		s, err = a.standingOf(ctx, tx, account)
 		return err
 	})
 	if err != nil {
-		a.guesses.giveBack(key)
 		return nil, err
 	}
-	phc, counted := "", ""
-	if account != nil && !account.Deactivated && len(password) <= maxPassword {
-		if counted = "account " + account.ID.Localpart(); a.guesses.take(counted) == nil {
-			phc = account.Password
-		} else {
-			counted = ""
-		}
+	look, err := guess.allow(ctx, account, s)
+	if err != nil {
+		return nil, err
 	}
-	if account == nil && asked != nil && len(password) <= maxPassword && !by.IsAddress() {
+	phc := ""
+	switch {
+	case !look || len(password) > maxPassword:
+	case account != nil && !account.Deactivated:
+		phc = account.Password
+	case account == nil && asked != nil && !by.IsAddress():
 		phc = asked.Password
+	}
+	if phc != "" {
+		a.looked.passwords.Add(1)
 	}
 	ok, err := a.verify(ctx, password, phc)
 	if ok || err != nil {
-		a.guesses.giveBack(key)
-		if counted != "" {
-			a.guesses.giveBack(counted)
-		}
+		guess.forgive(ctx)
 	}
 	switch {
 	case err != nil:

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"strings"
 
+	"conclave/internal/mail/address"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 )
@@ -64,15 +65,12 @@ func (a *Accounts) tryToken(ctx context.Context, token, address string) (*store.
 	if !isOpaque(token, maxToken) {
 		return nil, nil
 	}
-	counted := []string{"token from " + address} // no account is called so
+	counted := []cost{{"registration tokens from " + address, guessesAtTokens}}
 	if len(token) < strongToken {
-		counted = append(counted, "short tokens")
+		counted = append(counted, cost{"short registration tokens", guessesAtTokens})
 	}
-	for i, name := range counted {
-		if err := a.guesses.take(name); err != nil {
-			a.forgive(counted[:i])
-			return nil, err
-		}
+	if err := a.guesses.take(ctx, counted...); err != nil {
+		return nil, err
 	}
 	var found *store.RegistrationToken
 	err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
@@ -82,16 +80,10 @@ func (a *Accounts) tryToken(ctx context.Context, token, address string) (*store.
 	if found != nil && !found.Valid(a.now().UnixMilli()) {
 		found = nil
 	}
-	if err != nil || found != nil {
-		a.forgive(counted)
+	if err == nil && found != nil {
+		err = a.guesses.giveBack(ctx, counted...)
 	}
 	return found, err
-}
-
-func (a *Accounts) forgive(counted []string) {
-	for _, name := range counted {
-		a.guesses.giveBack(name)
-	}
 }
 
 // useToken counts the use of a token in the transaction that makes the account: of many at once only as many have success
@@ -106,7 +98,7 @@ func (a *Accounts) useToken(tx *store.Tx, token, email string) error {
 		return err
 	case t == nil:
 		return matrix.Forbidden("The token cannot be used any more.")
-	case t.EmailDomain != "" && !strings.HasSuffix(strings.ToLower(email), "@"+t.EmailDomain):
+	case t.EmailDomain != "" && !isIn(email, t.EmailDomain):
 		return matrix.Forbidden("This token is for people with an e-mail address at %s.", t.EmailDomain)
 	}
 	return nil
@@ -172,11 +164,11 @@ func (a *Accounts) checkInvitation(t *store.RegistrationToken) error {
 	return nil
 }
 
-// isDomain says whether a text can be the domain of e-mail addresses.
+// isDomain says whether a text can be the domain of e-mail addresses that mail is sent to: of no other an address is ever
+// confirmed.
 func isDomain(text string) bool {
-	const most = 253
-	return len(text) <= most && !strings.ContainsAny(text, "@ ,;:/\\<>()[]\"'") && plain(text) &&
-		!strings.HasPrefix(text, ".") && !strings.HasSuffix(text, ".") && !strings.Contains(text, "..")
+	_, ok := address.Mailbox("a@" + text)
+	return ok && plain(text)
 }
 
 // ChangeInvitation lets change change a token, for an administrator (M_NOT_FOUND).

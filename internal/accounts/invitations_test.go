@@ -136,3 +136,32 @@ func TestAConfirmationIsNotBroughtBack(t *testing.T) {
 		}
 	})
 }
+
+// TestInvitationsForADomain: a token for people of one domain is good for its addresses in whichever form they and the domain
+// are written, for no others, and does not count where it was refused.
+func TestInvitationsForADomain(t *testing.T) {
+	proof.Of(t, "A11")
+	eachMail(t, func(t *testing.T, w *mailWorld) {
+		w.config.Registration.Mode = config.RegistrationToken
+		for _, domain := range []string{"localhost", "10.0.0.1", "a@b.example", "-.example", "b..example"} {
+			_, err := w.NewInvitation(t.Context(), &Session{}, store.RegistrationToken{EmailDomain: domain, UsesAllowed: -1}, 0)
+			wantCode(t, err, 400, "M_INVALID_PARAM")
+		}
+		i := w.invite(store.RegistrationToken{EmailDomain: "Bücher.example", UsesAllowed: 2})
+		make := func(name, email string) error {
+			q := Registration{Username: name, Password: password, Token: i.Token}
+			if email != "" {
+				p := w.prove(ForRegistration, nil, email)
+				q.Email = &p
+			}
+			_, err := w.Register(t.Context(), q)
+			return err
+		}
+		for name, email := range map[string]string{"nobody": "", "eve": "eve@books.example", "mallory": "mallory@evil-xn--bcher-kva.example", "sub": "sub@a.bücher.example"} {
+			wantCode(t, make(name, email), 403, "M_FORBIDDEN")
+		}
+		must(t, make("alice", "alice@bücher.example"))
+		must(t, make("bob", "Bob@XN--Bcher-kva.Example"))
+		wantCode(t, make("carol", "carol@bücher.example"), 403, "M_FORBIDDEN")
+	})
+}

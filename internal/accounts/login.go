@@ -21,6 +21,7 @@ type NewDevice struct {
 	Address string          // the client's
 	Renews  bool            // its tokens are to end, and to be renewed (Refresh)
 	Client  string          // the OAuth client that it is of, "" for none
+	Mark    string          // of the browser (Caller), "" for none
 }
 
 // Login is a new session.
@@ -72,6 +73,9 @@ func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice, p Pro
 			err = tx.ReplaceTokens(device)
 		}
 		if err != nil {
+			return err
+		}
+		if err := a.notePlaces(tx, user, d); err != nil {
 			return err
 		}
 		a.note(tx, Event{Name: EventLogin, User: id, Address: d.Address, Details: map[string]any{"device": d.ID, "shown": p.words(), "client": d.Client}})
@@ -289,6 +293,9 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 		}
 		if err == nil {
 			err = tx.DropAppPasswords(user)
+		}
+		if err == nil {
+			err = tx.ForgetPlaces(user)
 		}
 		if err != nil {
 			return err

@@ -64,7 +64,7 @@ func (a *Accounts) checkPasskey(ctx context.Context, user store.UserNID, challen
 		return err
 	}
 	var ceremony *webauthn.SessionData
-	var who *keyOwner
+	var holder *keyOwner
 	var refusal error // what was taken stays taken, so it is not the transaction's error
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
 		refusal = nil
@@ -72,14 +72,19 @@ func (a *Accounts) checkPasskey(ctx context.Context, user store.UserNID, challen
 		if err != nil || account == nil {
 			return err
 		}
-		had, err := tx.FactorAttempts(user)
+		s, err := a.standingOf(ctx, tx, account)
+		if err != nil {
+			return err
+		}
+		who, _ := s.who()
+		had, err := tx.FactorAttempts(user, who)
 		if err != nil {
 			return err
 		}
 		if refusal = a.blocked(had); refusal != nil {
 			return nil
 		}
-		if who, err = owner(tx, account, handle(account.ID)); err != nil {
+		if holder, err = owner(tx, account, handle(account.ID)); err != nil {
 			return err
 		}
 		ceremony, err = a.takeChallenge(tx, store.PasskeyChallenge{Challenge: challenge, User: user, Purpose: forFactor})
@@ -93,7 +98,7 @@ func (a *Accounts) checkPasskey(ctx context.Context, user store.UserNID, challen
 	case ceremony == nil:
 		return errChallenge() // nothing was looked at, so nothing counts
 	}
-	key, wrong := a.relying.ValidateLogin(who, *ceremony, shown)
+	key, wrong := a.relying.ValidateLogin(holder, *ceremony, shown)
 	return a.tryFactor(ctx, user, func(tx *store.Tx, account *store.Account) (bool, error) {
 		if wrong != nil {
 			return false, nil

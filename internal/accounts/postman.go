@@ -173,7 +173,7 @@ func (a *Accounts) wantsDigest(ctx context.Context, m store.Mail, w *mail.Waitin
 // link completes a mail that is to confirm an address: with a link that does, or with the reason why there is nothing to
 // confirm, which is for the owner of the address alone. The token exists in this mail and, hashed, in the database.
 func (a *Accounts) link(ctx context.Context, validation string, kind *mail.Kind, facts *mail.Facts) (useful bool, err error) {
-	random := randomText(32)
+	random := validation + linkMark + randomText(32)
 	hash := sha256.Sum256([]byte(random))
 	now := a.now().UnixMilli()
 	err = a.db.Write(ctx, func(tx *store.Tx) error {

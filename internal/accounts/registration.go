@@ -22,6 +22,10 @@ const (
 // OperationRegister is the operation of a confirmation that makes an account.
 const OperationRegister = "register"
 
+// paramApproval is among the parameters of a registration where an administrator has to approve each account, who reads why
+// it is wanted: it is no stage, but clients can ask for the reason.
+const paramApproval = "im.conclave.approval"
+
 // What these stages leave with a session of user-interactive authentication.
 const (
 	foundToken = "registration_token"
@@ -99,6 +103,9 @@ func (a *Accounts) params(c *confirmation) (map[string]any, error) {
 			return nil, err
 		}
 		params[StageWork] = w
+	}
+	if c.Operation == OperationRegister && a.config.Registration.Mode == config.RegistrationApproval {
+		params[paramApproval] = map[string]any{"max_reason_bytes": maxReason}
 	}
 	return params, nil
 }

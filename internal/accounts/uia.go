@@ -251,7 +251,7 @@ func stagePassword(ctx context.Context, a *Accounts, c *confirmation) error {
 	if by.Type != identifierThreepid {
 		by = Identifier{User: cmp.Or(by.User, answer.User, string(c.Session.UserID))}
 	}
-	account, err := a.checkPasswordBy(ctx, by, answer.Password)
+	account, err := a.checkPasswordBy(withOwner(ctx, c.Session), by, answer.Password)
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func stageFactor(ctx context.Context, a *Accounts, c *confirmation) error {
 		return err
 	}
 	shown := FactorAnswer{Type: answer.Factor, Code: answer.Code, Passkey: answer.Credential, Challenge: answer.Challenge}
-	if err := a.CheckFactor(ctx, c.user, shown); err != nil {
+	if err := a.CheckFactor(withOwner(ctx, c.Session), c.user, shown); err != nil {
 		return err
 	}
 	return c.set(foundFactor, answer.Factor)

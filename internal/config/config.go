@@ -28,10 +28,11 @@ type Config struct {
 	TLS            TLS            `key:"tls" doc:"Certificates. Without files a self-signed pair is made in data_dir/tls."`
 	TrustedProxies []netip.Prefix `key:"trusted_proxies" doc:"CIDRs of reverse proxies whose X-Forwarded-For counts for limits and logs, e.g. 127.0.0.0/8."`
 	Database       Database       `key:"database" doc:"Where everything but media is kept."`
-	Redis          Redis          `key:"redis" doc:"Set for several nodes over one PostgreSQL; empty for a single node."`
+	Redis          Redis          `key:"redis" doc:"A Redis that several nodes over one PostgreSQL share."`
 	Registration   Registration   `key:"registration" doc:"Who may make an account."`
 	Auth           Auth           `key:"auth" doc:"How people prove who they are."`
 	OIDC           OIDC           `key:"oidc" doc:"Single sign-on through the organization's OpenID Connect provider (Keycloak, Entra ID, Authentik, ...). Register this server there with the redirect URI public_url/_matrix/client/unstable/im.conclave.sso/callback."`
+	Audit          Audit          `key:"audit" doc:"The log of what matters for the safety of accounts: logins, changes, administrators' acts."`
 	RateLimits     RateLimits     `key:"rate_limits" doc:"Limits on requests per user and address."`
 	Email          Email          `key:"email" doc:"Outgoing mail."`
 	Federation     Federation     `key:"federation" doc:"Talking to other Matrix servers."`
@@ -73,7 +74,8 @@ type Database struct {
 
 // Redis joins several nodes.
 type Redis struct {
-	URL observe.Secret `key:"url" built:"default" doc:"redis://host:port. Carries wake-ups only, never data."`
+	URL    observe.Secret `key:"url" doc:"redis://user:password@host:port, or rediss://... for TLS. Rate limits are counted there, under hashes that all nodes make with the same auth.secret_key; while it does not answer each node counts for itself. Nothing that matters is kept there: maxmemory with the policy allkeys-lru suits it. In this version it is used for limits only, and a second node over the same database is still refused. Empty: limits are counted in this process."`
+	CAFile string         `key:"ca_file" doc:"Certificates in PEM that are trusted in addition to the system's for rediss://."`
 }
 
 // Registration says who may make an account.
@@ -83,7 +85,11 @@ type Registration struct {
 	RequireEmail        bool           `key:"require_email" default:"false" doc:"Whether whoever makes an account has to confirm an e-mail address first."`
 	AllowedEmailDomains []string       `key:"allowed_email_domains" doc:"If not empty, only addresses of these domains may register, and whoever makes an account has to confirm one."`
 	SharedSecret        observe.Secret `key:"shared_secret" doc:"Lets programs that know it make accounts over POST /_synapse/admin/v1/register. Empty: off."`
+	Guests              bool           `key:"guests" default:"false" doc:"Whether anybody may come in as a guest, without an account: guests may join only the rooms that let them (m.room.guest_access), and read and write there."`
+	GuestsPerHour       int            `key:"guests_per_hour" default:"10" doc:"How many guests one address may have in an hour. 0: any number."`
+	GuestIdleDays       int            `key:"guest_idle_days" default:"30" doc:"After how many days without use the account of a guest is closed."`
 	Terms               []string       `key:"terms" doc:"Documents that people have to agree to when they make an account: of each, a text for every language, as ID VERSION LANGUAGE URL TITLE, e.g. privacy 1.2 en https://example.org/privacy.html Privacy policy."`
+	RequestDays         int            `key:"request_days" default:"30" doc:"How long a request for an account (mode: approval) waits for an answer, in days. Then it is over, its name is free, and whoever has given an address is told. 0: for ever."`
 	Username            Username       `key:"username" doc:"Which names people may choose. Administrators and application services may give others."`
 }
 
@@ -134,6 +140,11 @@ type Argon2 struct {
 	MemoryKiB int `key:"memory_kib" default:"65536" doc:"Memory per login in KiB."`
 	Time      int `key:"time" default:"2" doc:"Passes over the memory."`
 	Threads   int `key:"threads" default:"1" doc:"Lanes computed in parallel."`
+}
+
+// Audit says how long the audit log is kept.
+type Audit struct {
+	RetentionDays int `key:"retention_days" default:"400" doc:"How long an entry is kept, in days; that older ones were removed is noted. 0: for ever."`
 }
 
 // RateLimits switches the limits on requests.

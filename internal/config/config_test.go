@@ -152,7 +152,9 @@ func TestErrors(t *testing.T) {
 		{"server_name: a\nmedia: {store: s3, s3: {endpoint: 'ftp://x', bucket: b, access_key: a, secret_key: s}}\n", "", "media.s3.endpoint: \"ftp://x\" must be https://host"},
 		{"server_name: a\nmedia: {store: s3, s3: {endpoint: 'https://x', bucket: b, access_key: a}}\n", "", "media.s3.secret_key: it is missing"},
 		{"server_name: a\nmedia: {store: s3, max_resumable_bytes: 200000000000, s3: {endpoint: 'https://x', bucket: b, access_key: a, secret_key: s}}\n", "", "media.max_resumable_bytes: with media.store: s3"},
-		{"server_name: a\n", "CONCLAVE_REDIS_URL=redis://x", "CONCLAVE_REDIS_URL: redis.url: this is not available"},
+		{"server_name: a\n", "CONCLAVE_REDIS_URL=http://hidden", "CONCLAVE_REDIS_URL: redis.url: it must be redis://host:port"},
+		{"server_name: a\nredis: {url: \"redis://:hid/den@x\"}\n", "", "redis.url: it must be redis://host:port"},
+		{"server_name: a\nredis: {url: \"rediss://x\", ca_file: gone.pem}\n", "", "redis.ca_file: cannot read it"},
 		{"server_name: a\n", "CONCLAVE_RATE_LIMITS_ENABLED=1", "environment: rate_limits.enabled must be true or false"},
 	} {
 		_, err := load(t, test.text, test.env)

@@ -61,6 +61,12 @@ var (
 // checkRegistration looks at the documents and the rules for names, and compiles them.
 func (c *Config) checkRegistration() error {
 	r := &c.Registration
+	if r.GuestsPerHour < 0 {
+		return c.errorf("registration.guests_per_hour", "it must not be less than 0")
+	}
+	if r.GuestIdleDays < 1 {
+		return c.errorf("registration.guest_idle_days", "it must be at least 1")
+	}
 	if len(r.Terms) > maxTerms {
 		return c.errorf("registration.terms", "there are more than %d", maxTerms)
 	}

@@ -19,7 +19,7 @@ import (
 // those of the environment below the working directory.
 func (c *Config) resolve(base string) {
 	for key, path := range map[string]*string{
-		"data_dir": &c.DataDir, "tls.cert_file": &c.TLS.CertFile, "tls.key_file": &c.TLS.KeyFile, "federation.ca_file": &c.Federation.CAFile, "email.ca_file": &c.Email.CAFile,
+		"data_dir": &c.DataDir, "tls.cert_file": &c.TLS.CertFile, "tls.key_file": &c.TLS.KeyFile, "federation.ca_file": &c.Federation.CAFile, "email.ca_file": &c.Email.CAFile, "redis.ca_file": &c.Redis.CAFile,
 	} {
 		from := base
 		if strings.HasPrefix(c.origins[key], "CONCLAVE_") {
@@ -45,7 +45,7 @@ func (c *Config) errorf(path, format string, args ...any) error {
 }
 
 func (c *Config) validate() error {
-	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkAuth, c.checkOIDC, c.checkMedia, c.checkFederation, c.checkPreviews, c.checkTURN, c.checkSupport, c.checkNotices, c.checkEmail, c.checkRegistration}
+	checks := []func() error{c.checkFeatures, c.checkNames, c.checkListen, c.checkTLS, c.checkDatabase, c.checkRedis, c.checkAuth, c.checkOIDC, c.checkMedia, c.checkFederation, c.checkPreviews, c.checkTURN, c.checkSupport, c.checkNotices, c.checkEmail, c.checkRegistration}
 	for _, check := range checks {
 		if err := check(); err != nil {
 			return err
@@ -140,7 +140,7 @@ func (c *Config) checkTLS() error {
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		return c.errorf("tls", "cert_file and key_file belong together; set both or none")
 	}
-	files := []struct{ key, path string }{{"tls.cert_file", c.TLS.CertFile}, {"tls.key_file", c.TLS.KeyFile}, {"federation.ca_file", c.Federation.CAFile}, {"email.ca_file", c.Email.CAFile}}
+	files := []struct{ key, path string }{{"tls.cert_file", c.TLS.CertFile}, {"tls.key_file", c.TLS.KeyFile}, {"federation.ca_file", c.Federation.CAFile}, {"email.ca_file", c.Email.CAFile}, {"redis.ca_file", c.Redis.CAFile}}
 	for _, f := range files {
 		if f.path == "" {
 			continue
@@ -167,9 +167,30 @@ func (c *Config) checkDatabase() error {
 	return c.errorf("database.url", "it must begin with sqlite: or postgres://")
 }
 
+// checkRedis does not repeat the address either.
+func (c *Config) checkRedis() error {
+	address := c.Redis.URL.Reveal()
+	if address == "" {
+		return nil
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Hostname() == "" {
+		return c.errorf("redis.url", "it must be redis://host:port or rediss://host:port (TLS), with user:password@ before the host if need be; characters such as @ or / in a password are written as %%40 and %%2F")
+	}
+	if u.Scheme == "redis" && !isLoopback(hostPort(u)) {
+		c.warnings = append(c.warnings, "redis.url is without TLS: whoever is on the way can read the password of Redis, and lift limits")
+	}
+	return nil
+}
+
 func (c *Config) checkAuth() error {
 	if c.Auth.GraceHours < 0 || c.Auth.GraceHours > 8760 {
 		return c.errorf("auth.grace_hours", "it must be from 0 to 8760, which is a year")
+	}
+	for key, days := range map[string]int{"audit.retention_days": c.Audit.RetentionDays, "registration.request_days": c.Registration.RequestDays} {
+		if days < 0 || days > 36500 {
+			return c.errorf(key, "it must be from 0, for ever, to 36500, a hundred years")
+		}
 	}
 	a := c.Auth.Argon2
 	if a.Threads < 1 || a.Threads > 64 {

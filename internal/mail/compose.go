@@ -29,6 +29,7 @@ const (
 	Removed    Kind = "removed"    // the account has an address less
 	SignIn     Kind = "signin"     // there is a new session
 	Factor     Kind = "factor"     // a second factor was set up, changed or removed
+	Expired    Kind = "expired"    // nobody has answered the request for an account
 	Exported   Kind = "exported"   // all that the server has of the account can be downloaded
 	Digest     Kind = "digest"     // something waits unread
 )

@@ -187,7 +187,7 @@ func TestCompose(t *testing.T) {
 		Server: "chat.example.org", User: "@alice:example.org", Link: "https://chat.example.org/x?token=C0DE&a=b", Minutes: 15,
 		What: "<b>Phone</b>\nhttps://evil.example", At: time.Unix(1700000000, 0), From: "192.0.2.7",
 	}
-	for _, kind := range []Kind{Register, Registered, Reset, Unknown, Add, Taken, Password, Added, Removed, SignIn, Factor, Exported} {
+	for _, kind := range []Kind{Register, Registered, Reset, Unknown, Add, Taken, Password, Added, Removed, SignIn, Factor, Exported, Expired} {
 		for _, lang := range Languages {
 			m, err := Compose(kind, lang, f)
 			must(t, err)

@@ -14,12 +14,12 @@ const whereAccounts = `WHERE ($1 = '' OR lower(u.user_id) LIKE '%' || $1 || '%' 
 
 // FindAccounts reads accounts in the order of their names, each with its profile (a JSON object, or "").
 func (tx *Tx) FindAccounts(q AccountQuery, each func(a Account, profile string)) error {
-	return tx.Query(`SELECT a.member, u.user_id, a.admin, a.deactivated, a.locked, a.suspended, a.created, p.fields, a.second_factor
+	return tx.Query(`SELECT a.member, u.user_id, a.admin, a.deactivated, a.locked, a.suspended, a.created, p.fields, a.second_factor, a.guest
 		FROM accounts a JOIN users u ON u.nid = a.member LEFT JOIN profiles p ON p.member = a.member `+whereAccounts+`
 		AND a.localpart > $3 ORDER BY a.localpart LIMIT $4`, func(r *Row) error {
 		each(Account{
 			User: UserNID(r.Int64(0)), ID: matrix.UserID(r.Text(1)), Admin: r.Bool(2), Deactivated: r.Bool(3), Locked: r.Bool(4),
-			Suspended: r.Bool(5), Created: r.Int64(6), SecondFactor: r.Int64(8),
+			Suspended: r.Bool(5), Created: r.Int64(6), SecondFactor: r.Int64(8), Guest: r.Bool(9),
 		}, r.Text(7))
 		return nil
 	}, likeText(q.Name), q.Closed, q.After, q.Limit)

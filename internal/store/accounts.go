@@ -16,18 +16,19 @@ type Account struct {
 	Locked      bool  // can do nothing but log out
 	Suspended   bool  // can read and leave, and little else
 	Created     int64 // ms
+	Guest       bool  // anybody could make it, and it can do little
 
 	SecondFactor int64 // ms since when there is a second factor, 0 if there is none
 	FactorDue    int64 // ms by when the server's rule wants one, 0 if it has not been asked for yet
 }
 
-const selectAccounts = `SELECT a.member, u.user_id, a.password, a.admin, a.deactivated, a.locked, a.suspended, a.created, a.second_factor, a.factor_due FROM accounts a JOIN users u ON u.nid = a.member `
+const selectAccounts = `SELECT a.member, u.user_id, a.password, a.admin, a.deactivated, a.locked, a.suspended, a.created, a.second_factor, a.factor_due, a.guest FROM accounts a JOIN users u ON u.nid = a.member `
 
 func (tx *Tx) accounts(sql string, each func(Account), args ...any) error {
 	return tx.Query(sql, func(r *Row) error {
 		each(Account{
 			UserNID(r.Int64(0)), matrix.UserID(r.Text(1)), r.Text(2), r.Bool(3), r.Bool(4), r.Bool(5), r.Bool(6), r.Int64(7),
-			r.Int64(8), r.Int64(9),
+			r.Bool(10), r.Int64(8), r.Int64(9),
 		})
 		return nil
 	}, args...)
@@ -58,8 +59,8 @@ func (tx *Tx) Accounts(after string, limit int, each func(Account)) error {
 
 // CreateAccount makes an account; it reports false if the name is taken.
 func (tx *Tx) CreateAccount(a Account) (bool, error) {
-	n, err := tx.Exec(`INSERT INTO accounts (member, localpart, password, admin, created) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
-		a.User, a.ID.Localpart(), a.Password, a.Admin, a.Created)
+	n, err := tx.Exec(`INSERT INTO accounts (member, localpart, password, admin, created, guest) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
+		a.User, a.ID.Localpart(), a.Password, a.Admin, a.Created, a.Guest)
 	return n == 1, err
 }
 
@@ -103,6 +104,9 @@ func (tx *Tx) Deactivate(user UserNID) error {
 		return err
 	}
 	if err := tx.DropAppPasswords(user); err != nil {
+		return err
+	}
+	if err := tx.ForgetPlaces(user); err != nil {
 		return err
 	}
 	_, err := tx.Exec(`DELETE FROM presence WHERE member = $1`, user)

@@ -70,3 +70,12 @@ func (tx *Tx) CountAudit(event string, since int64, limit int) (n int, err error
 	_, err = tx.QueryRow(`SELECT count(*) FROM (SELECT 1 FROM audit_log WHERE event = $1 AND ts >= $2 LIMIT $3) AS found`, event, since, limit).Scan(&n)
 	return n, err
 }
+
+// TrimAudit removes entries of before a time (ms), the oldest first, up to limit, and returns how many. From then on the
+// database lets nothing younger be removed with less than a new time.
+func (tx *Tx) TrimAudit(before int64, limit int) (int64, error) {
+	if _, err := tx.Exec(`UPDATE audit_floor SET before = $1 WHERE id = 1 AND before < $1`, before); err != nil {
+		return 0, err
+	}
+	return tx.Exec(`DELETE FROM audit_log WHERE nid IN (SELECT nid FROM audit_log WHERE ts < $1 ORDER BY ts, nid LIMIT $2)`, before, limit)
+}

@@ -61,7 +61,7 @@ func (tx *Tx) Erased(each func(UserNID, Pos)) error {
 
 // Closing finds what became of a closed account, nil if it is open, or was closed before this was noted.
 func (tx *Tx) Closing(id matrix.UserID, user UserNID) (found *Closing, err error) {
-	err = tx.Query(`SELECT asked, erased, rooms, gone, places, cleared, files, failure,
+	err = tx.Query(`SELECT asked, erased, rooms, rooms - (SELECT count(*) FROM memberships m WHERE m.member = $1 AND m.membership IN (1, 2, 5)), places, cleared, files, failure,
 		EXISTS (SELECT 1 FROM jobs j WHERE j.key = $2 AND j.kind IN ({texts $3})) FROM closings WHERE member = $1`, func(r *Row) error {
 		found = &Closing{
 			User: user, Asked: r.Int64(0), Erased: Pos(r.Int64(1)), Rooms: r.Int64(2), Gone: r.Int64(3), Places: r.Int64(4), Clear: r.Int64(5),
@@ -72,12 +72,6 @@ func (tx *Tx) Closing(id matrix.UserID, user UserNID) (found *Closing, err error
 	return found, err
 }
 
-// ClosingLeft notes that the user of a closed account has left a room.
-func (tx *Tx) ClosingLeft(user UserNID) error {
-	_, err := tx.Exec(`UPDATE closings SET gone = gone + 1 WHERE member = $1`, user)
-	return err
-}
-
 // ClosingCleared notes that a user's content is erased in a room.
 func (tx *Tx) ClosingCleared(user UserNID) error {
 	_, err := tx.Exec(`UPDATE closings SET cleared = cleared + 1 WHERE member = $1`, user)
@@ -85,8 +79,8 @@ func (tx *Tx) ClosingCleared(user UserNID) error {
 }
 
 // ClosingShredded notes that a file of a user was deleted.
-func (tx *Tx) ClosingShredded(user UserNID, files int64) error {
-	_, err := tx.Exec(`UPDATE closings SET files = files + $2 WHERE member = $1`, user, files)
+func (tx *Tx) ClosingShredded(user UserNID) error {
+	_, err := tx.Exec(`UPDATE closings SET files = files + 1 WHERE member = $1`, user)
 	return err
 }
 

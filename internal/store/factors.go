@@ -135,32 +135,3 @@ func (tx *Tx) TakeRecoveryCode(user UserNID, hash []byte) (taken bool, err error
 	}, user, hash)
 	return taken, err
 }
-
-// Attempts are the wrong second factors of an account.
-type Attempts struct {
-	Wrong   int
-	Latest  int64 // ms
-	Blocked int64 // ms until which none is looked at, 0: not
-}
-
-// FactorAttempts reads the wrong second factors of an account.
-func (tx *Tx) FactorAttempts(user UserNID) (a Attempts, err error) {
-	err = tx.Query(`SELECT wrong, latest, blocked FROM factor_attempts WHERE member = $1`, func(r *Row) error {
-		a = Attempts{int(r.Int64(0)), r.Int64(1), r.Int64(2)}
-		return nil
-	}, user)
-	return a, err
-}
-
-// SetFactorAttempts replaces them.
-func (tx *Tx) SetFactorAttempts(user UserNID, a Attempts) error {
-	_, err := tx.Exec(`INSERT INTO factor_attempts (member, wrong, latest, blocked) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (member) DO UPDATE SET wrong = excluded.wrong, latest = excluded.latest, blocked = excluded.blocked`, user, a.Wrong, a.Latest, a.Blocked)
-	return err
-}
-
-// ClearFactorAttempts forgets them.
-func (tx *Tx) ClearFactorAttempts(user UserNID) error {
-	_, err := tx.Exec(`DELETE FROM factor_attempts WHERE member = $1`, user)
-	return err
-}

@@ -146,3 +146,10 @@ func (tx *Tx) TakeRegistrationRequest(localpart string) (found *RegistrationRequ
 		RETURNING localpart, password, email, lang, reason, address, terms, created`, func(q RegistrationRequest) { found = &q }, localpart)
 	return found, err
 }
+
+// ExpireRegistrationRequests ends requests of before a time (ms), the oldest first, up to limit.
+func (tx *Tx) ExpireRegistrationRequests(before int64, limit int, each func(RegistrationRequest)) error {
+	return tx.registrationRequests(`DELETE FROM registration_requests WHERE localpart IN (
+		SELECT localpart FROM registration_requests WHERE created < $1 ORDER BY created, localpart LIMIT $2)
+		RETURNING localpart, password, email, lang, reason, address, terms, created`, each, before, limit)
+}

@@ -90,7 +90,7 @@ type TokenOwner struct {
 }
 
 const selectTokenOwners = `SELECT a.member, u.user_id, a.admin, a.deactivated, a.created, a.locked, a.suspended, a.second_factor, a.factor_due,
-		d.nid, d.device_id, d.seen, d.name, d.shown, d.client, t.family, t.generation, t.expires, t.fresh, t.hash
+		d.nid, d.device_id, d.seen, d.name, d.shown, d.client, t.family, t.generation, t.expires, t.fresh, t.hash, a.guest
 	FROM access_tokens t JOIN accounts a ON a.member = t.member JOIN users u ON u.nid = a.member JOIN devices d ON d.nid = t.device `
 
 func (tx *Tx) tokenOwner(sql string, args ...any) (found *TokenOwner, err error) {
@@ -99,7 +99,7 @@ func (tx *Tx) tokenOwner(sql string, args ...any) (found *TokenOwner, err error)
 		found = &TokenOwner{
 			Account: Account{
 				User: user, ID: matrix.UserID(r.Text(1)), Admin: r.Bool(2), Deactivated: r.Bool(3), Created: r.Int64(4),
-				Locked: r.Bool(5), Suspended: r.Bool(6), SecondFactor: r.Int64(7), FactorDue: r.Int64(8),
+				Locked: r.Bool(5), Suspended: r.Bool(6), SecondFactor: r.Int64(7), FactorDue: r.Int64(8), Guest: r.Bool(20),
 			},
 			Device: Device{
 				NID: r.Int64(9), User: user, ID: matrix.DeviceID(r.Text(10)), Seen: r.Int64(11), Name: r.Text(12),

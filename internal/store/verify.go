@@ -62,7 +62,12 @@ var verifyRules = []verifyRule{
 	{"redactions", `SELECT 'the redaction of ' || r.target || ' is not there' FROM redactions r
 		LEFT JOIN events e ON e.nid = r.redaction AND e.room = r.room WHERE e.nid IS NULL`, false},
 	{"redactions", `SELECT 'event ' || e.event_id || ' was redacted by nothing' FROM events e
-		WHERE (e.flags & 8) <> 0 AND NOT EXISTS (SELECT 1 FROM redactions r WHERE r.room = e.room AND r.target = e.event_id)`, false},
+		WHERE (e.flags & 8) <> 0 AND NOT EXISTS (SELECT 1 FROM redactions r WHERE r.room = e.room AND r.target = e.event_id)
+		AND NOT EXISTS (SELECT 1 FROM closings c WHERE c.member = e.sender AND c.erased <> 0)`, false},
+	{"closings", `SELECT 'user ' || CAST(c.member AS TEXT) || ' counts as closed, and has an open account or none' FROM closings c
+		LEFT JOIN accounts a ON a.member = c.member AND a.deactivated WHERE a.member IS NULL`, false},
+	{"exports", `SELECT 'an entry is of the archive of user ' || CAST(p.member AS TEXT) || ', which is not there' FROM export_parts p
+		LEFT JOIN exports x ON x.member = p.member WHERE x.member IS NULL`, false},
 	{"relations", `SELECT 'what relates to ' || r.target || ' is not there' FROM relations r
 		LEFT JOIN events e ON e.nid = r.event AND e.room = r.room WHERE e.nid IS NULL`, false},
 	{"search", `SELECT 'event ' || CAST(s.event AS TEXT) || ' can be found by words and is not there, or by words of an event that is not' FROM search s

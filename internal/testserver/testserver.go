@@ -143,6 +143,7 @@ log: {level: debug}
 	}
 	t.Cleanup(func() {
 		s.Kill()
+		s.checkLog()
 		if t.Failed() {
 			t.Logf("log of %s:\n%s", s.Name, s.tail())
 		}

@@ -44,6 +44,7 @@ afterAll(async () => {
 
 /** A virtual list is hidden until it has measured itself: what is looked at before is an empty page. */
 async function settled(page: Page): Promise<void> {
+  await page.waitForFunction(() => document.querySelector("[data-loading]") === null); // of what comes when it is wanted
   await page.waitForFunction(() =>
     [...document.querySelectorAll("[data-testid=virtuoso-item-list]")].every((list) => {
       const first = list.firstElementChild;

@@ -5,7 +5,6 @@ CREATE TABLE closings (
   asked   BIGINT NOT NULL,                  -- ms
   erased  BIGINT NOT NULL DEFAULT 0,        -- position of the stream since which the user's content is erased, 0: it is not
   rooms   BIGINT NOT NULL DEFAULT 0,        -- that were to be left
-  gone    BIGINT NOT NULL DEFAULT 0,        -- that were left
   places  BIGINT NOT NULL DEFAULT 0,        -- rooms in which there is something to erase
   cleared BIGINT NOT NULL DEFAULT 0,        -- those where it is done
   files   BIGINT NOT NULL DEFAULT 0,        -- that were deleted

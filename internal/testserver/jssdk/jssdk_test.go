@@ -1,6 +1,6 @@
 // Package jssdk has the client that most others are built on run against two federated servers: matrix-js-sdk as its
 // makers publish it, with its own Megolm encryption, under Node. What it does stands in web/jssdk; its version is the one
-// that web/package-lock.json pins.
+// that web/package-lock.json pins. Beside it runs openid-client, which knows OAuth and nothing of Matrix.
 package jssdk_test
 
 import (
@@ -27,12 +27,15 @@ func TestMain(m *testing.M) { testserver.Main(m) }
 // scriptTime is how long the whole script may take on a busy machine; alone it needs a tenth of it.
 const scriptTime = 5 * time.Minute
 
-// steps are those of the script, in its order, with the rows of docs/spec/behaviours.md that each shows. The list is
-// complete, so that a step which the script leaves out is missed.
-var steps = []struct {
+// scriptStep is a step of a script, with the rows of docs/spec/behaviours.md that it shows.
+type scriptStep struct {
 	name string
 	rows []string
-}{
+}
+
+// steps are those of the script, in its order, with the rows of docs/spec/behaviours.md that each shows. The list is
+// complete, so that a step which the script leaves out is missed.
+var steps = []scriptStep{
 	{name: "register", rows: []string{"AN-04", "AN-12"}},
 	{name: "profile", rows: []string{"US-03"}},
 	{name: "cross-signing", rows: []string{"E2-01", "E2-06"}},
@@ -101,7 +104,13 @@ func TestSDK(t *testing.T) {
 	ca := peer.NewCA(t)
 	a := testserver.Start(t, testserver.Options{Engine: "sqlite", CA: ca, Presence: true})
 	b := testserver.Start(t, testserver.Options{Engine: "postgres", CA: ca, Presence: true})
-	done, log := run(t, a.URL, b.URL)
+	judge(t, steps, "matrix-js-sdk", "jssdk/run.mjs", a.URL, b.URL)
+}
+
+// judge runs a script, which needs a package, and looks at how each of its steps went.
+func judge(t *testing.T, steps []scriptStep, needs string, script ...string) {
+	t.Helper()
+	done, log := run(t, needs, script...)
 	failed := false
 	for _, s := range steps {
 		t.Run(s.name, func(t *testing.T) {
@@ -123,9 +132,9 @@ func TestSDK(t *testing.T) {
 	}
 }
 
-// run runs the script to its end, and gives back its steps and the end of its log. What the SDK asked of the servers goes
+// run runs a script to its end, and gives back its steps and the end of its log. What the SDK asked of the servers goes
 // into the record of the tests.
-func run(t *testing.T, urlA, urlB string) (map[string]line, string) {
+func run(t *testing.T, needs string, script ...string) (map[string]line, string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), scriptTime)
 	defer cancel()
@@ -133,11 +142,11 @@ func run(t *testing.T, urlA, urlB string) (map[string]line, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(web, "node_modules/matrix-js-sdk")); err != nil {
+	if _, err := os.Stat(filepath.Join(web, "node_modules", needs)); err != nil {
 		t.Fatal("the client's packages are not installed: make build")
 	}
 	var log bytes.Buffer
-	cmd := exec.CommandContext(ctx, "node", "jssdk/run.mjs", urlA, urlB) //nolint:gosec // a script of the repository
+	cmd := exec.CommandContext(ctx, "node", script...) //nolint:gosec // a script of the repository
 	cmd.Dir, cmd.Stderr = web, &log
 	out, err := cmd.StdoutPipe()
 	if err != nil {

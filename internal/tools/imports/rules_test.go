@@ -13,7 +13,7 @@ type rule struct {
 
 // plumbing is what has no Matrix in it: every package above it may use it.
 var plumbing = []string{
-	"internal/config", "internal/cluster", "internal/observe", "internal/work", "internal/netguard", "internal/mail", "internal/mail/address",
+	"internal/config", "internal/cluster", "internal/observe", "internal/work", "internal/netguard", "internal/mail", "internal/mail/address", "internal/limits",
 }
 
 // domains may use the spec, the store and the plumbing, but not one another: they meet in rows, or in
@@ -59,6 +59,7 @@ var rules = []rule{
 	{path: "internal/observe/...", own: append([]string{"internal/observe/..."}, plumbing...), third: []string{"*"}, reason: "plumbing"},
 	{path: "internal/work/...", own: append([]string{"internal/work/..."}, plumbing...), third: []string{"*"}, reason: "plumbing"},
 	{path: "internal/netguard/...", own: append([]string{"internal/netguard/..."}, plumbing...), third: []string{"*"}, reason: "plumbing"},
+	{path: "internal/limits/...", own: append([]string{"internal/limits/..."}, plumbing...), third: []string{"*"}, reason: "plumbing"},
 	{path: "internal/mail/...", own: append([]string{"internal/mail/..."}, plumbing...), third: []string{"*"}, reason: "plumbing"},
 }
 
@@ -70,6 +71,8 @@ var kept = map[string][]string{
 	"modernc.org/sqlite":           {"internal/store"},
 	"github.com/labstack/echo/v4":  {"federation/...", "clientapi/...", "internal/testserver/...", "cmd/..."},
 	"github.com/gorilla/websocket": {"clientapi/...", "internal/testserver/...", "internal/tools/..."},
+
+	"github.com/redis/go-redis/v9": {"internal/limits", "internal/testserver/..."},
 
 	"github.com/santhosh-tekuri/jsonschema/v6": {"internal/testserver/..."}, // for tests alone
 }

@@ -90,7 +90,7 @@ export function ChatView({
           >
             <Boundary key={roomId ?? "none"} fallback={<Broken />}>
               {settings ? (
-                <Suspense fallback={<main aria-busy className="h-full bg-canvas" />}>
+                <Suspense fallback={<SettingsOpening />}>
                   <SettingsView open={page.page ?? null} onLeave={home} onSignOut={() => setOpen("signOut")} />
                 </Suspense>
               ) : roomId !== null ? (
@@ -136,6 +136,15 @@ function Nothing() {
           <Kbd>K</Kbd> {t("shell.jump")}
         </p>
       </Empty>
+    </main>
+  );
+}
+
+/** While the settings are loaded. */
+function SettingsOpening() {
+  return (
+    <main aria-busy data-loading className="h-full bg-canvas">
+      <h1 className="sr-only">{t("settings.title")}</h1>
     </main>
   );
 }

@@ -65,6 +65,17 @@ export function securityStates(chat: (state: { account: Account }) => ReactNode)
       abilities: async () => ({ password: false, emails: false }),
       emails: async () => [],
     }),
+    "account-export-working": at("account", {
+      export: async () => ({ state: "working", rooms: { done: 5, total: 14 }, size: 0, expires: null }),
+    }),
+    "account-export-ready": at("account", {
+      export: async () => ({
+        state: "ready",
+        rooms: { done: 14, total: 14 },
+        size: 48_300_000,
+        expires: Date.now() + 6 * 86_400_000,
+      }),
+    }),
     confirm: question([password]),
     "confirm-wrong": question([password, page], { why: "wrong" }),
     "confirm-code": question([factor("totp", "passkey", "recovery")]),

@@ -241,6 +241,22 @@ export const deSecurity = {
     emailRemoved: "Die Adresse ist entfernt",
     emailSince: "Hinzugefügt: {{when}}",
 
+    exportTitle: "Meine Daten herunterladen",
+    exportText:
+      "Alles, was dein Server von dir hat, als ein Archiv: Profil, Einstellungen, Nachrichten, Dateien. Versiegelte Nachrichten sind darin, wie der Server sie hat, der sie nicht lesen kann.",
+    exportBegin: "Archiv anfordern",
+    exportWorking: "Dein Archiv wird erstellt",
+    exportProgress: "{{done}} von {{total}} Unterhaltungen. Du kannst diese Seite verlassen.",
+    exportStarting: "Es beginnt in Kürze. Du kannst diese Seite verlassen.",
+    exportStop: "Anhalten",
+    exportReady: "Dein Archiv ist fertig",
+    exportReadyText: "{{size}}. Dein Server löscht es am {{when}}.",
+    exportDownload: "Herunterladen",
+    exportLoading: "{{done}} von {{size}}",
+    exportDelete: "Jetzt löschen",
+    exportDeleted: "Das Archiv ist gelöscht",
+    exportFile: "conclave-daten-{{name}}",
+
     closeTitle: "Konto schließen",
     closeText: "Du wirst überall abgemeldet, und niemand kann diesen Namen je wieder verwenden.",
     closeAction: "Konto schließen",

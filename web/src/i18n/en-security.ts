@@ -230,6 +230,22 @@ export const enSecurity = {
     emailRemoved: "The address is removed",
     emailSince: "Added {{when}}",
 
+    exportTitle: "Download my data",
+    exportText:
+      "Everything that your server has of you, as one archive: profile, settings, messages, files. Sealed messages are in it as the server has them, which it cannot read.",
+    exportBegin: "Ask for the archive",
+    exportWorking: "Your archive is being made",
+    exportProgress: "{{done}} of {{total}} conversations. You can leave this page.",
+    exportStarting: "It begins shortly. You can leave this page.",
+    exportStop: "Stop",
+    exportReady: "Your archive is ready",
+    exportReadyText: "{{size}}. Your server deletes it on {{when}}.",
+    exportDownload: "Download",
+    exportLoading: "{{done}} of {{size}}",
+    exportDelete: "Delete it now",
+    exportDeleted: "The archive is deleted",
+    exportFile: "conclave-{{name}}",
+
     closeTitle: "Close the account",
     closeText: "You are signed out everywhere, and nobody can use this name again.",
     closeAction: "Close account",

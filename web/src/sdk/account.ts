@@ -57,6 +57,17 @@ export interface EmailAddress {
   added: number;
 }
 
+/** Everything that the server has of the account, as one archive. */
+export interface Export {
+  state: "none" | "working" | "ready";
+  /** How far it has come. */
+  rooms: { done: number; total: number };
+  /** Bytes, once it is ready. */
+  size: number;
+  /** When (ms) the server deletes it; null where that is not known yet. */
+  expires: number | null;
+}
+
 /** What the server lets people change by themselves. */
 export interface AccountAbilities {
   password: boolean;
@@ -266,10 +277,36 @@ export class AccountCare {
     await this.api.call("POST", "/account/3pid/delete", { body: { medium: "email", address } });
   }
 
+  async export(): Promise<Export> {
+    return exportIn(await this.api.send("GET", `${own}/export`));
+  }
+
+  async beginExport(): Promise<Export> {
+    return exportIn(await this.confirmed("POST", `${own}/export`));
+  }
+
+  async dropExport(): Promise<void> {
+    await this.api.send("DELETE", `${own}/export`);
+  }
+
+  downloadExport(onProgress: (done: number) => void, signal: AbortSignal): Promise<Blob> {
+    return this.api.download(`${own}/export/download`, onProgress, signal);
+  }
+
   /** Ends the account for good. */
   async close(erase: boolean): Promise<void> {
     await this.confirmed("POST", "/_matrix/client/v3/account/deactivate", { erase });
   }
+}
+
+function exportIn(answer: JsonObject): Export {
+  const { state } = answer;
+  return {
+    state: state === "working" || state === "ready" ? state : "none",
+    rooms: { done: number(answer, "rooms_done") ?? 0, total: number(answer, "rooms_total") ?? 0 },
+    size: number(answer, "size") ?? 0,
+    expires: number(answer, "expires_ts"),
+  };
 }
 
 function challengeIn(answer: JsonObject): PasskeyChallenge {

@@ -1,6 +1,6 @@
 /** The calls of one signed-in device that belong to keys and messages between devices. Matrix client and tests stand outside of it. */
 import { toJson, type JsonObject, isJsonObject } from "../crypto";
-import { ApiError, request, type RequestOptions } from "./http";
+import { ApiError, isObject, request, type RequestOptions } from "./http";
 import { endingOf } from "./transport";
 import type { Credentials, Ending } from "./types";
 
@@ -30,6 +30,36 @@ export class Api {
       if (ending !== null) this.onEnded(ending);
       throw error;
     }
+  }
+
+  /** A file of any size, which the browser keeps where it has room. `onProgress` is told the bytes that have come. */
+  async download(path: string, onProgress: (done: number) => void, signal: AbortSignal): Promise<Blob> {
+    const { baseUrl, accessToken } = this.credentials;
+    const response = await fetch(baseUrl.replace(/\/+$/, "") + path, {
+      headers: { Authorization: `Bearer ${accessToken}` },
+      signal,
+      credentials: "omit",
+      referrerPolicy: "no-referrer",
+      cache: "no-store",
+    }).catch((error: unknown) => {
+      signal.throwIfAborted();
+      throw new ApiError(0, { error: "The server cannot be reached." }, error);
+    });
+    if (!response.ok || response.body === null) {
+      const body: unknown = await response.json().catch(() => ({}));
+      throw new ApiError(response.status, isObject(body) ? body : {});
+    }
+    let done = 0;
+    const counted = response.body.pipeThrough(
+      new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
+        transform(chunk, controller) {
+          done += chunk.length;
+          onProgress(done);
+          controller.enqueue(chunk);
+        },
+      }),
+    );
+    return new Response(counted, { headers: { "Content-Type": "application/zip" } }).blob();
   }
 
   queryKeys(users: string[]): Promise<JsonObject> {

@@ -55,6 +55,7 @@ export type {
   AccountCare,
   EmailAddress,
   EmailProof,
+  Export,
   Factors,
   Named,
   SignedInDevice,

@@ -13,7 +13,7 @@ import {
 } from "../sdk";
 import { cell } from "./observable";
 
-export type { AccountAbilities, EmailAddress, Factors, Named, TotpEnrolment } from "../sdk";
+export type { AccountAbilities, EmailAddress, Export, Factors, Named, TotpEnrolment } from "../sdk";
 export type { PasskeyProblem };
 
 /** `withoutKeys`: the device has published no keys, as clients without encryption. `unknown`: nobody could be asked. */
@@ -49,7 +49,11 @@ type Passed =
   | "abilities"
   | "changePassword"
   | "emails"
-  | "removeEmail";
+  | "removeEmail"
+  | "export"
+  | "beginExport"
+  | "dropExport"
+  | "downloadExport";
 
 export interface Account extends Pick<AccountCare, Passed> {
   /** Whether this browser can make passkeys here. */
@@ -87,6 +91,10 @@ export function openAccount(session: Session, confirm: Confirm, onClosed: () => 
     changePassword: (password, signOutOthers) => care.changePassword(password, signOutOthers),
     emails: () => care.emails(),
     removeEmail: (address) => care.removeEmail(address),
+    export: () => care.export(),
+    beginExport: () => care.beginExport(),
+    dropExport: () => care.dropExport(),
+    downloadExport: (onProgress, signal) => care.downloadExport(onProgress, signal),
     canMakePasskeys: hasPasskeys(),
     sessions: () => sessions(session, care),
     async addPasskey() {

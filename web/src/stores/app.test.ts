@@ -94,7 +94,8 @@ describe("from an empty page to a chat", () => {
     await app.enter(credentials, { isNew: true, password: "a long password" });
     expect(app.phase.getState()).toMatchObject({ at: "setup", recoveryKey: "aaaa bbbb" });
     expect(calls).toEqual(["create a long password"]);
-    await app.confirmIdentity();
+    const { confirmIdentity } = app; // as pages hand it on
+    await confirmIdentity();
     await until(app, "ready");
     expect(calls).toEqual(["create a long password", "commit", "start"]);
   });
@@ -103,9 +104,10 @@ describe("from an empty page to a chat", () => {
     const { app, openChat } = fakes({ identity: "locked" });
     await app.enter(credentials, { isNew: false, password: "a long password" });
     await until(app, "locked");
-    await expect(app.unlock("cccc")).rejects.toThrow("wrong_key");
+    const { unlock } = app; // as pages hand it on
+    await expect(unlock("cccc")).rejects.toThrow("wrong_key");
     expect(at(app)).toBe("locked");
-    await app.unlock("aaaa bbbb");
+    await unlock("aaaa bbbb");
     await until(app, "ready");
     expect(openChat).toHaveBeenCalledTimes(1);
   });

@@ -265,22 +265,23 @@ class Main implements App {
     }
   }
 
-  async confirmIdentity(): Promise<void> {
+  // Pages hand these two on by themselves.
+  readonly confirmIdentity = async (): Promise<void> => {
     const opened = this.session;
     if (this.commit === null || opened === null) return;
     await this.commit();
     this.commit = null;
     this.password = undefined;
     await this.ready(opened);
-  }
+  };
 
-  async unlock(recoveryKey: string): Promise<void> {
+  readonly unlock = async (recoveryKey: string): Promise<void> => {
     const opened = this.session;
     if (opened === null) return;
     await opened.unlock(recoveryKey);
     this.password = undefined;
     await this.ready(opened);
-  }
+  };
 
   async again(): Promise<void> {
     if (this.kept !== null) await this.reopen(this.kept);

@@ -26,11 +26,8 @@ function event(content: unknown, rest: Record<string, unknown> = {}): MatrixEven
 }
 
 const strange = [
-  undefined,
-  null,
   [],
   "text",
-  {},
   { msgtype: 7, body: "x" },
   { msgtype: "m.text" },
   { msgtype: "m.text", body: { toString: "evil" } },
@@ -45,6 +42,12 @@ test.each(strange)("malformed content %j is said to be unknown, and breaks nothi
   const strangeEvent = event(content);
   expect(isMessage(strangeEvent)).toBe(true);
   expect(messageOf(strangeEvent, room, judge())?.body.kind).toBe("unsupported");
+});
+
+test.each(["m.room.message", "m.room.encrypted"])("%s of somebody who was erased shows as removed", (type) => {
+  for (const content of [{}, null, undefined])
+    // as the server gives it, and as good as that
+    expect(messageOf(event(content, { type }), room, judge())?.body.kind).toBe("removed");
 });
 
 test("fields of the wrong kind do not spoil those that are right", () => {

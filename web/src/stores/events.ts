@@ -103,10 +103,14 @@ function messageBody(event: MatrixEvent): Body {
   return { kind: "unsupported", type: msgtype ?? event.getType() };
 }
 
+/** A redacted copy without a redaction: the sender's account was erased before this user came into the room. */
+function isErased(event: MatrixEvent): boolean {
+  const content = object(event.getWireContent());
+  return !event.isState() && content !== null && Object.keys(content).length === 0;
+}
+
 export function bodyOf(event: MatrixEvent, judge: Judge): Body {
-  // A redacted copy without a redaction: the sender's account was erased before this user came.
-  if (event.isRedacted() || (!event.isState() && Object.keys(object(event.getWireContent()) ?? {}).length === 0))
-    return { kind: "removed" };
+  if (event.isRedacted() || isErased(event)) return { kind: "removed" };
   const undecrypted = event.getType() === "m.room.encrypted";
   if (undecrypted && event.isBeingDecrypted() && !event.isDecryptionFailure()) return { kind: "waiting" };
   const failure = judge.failure(event);

@@ -126,15 +126,26 @@ function OtherWays({ passkey, providers, busy, onPasskey, onProvider }: OtherPro
         <span className="h-px flex-1 bg-line" />
       </div>
       {providers.map((provider) => (
-        <Button key={provider.id ?? ""} size="large" disabled={busy} onClick={() => onProvider(provider)}>
+        <Button
+          key={provider.id ?? ""}
+          size="large"
+          disabled={busy}
+          onClick={() => onProvider(provider)}
+          className="h-auto! min-h-11 py-2 leading-snug whitespace-normal!"
+        >
           <KeyRound className="size-4.5 shrink-0" aria-hidden />
-          <span className="truncate">
+          <span className="min-w-0 wrap-anywhere">
             {provider.name === null ? t("signIn.providerUnnamed") : t("signIn.provider", { name: provider.name })}
           </span>
         </Button>
       ))}
       {passkey ? (
-        <Button size="large" disabled={busy} onClick={onPasskey}>
+        <Button
+          size="large"
+          disabled={busy}
+          onClick={onPasskey}
+          className="h-auto! min-h-11 py-2 leading-snug whitespace-normal!"
+        >
           <Fingerprint className="size-4.5 shrink-0" aria-hidden />
           {t("signIn.passkey")}
         </Button>

@@ -10,6 +10,7 @@ import { Form, PasswordField, TextField } from "../../ui/form";
 import { Dialog } from "../../ui/overlay";
 import { Card } from "../../ui/page";
 import { toast } from "../../ui/toast";
+import { DataExport } from "./DataExport";
 import { Emails } from "./Emails";
 
 /** As the server wants it. */
@@ -31,6 +32,7 @@ export function AccountPage({ account, me }: { account: Account; me: Person }) {
       </div>
       <Password account={account} userId={me.userId} possible={abilities.value?.password ?? true} />
       <Emails account={account} possible={abilities.value?.emails ?? true} />
+      <DataExport account={account} />
       <Close account={account} userId={me.userId} />
     </div>
   );
@@ -78,7 +80,10 @@ function NewPassword({ account, userId, onDone }: { account: Account; userId: st
         hint={t("account.passwordHint")}
         error={short ? t("account.passwordShort") : undefined}
         value={typed}
-        onChange={(event) => setTyped(event.target.value)}
+        onChange={(event) => {
+          setTyped(event.target.value);
+          setShort(false);
+        }}
         autoComplete="new-password"
         maxLength={512}
       />

@@ -1,0 +1,111 @@
+package testserver
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+// leaks are what no log of a server may hold, whatever a test does: the password of the tests' users, and anything that has
+// the form of a token of ours.
+var leaks = regexp.MustCompile(`cc[a-z]_[A-Za-z0-9_-]{22,}|` + regexp.QuoteMeta(Password) + `|` + regexp.QuoteMeta(url.QueryEscape(Password)))
+
+// checkLog fails the test if the server's log holds a secret. It shows none.
+func (s *Server) checkLog() {
+	s.t.Helper()
+	text, err := os.ReadFile(s.LogFile())
+	if err != nil {
+		return // it was never started
+	}
+	for _, at := range leaks.FindAllIndex(text, 5) {
+		begin := strings.LastIndexByte(string(text[:at[0]]), '\n') + 1
+		s.t.Errorf("the log of %s holds a secret of %d bytes after: %s", s.Name, at[1]-at[0], text[begin:at[0]])
+	}
+}
+
+// Forms are the ways in which a secret may stand somewhere: as it is, as hexadecimal digits, in base64 wherever it begins
+// there, as a part of a URL, and in JSON.
+func Forms(secret string) []string {
+	forms := []string{secret, hex.EncodeToString([]byte(secret)), strings.ToUpper(hex.EncodeToString([]byte(secret)))}
+	for shift := range 3 { // the first and last letters hang on what stands beside it
+		raw := append(make([]byte, shift), secret...)
+		for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			text := encoding.EncodeToString(raw[:len(raw)-len(raw)%3])
+			if skip := []int{0, 2, 3}[shift]; len(text) > skip+12 {
+				forms = append(forms, text[skip:])
+			}
+		}
+	}
+	if quoted, err := json.Marshal(secret); err == nil {
+		forms = append(forms, strings.Trim(string(quoted), `"`))
+	}
+	return append(forms, url.QueryEscape(secret), url.PathEscape(secret))
+}
+
+// Holds says whether a text holds a secret in any of its forms.
+func Holds(text, secret string) bool {
+	for _, form := range Forms(secret) {
+		if strings.Contains(text, form) {
+			return true
+		}
+	}
+	return false
+}
+
+// Columns is everything that the server's database holds, as bytes by "table.column". It reads beside the running server.
+func (s *Server) Columns() map[string]string {
+	s.t.Helper()
+	columns := map[string]string{}
+	if s.database == "" {
+		conn, err := sqlite.OpenConn(filepath.Join(s.DataDir(), "conclave.db"), sqlite.OpenReadOnly)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		defer conn.Close() //nolint:errcheck // it was only read
+		for _, table := range s.read(`SELECT name FROM sqlite_schema WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'`) {
+			err := sqlitex.Execute(conn, `SELECT * FROM "`+table+`"`, &sqlitex.ExecOptions{ResultFunc: func(row *sqlite.Stmt) error {
+				for i := range row.ColumnCount() {
+					columns[table+"."+row.ColumnName(i)] += row.ColumnText(i) + "\n"
+				}
+				return nil
+			}})
+			if err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		return columns
+	}
+	conn, err := pgx.Connect(s.t.Context(), s.database)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.Close(s.t.Context()) //nolint:errcheck // it was only read
+	for _, table := range s.read(`SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema() AND table_type = 'BASE TABLE'`) {
+		rows, err := conn.Query(s.t.Context(), `SELECT * FROM "`+table+`"`, pgx.QueryExecModeSimpleProtocol)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for rows.Next() {
+			for i, value := range rows.RawValues() { // text; of bytes the hexadecimal digits
+				text := string(value)
+				if raw, err := hex.DecodeString(strings.TrimPrefix(text, `\x`)); err == nil && strings.HasPrefix(text, `\x`) {
+					text = string(raw)
+				}
+				columns[table+"."+rows.FieldDescriptions()[i].Name] += text + "\n"
+			}
+		}
+		if err := rows.Err(); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return columns
+}
