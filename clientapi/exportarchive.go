@@ -194,7 +194,7 @@ func (a *archiving) accountData(ctx context.Context) error {
 			var page []setting
 			err := a.x.s.DB.Read(ctx, func(tx *store.Tx) error {
 				page = nil
-				return tx.AllAccountData(a.account.User, nid, typ, exportPage, func(n store.RoomNID, room, t, content string) {
+				return tx.AllAccountData(a.account.User, nid, typ, exportRows, func(n store.RoomNID, room, t, content string) {
 					page = append(page, setting{room, t, json.RawMessage(content)})
 					nid, typ = n, t
 				})
@@ -241,7 +241,7 @@ func (a *archiving) backupVersion(ctx context.Context, out *bufio.Writer, b stor
 		var page []store.BackupSession
 		err := a.x.s.DB.Read(ctx, func(tx *store.Tx) error {
 			page = nil
-			return tx.BackupSessions(store.BackupScope{User: a.account.User, Version: b.Version}, room, id, exportPage, func(s store.BackupSession) bool {
+			return tx.BackupSessions(store.BackupScope{User: a.account.User, Version: b.Version}, room, id, exportRows, func(s store.BackupSession) bool {
 				page = append(page, s)
 				return true
 			})
@@ -265,7 +265,7 @@ func (a *archiving) backupVersion(ctx context.Context, out *bufio.Writer, b stor
 // audit writes what was noted of the account's safety.
 func (a *archiving) audit(ctx context.Context) error {
 	return a.entry("audit.jsonl", func(out *bufio.Writer) error {
-		q := store.AuditQuery{User: string(a.account.ID), Oldest: true, Limit: exportPage}
+		q := store.AuditQuery{User: string(a.account.ID), Oldest: true, Limit: exportRows}
 		for {
 			page, err := a.x.s.Accounts.Audit(ctx, q)
 			if err != nil || len(page) == 0 {
@@ -288,7 +288,7 @@ func (a *archiving) rooms(ctx context.Context) error {
 		var page []store.ExportPart
 		err := a.x.s.DB.Read(ctx, func(tx *store.Tx) error {
 			page = nil
-			return tx.ExportParts(a.account.User, after, exportPage, func(place int64, p store.ExportPart) {
+			return tx.ExportParts(a.account.User, after, exportRows, func(place int64, p store.ExportPart) {
 				after = place
 				page = append(page, p)
 			})
@@ -359,8 +359,8 @@ func (a *archiving) files(ctx context.Context) error {
 
 // eachFile goes through what the account has uploaded before the archive was begun.
 func (a *archiving) eachFile(ctx context.Context, do func(store.MediaOfUser) error) error {
-	for from := 0; ; from += exportPage {
-		page, _, err := a.x.s.Media.OfUser(ctx, a.account.User, false, from, exportPage)
+	for from := 0; ; from += exportRows {
+		page, _, err := a.x.s.Media.OfUser(ctx, a.account.User, false, from, exportRows)
 		if err != nil {
 			return err
 		}
@@ -372,7 +372,7 @@ func (a *archiving) eachFile(ctx context.Context, do func(store.MediaOfUser) err
 				return err
 			}
 		}
-		if len(page) < exportPage {
+		if len(page) < exportRows {
 			return nil
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"conclave/rooms"
 )
 
-// exportPage is how many rows of anything an export reads at a time.
-const exportPage = 500
+// exportRows is how many rows of anything an export reads at a time.
+const exportRows = 500
 
 // exportedRoom is the first line of a room's file.
 type exportedRoom struct {
@@ -49,7 +49,7 @@ func (m *export) writeRoom(ctx context.Context, out *bufio.Writer, nid store.Roo
 	}
 	from := rooms.Place{}
 	for {
-		page, err := r.Page(ctx, rooms.PageRequest{Ref: ref, Viewer: viewer, From: from, Limit: exportPage})
+		page, err := r.Page(ctx, rooms.PageRequest{Ref: ref, Viewer: viewer, From: from, Limit: exportRows})
 		if err != nil {
 			return err
 		}
