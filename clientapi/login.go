@@ -88,6 +88,7 @@ func (s *Server) login(r *Request) (any, error) {
 		DeviceID   string `json:"device_id"`
 		DeviceName string `json:"initial_device_display_name"`
 		Renews     bool   `json:"refresh_token"`
+		Enrols     bool   `json:"im.conclave.enrols"` // who comes by single sign-on can set up a second factor in this client
 	}
 	if err := r.Decode(&body); err != nil {
 		return nil, err
@@ -97,7 +98,7 @@ func (s *Server) login(r *Request) (any, error) {
 		return nil, err
 	}
 	device := accounts.NewDevice{
-		ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request()), Renews: body.Renews, Mark: r.mark,
+		ID: matrix.DeviceID(body.DeviceID), Name: body.DeviceName, Address: s.address(r.Request()), Renews: body.Renews, Mark: r.mark, Enrols: body.Enrols,
 	}
 	switch body.Type {
 	case passwordLogin:

@@ -22,6 +22,7 @@ type NewDevice struct {
 	Renews  bool            // its tokens are to end, and to be renewed (Refresh)
 	Client  string          // the OAuth client that it is of, "" for none
 	Mark    string          // of the browser (Caller), "" for none
+	Enrols  bool            // the client can lead its user through setting up a second factor that is overdue
 }
 
 // Login is a new session.

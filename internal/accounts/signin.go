@@ -190,9 +190,9 @@ func (a *Accounts) LoginSignIn(ctx context.Context, secret string, d NewDevice) 
 	return a.loginBy(ctx, secret, forSession, d, true)
 }
 
-// LoginToken opens a session by a token of NewLoginToken, which is used up by it (M_FORBIDDEN).
+// LoginToken opens a session by a login token, which is used up by it (M_FORBIDDEN).
 func (a *Accounts) LoginToken(ctx context.Context, token string, d NewDevice) (*Login, error) {
-	return a.loginBy(ctx, token, forLoginToken, d, false)
+	return a.loginBy(ctx, token, forLoginToken, d, d.Enrols)
 }
 
 func (a *Accounts) loginBy(ctx context.Context, secret, purpose string, d NewDevice, enrols bool) (*Login, error) {

@@ -207,6 +207,19 @@ func TestASecondFactorIsDue(t *testing.T) {
 		if !w.session(enrols).MustEnrol {
 			t.Error("the session of a client that can is open to everything")
 		}
+		for _, can := range []bool{false, true} { // and who comes by single sign-on, whose client has no sign-in but a token
+			token := ""
+			must(t, w.db.Write(t.Context(), func(tx *store.Tx) (err error) {
+				token, err = w.addLoginToken(tx, &store.SignIn{User: w.session(before).User, Shown: []string{string(BySSO)}})
+				return err
+			}))
+			login, err := w.LoginToken(t.Context(), token, NewDevice{Enrols: can})
+			if !can {
+				wantCode(t, err, 403, "M_FORBIDDEN")
+			} else if must(t, err); !w.session(login).MustEnrol {
+				t.Error("the session of single sign-on is open to everything")
+			}
+		}
 		_, open, err := w.open(w.session(before).User, before.UserID, NewDevice{}, Proof{Shown: []Evidence{ByPassword, ByTOTP}})
 		must(t, err)
 		must(t, w.db.Write(t.Context(), open))

@@ -1,6 +1,8 @@
 import { expect, test } from "vitest";
 import { de } from "./de";
 import { en } from "./en";
+import { enAuth } from "./en-auth";
+import { enSecurity } from "./en-security";
 
 /** Every sentence by its path. */
 function flat(texts: object, path = ""): Map<string, string> {
@@ -34,6 +36,11 @@ const placeholders = (text: string): string[] => [...new Set(text.match(/\{\{[^}
 
 test("both dictionaries have the same keys, also where parts are spread in", () => {
   expect([...german.keys()].sort()).toEqual([...english.keys()].sort());
+});
+
+test("no part hides what another has under the same key", () => {
+  for (const part of [enAuth, enSecurity])
+    for (const [key, texts] of Object.entries(part)) expect(en).toHaveProperty(key, texts);
 });
 
 test("nothing is left untranslated, and what is equal is equal on purpose", () => {

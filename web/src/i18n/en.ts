@@ -1,6 +1,5 @@
-import { enAuth } from "./en-auth";
-
 /** Every sentence of the client. Values in {{braces}} are data from elsewhere and are shown as text. */
+import { enAuth } from "./en-auth";
 import { enSecurity } from "./en-security";
 
 export const en = {

@@ -137,7 +137,7 @@ export function logInPassword(
 
 /** By the token that comes back from the organization's sign-in. */
 export function logInToken(baseUrl: string, token: string, device: WantedDevice): Promise<Credentials> {
-  return open(baseUrl, { type: types.token, token }, device);
+  return open(baseUrl, { type: types.token, token, "im.conclave.enrols": true }, device);
 }
 
 /** Where the organization's sign-in begins; it leads back to an address of ours, with a token. */
