@@ -2,6 +2,7 @@
 import { createStore, type StoreApi } from "zustand/vanilla";
 import type { Confirm, Credentials, Ending, FactorRule, Session } from "../sdk";
 import { type Confirming, createConfirming } from "./confirm";
+import { forgetDrafts } from "./drafts";
 import { describe } from "./failed";
 import type { Chat } from "./model";
 import type { SignIn, SignInOptions } from "./signIn";
@@ -210,6 +211,7 @@ class Main implements App {
     if (ending !== "signed_out") return;
     this.kept = null;
     await this.options.sdk.forgetSession(opened.credentials).catch(() => undefined);
+    await forgetDrafts(opened.credentials.userId).catch(() => undefined);
   }
 
   private begin(opened: Session): void {
@@ -290,7 +292,10 @@ class Main implements App {
   async signOut(): Promise<void> {
     const { session, kept } = this;
     if (session !== null) await session.logOut();
-    else if (kept !== null) await this.options.sdk.forgetSession(kept);
+    else if (kept !== null) {
+      await this.options.sdk.forgetSession(kept);
+      await forgetDrafts(kept.userId).catch(() => undefined);
+    }
     this.forget();
     this.kept = null;
     this.signedOut(null);

@@ -1,7 +1,7 @@
 // @vitest-environment happy-dom
 import { IDBFactory } from "fake-indexeddb";
 import { beforeEach, expect, test, vi } from "vitest";
-import { draftStore } from "./drafts";
+import { draftStore, forgetDrafts } from "./drafts";
 
 const draft = { text: "half a senten", replyTo: null };
 
@@ -53,4 +53,12 @@ test("what lies in the database cannot be read, nor moved to another room", asyn
     request.onsuccess = done;
   });
   expect((await draftStore("@ann:x.org")).has("!b:x.org")).toBe(false);
+});
+
+test("a device that was signed out elsewhere keeps no drafts, also while a page holds them", async () => {
+  const held = await draftStore("@ann:x.org");
+  held.of("!a:x.org").set(draft);
+  await vi.waitFor(async () => expect((await draftStore("@ann:x.org")).has("!a:x.org")).toBe(true), 5000);
+  await forgetDrafts("@ann:x.org");
+  expect((await draftStore("@ann:x.org")).has("!a:x.org")).toBe(false);
 });

@@ -32,7 +32,17 @@ async function openDatabase(name: string): Promise<IDBDatabase> {
     opening.result.createObjectStore("keys");
     opening.result.createObjectStore("drafts");
   };
-  return request(opening);
+  const database = await request(opening);
+  // Whoever forgets the drafts does not wait for this page, or another one, to be closed.
+  database.onversionchange = () => database.close();
+  return database;
+}
+
+const nameOf = (userId: string): string => `conclave drafts ${userId}`;
+
+/** Deletes what a person began to write in this browser. */
+export async function forgetDrafts(userId: string): Promise<void> {
+  await request(indexedDB.deleteDatabase(nameOf(userId)));
 }
 
 async function keyOf(database: IDBDatabase): Promise<CryptoKey> {
@@ -46,8 +56,7 @@ async function keyOf(database: IDBDatabase): Promise<CryptoKey> {
 const bytes = (text: string): Uint8Array<ArrayBuffer> => new TextEncoder().encode(text);
 
 export async function draftStore(userId: string): Promise<DraftStore> {
-  const name = `conclave drafts ${userId}`;
-  const database = await openDatabase(name);
+  const database = await openDatabase(nameOf(userId));
   const key = await keyOf(database);
   const cells = new Map<string, Cell<Draft>>();
   const timers = new Map<string, ReturnType<typeof setTimeout>>();
@@ -127,7 +136,7 @@ export async function draftStore(userId: string): Promise<DraftStore> {
       for (const timer of timers.values()) clearTimeout(timer);
       cells.clear();
       database.close();
-      await request(indexedDB.deleteDatabase(name));
+      await forgetDrafts(userId);
     },
   };
 }
