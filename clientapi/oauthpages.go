@@ -107,6 +107,9 @@ func (s *Server) browser(r *Request) (*browser, error) {
 	if b.SignIn != "" {
 		b.Who, err = s.Accounts.SignedIn(r.Ctx(), b.SignIn)
 	}
+	if b.Who != nil && b.Who.KnownAgain && b.Visit.Purpose == accounts.ToManage {
+		b.Who = nil // ssoCallback has said why
+	}
 	return b, err
 }
 

@@ -87,10 +87,11 @@ func (s *Server) ssoPage(r *Request) (any, error) {
 
 // toProvider sends somebody who visits one of our pages to the organization's provider, to come back to the same visit.
 func (s *Server) toProvider(r *Request) (any, error) {
-	if _, _, err := s.posted(r); err != nil {
+	b, _, err := s.posted(r)
+	if err != nil {
 		return nil, err
 	}
-	location, browser, err := s.Accounts.BeginSSOHere(r.Ctx())
+	location, browser, err := s.Accounts.BeginSSOHere(r.Ctx(), b.Visit.Purpose == accounts.ToManage)
 	return s.leaveForProvider(r, location, browser, err)
 }
 
@@ -144,6 +145,9 @@ func (s *Server) ssoCallback(r *Request) (any, error) {
 	b, err := s.browser(r)
 	if err != nil {
 		return nil, err
+	}
+	if back.NotAnew != nil && b.Visit.Purpose == accounts.ToManage {
+		return s.ssoRefused(r, back.NotAnew)
 	}
 	return s.goOn(r, b, signIn)
 }

@@ -26,8 +26,9 @@ type SignedIn struct {
 	UserID matrix.UserID
 	Needs  []Evidence // kinds of second factor, any of which is still wanted
 
-	Suspended bool // they may read and leave
-	MustEnrol bool // they may only set up the second factor that is overdue
+	KnownAgain bool // a provider has only known them again: that is not enough for looking after the account
+	Suspended  bool // they may read and leave
+	MustEnrol  bool // they may only set up the second factor that is overdue
 }
 
 // Ready reports whether nothing is missing.
@@ -45,12 +46,16 @@ func (a *Accounts) SignedIn(ctx context.Context, secret string) (*SignedIn, erro
 	if account.Locked {
 		return nil, matrix.UserLocked()
 	}
-	needs, err := a.needs(ctx, account, proofOf(row.Shown))
+	p := proofOf(row.Shown)
+	needs, err := a.needs(ctx, account, p)
 	if err != nil {
 		return nil, err
 	}
 	overdue := account.SecondFactor == 0 && account.FactorDue != 0 && a.now().UnixMilli() >= account.FactorDue
-	return &SignedIn{account.User, account.ID, needs, account.Suspended, overdue && a.wantsFactor(account.Admin)}, nil
+	return &SignedIn{
+		User: account.User, UserID: account.ID, Needs: needs, KnownAgain: p.has(BySSO) && !p.has(BySSOAnew),
+		Suspended: account.Suspended, MustEnrol: overdue && a.wantsFactor(account.Admin),
+	}, nil
 }
 
 // Allow ends a visit in which a client wants a session, with the yes of whoever has signed in: for a redirect with the code

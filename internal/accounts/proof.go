@@ -21,6 +21,7 @@ const (
 	ByPasskey      Evidence = "passkey" // with the authenticator's own check of the person: two factors in one
 	ByLoginToken   Evidence = "token"   // a single-use token that another session of the account has asked for and confirmed
 	BySSO          Evidence = "sso"
+	BySSOAnew      Evidence = "sso_anew"  // beside BySSO: the provider has asked them just now, not only known them again
 	ByDirectory    Evidence = "directory" // a password that the organization's directory has checked
 	ByAppPassword  Evidence = "app_password"
 	ByService      Evidence = "service" // an application service acts as its own user

@@ -95,8 +95,12 @@ func (a *Accounts) BeginSSO(ctx context.Context, target string) (location, brows
 	return a.leave(ctx, store.SSORequest{Target: target})
 }
 
-// BeginSSOHere is BeginSSO for somebody who visits one of our pages and goes on there.
-func (a *Accounts) BeginSSOHere(ctx context.Context) (location, browser string, err error) {
+// BeginSSOHere is BeginSSO for somebody who visits one of our pages and goes on there. The provider is to ask them anew
+// where that is wanted.
+func (a *Accounts) BeginSSOHere(ctx context.Context, anew bool) (location, browser string, err error) {
+	if anew {
+		return a.leave(ctx, store.SSORequest{}, askAnew()...)
+	}
 	return a.leave(ctx, store.SSORequest{})
 }
 
@@ -142,6 +146,8 @@ func checkTarget(target string) error {
 type SSOReturn struct {
 	SignIn *SigningIn // they sign in, which may need a second factor
 	Stage  *Fallback  // they have passed the stage of a confirmation
+
+	NotAnew error // why a sign-in is none for looking after the account, nil if the provider has asked them just now
 }
 
 // FinishSSO takes back somebody whom the provider has sent with a code, or without one because of a failure there. What
@@ -180,8 +186,12 @@ func (a *Accounts) FinishSSO(ctx context.Context, browser, state, code, failure 
 	if row.Target == "" {
 		purpose = forSession
 	}
-	s, err := a.signInFor(ctx, account, Proof{Shown: []Evidence{BySSO}}, purpose, row.Target)
-	return &SSOReturn{SignIn: s}, err
+	p, notAnew := Proof{Shown: []Evidence{BySSO}}, askedSince(row, who)
+	if notAnew == nil {
+		p.Shown = append(p.Shown, BySSOAnew)
+	}
+	s, err := a.signInFor(ctx, account, p, purpose, row.Target)
+	return &SSOReturn{SignIn: s, NotAnew: notAnew}, err
 }
 
 // identity is whom the provider has let through.

@@ -44,18 +44,32 @@ func (a *Accounts) BeginSSOStage(ctx context.Context, session string) (location,
 	case !c.wants(StageSSO):
 		return "", "", matrix.Forbidden("This step is not due. Go on in your app.").With(&Refusal{Why: "stage_not_due"})
 	}
-	return a.leave(ctx, store.SSORequest{Stage: session}, oauth2.SetAuthURLParam("prompt", "login"), oauth2.SetAuthURLParam("max_age", "0"))
+	return a.leave(ctx, store.SSORequest{Stage: session}, askAnew()...)
+}
+
+// askAnew has the provider ask somebody whom it knows already (OpenID Connect Core, section 3.1.2.1). Whether it did is
+// for askedSince to say: the browser could leave this out.
+func askAnew() []oauth2.AuthCodeOption {
+	return []oauth2.AuthCodeOption{oauth2.SetAuthURLParam("prompt", "login"), oauth2.SetAuthURLParam("max_age", "0")}
+}
+
+// askedSince refuses somebody whom the provider has not asked since they were sent to it (M_FORBIDDEN).
+func askedSince(row *store.SSORequest, who identity) error {
+	began := time.UnixMilli(row.Expires).Add(-ssoTime)
+	switch {
+	case who.shown.IsZero():
+		return matrix.Forbidden("Your organization's sign-in does not say when you signed in, so that it confirms nothing. Tell your administrator: the ID token needs auth_time.").With(&Refusal{Why: "stage_undated"})
+	case who.shown.Before(began.Add(-ssoSkew)):
+		return matrix.Forbidden("Your organization's sign-in has not asked you again. Sign out there, and begin again in your app.").With(&Refusal{Why: "stage_not_anew"})
+	}
+	return nil
 }
 
 // finishSSOStage notes that the stage of a session is passed, if whom the provider has let through is the owner of that
 // session's account, and has been asked since. Nobody gets an account here.
 func (a *Accounts) finishSSOStage(ctx context.Context, row *store.SSORequest, who identity) (*Fallback, error) {
-	began := time.UnixMilli(row.Expires).Add(-ssoTime)
-	switch {
-	case who.shown.IsZero():
-		return nil, matrix.Forbidden("Your organization's sign-in does not say when you signed in, so that it confirms nothing. Tell your administrator: the ID token needs auth_time.").With(&Refusal{Why: "stage_undated"})
-	case who.shown.Before(began.Add(-ssoSkew)):
-		return nil, matrix.Forbidden("Your organization's sign-in has not asked you again. Sign out there, and begin again in your app.").With(&Refusal{Why: "stage_not_anew"})
+	if err := askedSince(row, who); err != nil {
+		return nil, err
 	}
 	var user store.UserNID
 	err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
