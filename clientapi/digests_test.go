@@ -48,7 +48,7 @@ func TestDigestByMail(t *testing.T) {
 		m.Rewrite(`UPDATE pushers SET waiting = 1, retry_at = 1`) // it has waited since 1970
 		m.Start()
 		mail := m.next(to)
-		for _, want := range []string{"„Plan“: 1 ungelesene Nachricht, 1 davon erwähnt Sie, von alice", "„Safe“: 2 ungelesene Nachrichten, von alice", m.URL + "/", bob.ID} {
+		for _, want := range []string{"„Plan“: 1 ungelesene Nachricht, 1 davon erwähnt dich, von alice", "„Safe“: 2 ungelesene Nachrichten, von alice", m.URL + "/", bob.ID} {
 			if !strings.Contains(strings.ReplaceAll(mail.Text, "\u2060", ""), want) {
 				t.Errorf("the mail does not tell %q:\n%s", want, mail.Text)
 			}

@@ -81,15 +81,15 @@ Lines of .jsonl files are objects in JSON, as the Matrix specification describes
 
 account.json        das Konto, sein Profil, Adressen, Sitzungen, Schlüssel, Benachrichtigungsregeln, App-Passwörter, angenommene
                     Bedingungen
-account_data.jsonl  Einstellungen Ihrer Programme: je eine Zeile, zu einem Raum, wenn es dabeisteht
-key_backup.jsonl    die Sicherung der Schlüssel, so wie Ihre Programme sie verschlüsselt haben
+account_data.jsonl  Einstellungen deiner Programme: je eine Zeile, zu einem Raum, wenn es dabeisteht
+key_backup.jsonl    die Sicherung der Schlüssel, so wie deine Programme sie verschlüsselt haben
 audit.jsonl         was zur Sicherheit des Kontos festgehalten wurde: Anmeldungen, Änderungen, Handlungen von Administratoren
-rooms/*.jsonl       je eine Datei für jeden Raum, in dem Sie sind oder waren: eine Zeile über den Raum, dann jedes Ereignis, das
-                    Sie sehen dürfen, das älteste zuerst, von wem auch immer („sender“)
-media.jsonl         die Dateien, die Sie hochgeladen haben, und unter welchem Namen sie im Ordner media liegen
+rooms/*.jsonl       je eine Datei für jeden Raum, in dem du bist oder warst: eine Zeile über den Raum, dann jedes Ereignis, das
+                    du sehen darfst, das älteste zuerst, von wem auch immer („sender“)
+media.jsonl         die Dateien, die du hochgeladen hast, und unter welchem Namen sie im Ordner media liegen
 
 Nachrichten verschlüsselter Räume liegen in diesem Archiv so, wie der Server sie hat: verschlüsselt (m.room.encrypted). Der Server
-kann sie nicht lesen. Das können nur Ihre Programme, mit den Schlüsseln, die sie haben.
+kann sie nicht lesen. Das können nur deine Programme, mit den Schlüsseln, die sie haben.
 Die Zeilen der .jsonl-Dateien sind Objekte in JSON, so wie die Matrix-Spezifikation sie beschreibt.
 `
 )

@@ -330,7 +330,7 @@ func TestVisitCookies(t *testing.T) {
 	if !strings.HasPrefix(cookie, "__Host-") || !strings.HasSuffix(cookie, "; Path=/; HttpOnly; Secure; SameSite=Lax") || strings.Contains(cookie, "Domain") || strings.Contains(cookie, "Max-Age") {
 		t.Errorf("the cookie is %q", cookie)
 	}
-	p.sees(http.StatusOK, `Gerät verbinden`, "Geben Sie den Code ein")
+	p.sees(http.StatusOK, `Gerät verbinden`, "Gib den Code ein")
 	if p.header.Get("Content-Language") != "de" || !strings.Contains(p.page, `<html lang="de">`) || strings.Contains(p.page, "<script>") {
 		t.Errorf("the page is %v %s", p.header, p.page)
 	}

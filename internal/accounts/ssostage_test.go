@@ -207,3 +207,32 @@ func TestWhoMayConfirmByTheProvider(t *testing.T) {
 		wantCode(t, err, 404, "M_NOT_FOUND")
 	})
 }
+
+// TestSignInsByTheProviderForCare: whom the provider only knows again can go on to their client, and not to their account.
+func TestSignInsByTheProviderForCare(t *testing.T) {
+	proof.Of(t, "A13")
+	eachFactor(t, func(t *testing.T, w *world) {
+		p := w.withProvider(t, true, "alice")
+		w.externalSession(p, "alice")
+		back := func() (*SSOReturn, *SignedIn) {
+			location, browser, err := w.BeginSSOHere(t.Context(), true)
+			must(t, err)
+			if u, err := url.Parse(location); err != nil || u.Query().Get("prompt") != "login" || u.Query().Get("max_age") != "0" {
+				t.Errorf("the provider is not told to ask anew: %s", location)
+			}
+			state, code := atProvider(t, p, location, "alice")
+			r, err := w.FinishSSO(t.Context(), browser, state, code, "")
+			must(t, err)
+			who, err := w.SignedIn(t.Context(), r.SignIn.Secret)
+			must(t, err)
+			return r, who
+		}
+		if r, who := back(); r.NotAnew != nil || who.KnownAgain {
+			t.Errorf("somebody who was asked just now: %v, %+v", r.NotAnew, who)
+		}
+		w.pass(10 * time.Minute) // the provider's clock stands still: it names a moment of before
+		if r, who := back(); !isCode(r.NotAnew, "M_FORBIDDEN") || !who.KnownAgain || !who.Ready() {
+			t.Errorf("somebody who is known again: %v, %+v", r.NotAnew, who)
+		}
+	})
+}

@@ -231,7 +231,7 @@ func TestComposeDigest(t *testing.T) {
 	}
 	for lang, wants := range map[string][]string{
 		"en": {`example/": 3 unread messages, 1 of them mentions you, from Alice, <b>Carol</b> and 2 more`, "\n1 unread message, from Dave\n", `An invitation to "Fest", from Eve`, "3 more rooms"},
-		"de": {`example/“: 3 ungelesene Nachrichten, 1 davon erwähnt Sie, von Alice, <b>Carol</b> und 2 weiteren`, "\n1 ungelesene Nachricht, von Dave\n", `Eine Einladung in „Fest“, von Eve`, "3 weiteren Räumen"},
+		"de": {`example/“: 3 ungelesene Nachrichten, 1 davon erwähnt dich, von Alice, <b>Carol</b> und 2 weiteren`, "\n1 ungelesene Nachricht, von Dave\n", `Eine Einladung in „Fest“, von Eve`, "3 weiteren Unterhaltungen"},
 	} {
 		m, err := Compose(Digest, lang, f)
 		must(t, err)
