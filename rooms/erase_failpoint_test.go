@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
 	"conclave/internal/testserver/wait"
@@ -80,7 +81,7 @@ func TestCrashWhileErasing(t *testing.T) {
 					}
 				}
 				for ref, id := range map[rooms.Ref]string{own: string(gone), second: string(also), shared: string(kept)} {
-					text := string(l.row(ref, matrixID(id)).Event.JSON())
+					text := string(l.row(ref, matrix.EventID(id)).Event.JSON())
 					if strings.Contains(text, "for myself") || ref == shared && !strings.Contains(text, "for both") {
 						t.Errorf("what he said is kept as %s", text)
 					}

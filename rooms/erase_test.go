@@ -11,8 +11,6 @@ import (
 	"conclave/rooms"
 )
 
-func matrixID(id string) matrix.EventID { return matrix.EventID(id) }
-
 // closing is what closing an account with erasure writes, for a user that has none in these tests.
 func closing(tx *store.Tx, user rooms.Sender) error {
 	if err := tx.BeginClosing(user.NID, 1); err != nil {
