@@ -40,29 +40,33 @@ func (l *local) closeAccounts() {
 // another one brings it to its end, with nothing done twice and nothing left out.
 func TestCrashWhileErasing(t *testing.T) {
 	for _, engine := range dbtest.Engines {
-		url := dbtest.URL(t, engine)
-		for i, point := range []string{"depart.before_commit:1", "depart.after_commit:2", "erase.before_commit:1", "erase.after_commit:1", "erase.after_commit:3", "erase.before_commit:4"} {
+		for _, point := range []string{"depart.before_commit:1", "depart.after_commit:2", "erase.before_commit:1", "erase.after_commit:1", "erase.after_commit:3", "erase.before_commit:4"} {
 			t.Run(engine+"/"+point, func(t *testing.T) {
-				l := newLocal(t, dbtest.OpenURL(t, url))
-				alice, bob := l.user("alice"), l.user("bob"+string(rune('a'+i)))
+				url := dbtest.URL(t, engine)
+				first, err := store.Open(t.Context(), store.Options{URL: url})
+				if err != nil {
+					t.Fatal(err)
+				}
+				l := newLocal(t, first)
+				alice, bob := l.user("alice"), l.user("bob")
 				shared, own, second := l.create(alice), l.create(bob), l.create(bob)
 				l.join(shared, bob)
 				kept := l.text(shared, bob, "for both")
 				gone := l.text(own, bob, "for myself")
 				also := l.text(second, bob, "for myself again")
 				l.must(l.db.Write(t.Context(), func(tx *store.Tx) error { return closing(tx, bob) }))
-
+				l.must(first.Close())
 				cmd := exec.Command(os.Args[0], "-test.run", "^TestCrashingEraser$", "-test.count=1") //nolint:gosec // this program
 				cmd.Env = append(os.Environ(), eraseURL+"="+url, "CONCLAVE_FAILPOINT="+point)
 				out, err := cmd.CombinedOutput()
 				if status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
 					t.Fatalf("the process was not killed: %v\n%s", err, out)
 				}
+				l = newLocal(t, dbtest.OpenURL(t, url))
 				l.must(l.db.Write(t.Context(), func(tx *store.Tx) error { // its leases are over
 					_, err := tx.Exec(`UPDATE jobs SET lease_until = 0`)
 					return err
 				}))
-				l = newLocal(t, l.db)
 				l.closeAccounts()
 				var c *store.Closing
 				wait.Until(t, "the account to be closed", func() bool {
