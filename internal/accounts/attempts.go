@@ -18,11 +18,19 @@ import (
 // Whoever is nobody in particular draws from what all strangers together have for an account, 20 an hour. When that is
 // used up, somebody at a place where the owner has logged in lately draws from another 6: so nobody keeps the owner out,
 // and an account has less than 30 guesses an hour looked at, from however many addresses. A session of the account, and a
-// browser that was logged in to it, have guesses of their own, which nobody else can use up.
+// browser that was logged in to it, have guesses of their own, which no stranger can use up. What acts for the owner and was
+// not opened in person has none: a session by an app password or of an application service (Session.byOwner).
+//
+// Sessions are opened and browsers logged in as often as somebody likes who can do it once, each with guesses of its own, so
+// all of an account share guessesOfOwners as well, 30 an hour. One alone cannot keep the others out: it gets less back than
+// they all do. When that is used up a session or browser draws from what strangers have, and at a place of the owner's from
+// what is kept for that. All in all at most 60 guesses an hour are looked at for an account, whoever guesses from wherever.
+// Right ones are given back. Second factors are bounded in the same way (tryFactor).
 var (
 	guessesOfAll    = store.Budget{Every: (5 * time.Minute).Milliseconds(), Burst: 8}
 	guessesAtPlaces = store.Budget{Every: (20 * time.Minute).Milliseconds(), Burst: 3}
-	guessesOfOwner  = store.Budget{Every: (3 * time.Minute).Milliseconds(), Burst: 10}
+	guessesOfOwner  = store.Budget{Every: (5 * time.Minute).Milliseconds(), Burst: 8}
+	guessesOfOwners = store.Budget{Every: (3 * time.Minute).Milliseconds(), Burst: 10}  // all sessions and browsers together
 	guessesFrom     = store.Budget{Every: (20 * time.Second).Milliseconds(), Burst: 30} // one block of addresses, at whatever
 	guessesAtTokens = store.Budget{Every: (3 * time.Minute).Milliseconds(), Burst: 10}  // of registration
 	guessesAtLinks  = store.Budget{Every: time.Hour.Milliseconds(), Burst: 2}           // at one mail's; nobody types them

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"conclave/internal/limits"
 	"conclave/internal/store"
@@ -47,8 +48,21 @@ func placeOf(kind, text string) []byte {
 	return sum[:]
 }
 
-// notePlaces notes, in the transaction that opens a session, where its owner is: nobody else opens one.
-func (a *Accounts) notePlaces(tx *store.Tx, user store.UserNID, d NewDevice) error {
+// lent are the kinds of evidence of whoever acts for the owner of an account: a client that was given a password of its
+// own, an application service. They need not have, and must not learn by guessing, what the owner knows.
+var lent = []Evidence{ByAppPassword, ByService}
+
+// byOwner says whether a session is one that the owner has opened in person.
+func (s *Session) byOwner() bool {
+	return s.Service == "" && s.Device > 0 && !slices.ContainsFunc(s.Shown, func(e Evidence) bool { return slices.Contains(lent, e) })
+}
+
+// notePlaces notes, in the transaction that opens a session by a proof, where its owner is: nobody else opens one, except
+// who acts for the owner, whose place is none of the owner's.
+func (a *Accounts) notePlaces(tx *store.Tx, user store.UserNID, d NewDevice, p Proof) error {
+	if slices.ContainsFunc(p.Shown, func(e Evidence) bool { return slices.Contains(lent, e) }) {
+		return nil
+	}
 	now := a.now().UnixMilli()
 	if d.Address != "" {
 		if err := tx.NotePlace(user, placeOf("block", limits.Block(d.Address)), now); err != nil {
@@ -73,9 +87,6 @@ func (a *Accounts) standingOf(ctx context.Context, tx *store.Tx, account *store.
 	if account != nil {
 		user = account.User
 	}
-	if owner, _ := ctx.Value(ownerKey{}).(*Session); owner != nil && owner.User == user && owner.Device != 0 {
-		return standing{own: fmt.Sprintf("session %d", owner.Device)}, nil
-	}
 	c, now := callerOf(ctx), a.now().UnixMilli()
 	if c.Mark != "" {
 		place := placeOf("mark", c.Mark)
@@ -84,11 +95,19 @@ func (a *Accounts) standingOf(ctx context.Context, tx *store.Tx, account *store.
 			return s, err
 		}
 		if known {
-			return standing{own: fmt.Sprintf("mark %x", place)}, nil
+			s.own = fmt.Sprintf("mark %x", place)
 		}
+	}
+	if owner, _ := ctx.Value(ownerKey{}).(*Session); owner != nil && owner.User == user && owner.byOwner() {
+		s.own = fmt.Sprintf("session %d", owner.Device)
 	}
 	if c.Block != "" {
 		s.place, err = tx.KnowsPlace(user, placeOf("block", c.Block), now)
 	}
 	return s, err
+}
+
+// ofOwners is what all sessions and browsers of an account have together, whatever they have alone.
+func ofOwners(what string, account *store.Account) cost {
+	return cost{what + " by owners of " + account.ID.Localpart(), guessesOfOwners}
 }

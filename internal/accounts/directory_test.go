@@ -296,6 +296,40 @@ func TestWhoIsGoneFromTheDirectory(t *testing.T) {
 	})
 }
 
+// TestClosedAccountsAreNotAskedAbout has a whole page of closed and erased accounts stand before somebody who has left.
+func TestClosedAccountsAreNotAskedAbout(t *testing.T) {
+	proof.Of(t, "A06")
+	eachDirectory(t, func(t *testing.T, w *world, d *slapd.Directory) {
+		w.withDirectory(d, asIs)
+		d.Add("ann", directoryPassword)
+		ann, err := w.login("ann", directoryPassword)
+		must(t, err)
+		// IDs of the directory are texts that begin with a letter or digit: these come before hers.
+		for n := range peopleAtOnce + soManyAtOnce {
+			name := fmt.Sprintf("former%02d", n)
+			who := identity{issuer: store.Directory, subject: "!" + name, username: name}
+			account, err := w.external(t.Context(), who, true)
+			must(t, err)
+			must(t, w.Close(t.Context(), Closing{User: account.User, Erase: n%2 == 0}))
+		}
+		must(t, w.look())
+		w.session(ann)
+		d.Remove("ann")
+		w.pass(16 * time.Minute)
+		must(t, w.look())
+		if !w.ends(ann) {
+			t.Error("whoever has left is signed in still, because closed accounts come before")
+		}
+		must(t, w.db.Read(t.Context(), func(tx *store.Tx) error {
+			return tx.DirectoryIDs("", 1000, func(id store.DirectoryID) {
+				if id.Gone == 0 {
+					t.Errorf("the directory is asked about %s, whose account is closed", id.Subject)
+				}
+			})
+		}))
+	})
+}
+
 func TestGuessesAtTheDirectory(t *testing.T) {
 	proof.Of(t, "A09")
 	eachDirectory(t, func(t *testing.T, w *world, d *slapd.Directory) {

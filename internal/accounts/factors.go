@@ -21,7 +21,8 @@ import (
 //
 // Whoever has the password and no more is a stranger, and blocks strangers. Places where the owner has logged in lately are
 // counted apart, all together, and block for longer: so that all who are not the owner have 30 looked at in an hour. Each
-// session, and each browser that was logged in, is counted by itself (standing).
+// session, and each browser that was logged in, is counted by itself (standing), and all of an account together have no more
+// than guessesOfOwners looked at, so that an account has at most 60 looked at in an hour.
 const (
 	maxWrongFactors = 5
 	factorBlock     = 15 * time.Minute
@@ -108,13 +109,12 @@ func (a *Accounts) tryFactor(ctx context.Context, user store.UserNID, use func(*
 		if err != nil {
 			return err
 		}
-		who, block := s.who()
-		had, err := tx.FactorAttempts(user, who)
+		t, err := a.attemptOf(tx, account, s)
 		if err != nil {
 			return err
 		}
-		if refusal = a.blocked(had); refusal != nil {
-			a.guesses.remember(memory.key(), a.now().UnixMilli(), had.Blocked)
+		if refusal = a.blocked(t.had); refusal != nil {
+			a.guesses.remember(memory.key(), a.now().UnixMilli(), t.had.Blocked)
 			return nil
 		}
 		a.looked.factors.Add(1)
@@ -123,15 +123,58 @@ func (a *Accounts) tryFactor(ctx context.Context, user store.UserNID, use func(*
 			return err
 		}
 		if ok {
-			return tx.ClearFactorAttempts(user, who)
+			return a.forgiveFactor(tx, account, t)
 		}
 		refusal = errWrongFactor()
-		return a.countWrong(tx, account, who, block, had)
+		return a.countWrong(tx, account, t.who, t.block, t.had)
 	})
 	if err == nil {
 		err = refusal
 	}
 	return err
+}
+
+// attempt is an attempt at a second factor, as it is counted.
+type attempt struct {
+	who   string
+	block time.Duration
+	had   store.Attempts
+	own   bool // it was taken out of what the owner's sessions and browsers have together
+}
+
+// attemptOf decides what an attempt is counted by, and takes it out of guessesOfOwners if it is a session's or known
+// browser's that is not blocked. When that is used up it counts as anybody's at that place.
+func (a *Accounts) attemptOf(tx *store.Tx, account *store.Account, s standing) (t attempt, err error) {
+	t.who, t.block = s.who()
+	if t.had, err = tx.FactorAttempts(account.User, t.who); err != nil || s.own == "" || a.blocked(t.had) != nil {
+		return t, err
+	}
+	owners, now := ofOwners("factor", account), a.now().UnixMilli()
+	key := owners.key()
+	wait, err := tx.Spend(key[:], owners.of, now)
+	if err != nil || wait == 0 {
+		t.own = true
+		return t, err
+	}
+	s.own = ""
+	t.who, t.block = s.who()
+	t.had, err = tx.FactorAttempts(account.User, t.who)
+	if a.blocked(t.had) != nil {
+		t.had.Blocked = min(t.had.Blocked, now+wait) // when there is something left for the owner again
+	}
+	return t, err
+}
+
+// forgiveFactor forgets wrong attempts before a right one, and gives that back.
+func (a *Accounts) forgiveFactor(tx *store.Tx, account *store.Account, t attempt) error {
+	if t.own {
+		owners := ofOwners("factor", account)
+		key := owners.key()
+		if err := tx.Refund(key[:], owners.of); err != nil {
+			return err
+		}
+	}
+	return tx.ClearFactorAttempts(account.User, t.who)
 }
 
 // blocked refuses while no second factor is looked at (M_LIMIT_EXCEEDED).

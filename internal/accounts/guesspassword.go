@@ -52,7 +52,11 @@ func (g *passwordGuess) allow(ctx context.Context, account *store.Account, s sta
 		return true, nil
 	}
 	if s.own != "" {
-		return true, g.pay(ctx, cost{"password by " + s.own, guessesOfOwner})
+		owners := ofOwners("password", account)
+		err := g.pay(ctx, cost{"password by " + s.own, guessesOfOwner}, owners)
+		if !refusedGuess(err) || g.guesses.known(owners, g.now().UnixMilli()) <= 0 {
+			return err == nil, err
+		}
 	}
 	who := "nobody " + g.name
 	if account != nil {

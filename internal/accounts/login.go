@@ -80,7 +80,7 @@ func (a *Accounts) open(user store.UserNID, id matrix.UserID, d NewDevice, p Pro
 		if err != nil {
 			return err
 		}
-		if err := a.notePlaces(tx, user, d); err != nil {
+		if err := a.notePlaces(tx, user, d, p); err != nil {
 			return err
 		}
 		a.note(tx, Event{Name: EventLogin, User: id, Address: d.Address, Details: map[string]any{"device": d.ID, "shown": p.words(), "client": d.Client}})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
+	"golang.org/x/sync/singleflight"
 
 	"conclave/internal/config"
 	"conclave/internal/matrix"
@@ -39,8 +40,12 @@ type provider struct {
 	client   *http.Client
 	callback string
 
-	mu    sync.Mutex
-	found *oidc.Provider
+	asking singleflight.Group // discovers it once for all who wait
+
+	mu      sync.Mutex // held for no longer than it takes to look
+	found   *oidc.Provider
+	failure error
+	retry   time.Time // until then failure is the answer
 }
 
 // newProvider is nil where single sign-on is not set up.
@@ -54,20 +59,48 @@ func newProvider(conf *config.Config, client *http.Client) *provider {
 // HasSSO says whether people can sign in through their organization's provider.
 func (a *Accounts) HasSSO() bool { return a.provider != nil }
 
-// discover reads what the provider says of itself, once.
+// discoverRetry is how long the provider is left alone that could not be discovered: while it is away nobody waits for it
+// whom somebody has waited for just now.
+const discoverRetry = 5 * time.Second
+
+// discover reads what the provider says of itself, once. All who need it at the same time wait for one request, each for no
+// longer than ctx lasts; it ends by the client's own time, whoever has gone meanwhile.
 func (p *provider) discover(ctx context.Context) (*oidc.Provider, error) {
+	if found, err := p.discovered(); found != nil || err != nil {
+		return found, err
+	}
+	answer := p.asking.DoChan("", func() (any, error) {
+		if found, err := p.discovered(); found != nil || err != nil { // by the one before
+			return found, err
+		}
+		// The library keeps the context to fetch keys with later on; each fetch ends by the client's own time.
+		found, err := oidc.NewProvider(context.WithoutCancel(p.context(ctx)), p.conf.Issuer)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if err != nil {
+			p.failure, p.retry = err, time.Now().Add(discoverRetry)
+			return nil, errProvider().With(err)
+		}
+		p.found = found
+		return found, nil
+	})
+	select {
+	case r := <-answer:
+		found, _ := r.Val.(*oidc.Provider)
+		return found, r.Err
+	case <-ctx.Done():
+		return nil, errProvider().With(ctx.Err())
+	}
+}
+
+// discovered is what is known of the provider: nothing yet, what it says, or that it could not be reached just now.
+func (p *provider) discovered() (*oidc.Provider, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.found != nil {
-		return p.found, nil
+	if p.found == nil && time.Now().Before(p.retry) {
+		return nil, errProvider().With(p.failure)
 	}
-	// The library keeps the context to fetch keys with later on; each fetch ends by the client's own time.
-	found, err := oidc.NewProvider(context.WithoutCancel(p.context(ctx)), p.conf.Issuer)
-	if err != nil {
-		return nil, errProvider().With(err)
-	}
-	p.found = found
-	return found, nil
+	return p.found, nil
 }
 
 func (p *provider) context(ctx context.Context) context.Context {

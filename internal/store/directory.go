@@ -19,9 +19,12 @@ func (tx *Tx) DirectoryID(user UserNID) (found *DirectoryID, err error) {
 	return found, err
 }
 
-// DirectoryIDs reads whom the directory means by its IDs, in their order, after one and at most limit of them.
+// DirectoryIDs reads whom the directory means by its IDs, in their order, after one and at most limit of them. Closed
+// accounts are left out, those that were erased among them: nothing of them is open, and whoever has left an organization
+// says nothing about it.
 func (tx *Tx) DirectoryIDs(after string, limit int, each func(DirectoryID)) error {
-	return tx.Query(`SELECT member, subject, gone FROM external_ids WHERE issuer = $1 AND subject > $2 ORDER BY subject LIMIT $3`, func(r *Row) error {
+	return tx.Query(`SELECT e.member, e.subject, e.gone FROM external_ids e JOIN accounts a ON a.member = e.member
+		WHERE e.issuer = $1 AND e.subject > $2 AND NOT a.deactivated ORDER BY e.subject LIMIT $3`, func(r *Row) error {
 		each(DirectoryID{UserNID(r.Int64(0)), r.Text(1), r.Int64(2)})
 		return nil
 	}, Directory, after, limit)
