@@ -114,8 +114,11 @@ function Decision({
   const heading = useRef<HTMLHeadingElement>(null);
   const busy = allow.busy || refuse.busy;
   const failure = allow.failure ?? refuse.failure;
-  // What was found is read out.
-  useEffect(() => heading.current?.focus(), []);
+  // What was found is read out, and all of it comes into sight: the warning stands below it.
+  useEffect(() => {
+    heading.current?.focus({ preventScroll: true });
+    heading.current?.closest("section")?.scrollIntoView({ block: "center" });
+  }, []);
   const name = device.name === "" ? t("settings.unnamed") : device.name;
 
   return (
