@@ -150,7 +150,16 @@ test("a code is taken in whatever form it is pasted, and sent as digits once the
   const model = fakeSignIn({ needs: ["totp", "recovery"], chosen: "totp" });
   const factor = vi.spyOn(model, "factor");
   render(
-    <SignIn server="x.org" model={model} ended={null} onSignUp={() => {}} onForgot={() => {}} onSignOut={() => {}} />,
+    <SignIn
+      server="x.org"
+      model={model}
+      ended={null}
+      onSignUp={() => {}}
+      toLetIn={false}
+      onDevice={() => {}}
+      onForgot={() => {}}
+      onSignOut={() => {}}
+    />,
   );
   const input = screen.getByLabelText<HTMLInputElement>("Code");
   expect([input.inputMode, input.autocomplete]).toEqual(["numeric", "one-time-code"]);

@@ -38,6 +38,11 @@ export function ChatView({
   const [open, setOpen] = useState<Open>(initiallyOpen);
   const show = useCallback((id: string) => navigate(`/room/${encodeURIComponent(id)}`), [navigate]);
   const home = useCallback(() => navigate("/"), [navigate]);
+  const toLetIn = useValue(chat.account.arrivedLink) !== null;
+  // The page of the sessions looks at it.
+  useEffect(() => {
+    if (toLetIn) navigate("/settings/sessions", { replace: true });
+  }, [toLetIn, navigate]);
   useTitle(
     rooms.find((room) => room.id === roomId)?.name ?? (settings ? t("settings.title") : null),
     rooms.reduce((sum, room) => sum + (room.membership === "invited" ? 1 : room.unread), 0),

@@ -1,13 +1,16 @@
 import { lazy, useEffect, useState, useSyncExternalStore } from "react";
 import { SignIn } from "../features/auth/SignIn";
 import type { App, Phase } from "../stores/app";
+import { arrivedLink } from "../stores/arrivedLink";
+import { useValue } from "../stores/context";
 
 // Most who come here sign in. The other pages come when somebody wants them.
 const SignUpPage = lazy(() => import("./EntryPages").then((m) => ({ default: m.SignUpPage })));
 const ResetPage = lazy(() => import("./EntryPages").then((m) => ({ default: m.ResetPage })));
+const LinkPage = lazy(() => import("./LinkPage").then((m) => ({ default: m.LinkPage })));
 const LeaveDialog = lazy(() => import("../features/auth/LeaveDialog").then((m) => ({ default: m.LeaveDialog })));
 
-const pages = { register: "#/register", reset: "#/reset" } as const;
+const pages = { register: "#/register", reset: "#/reset", device: "#/device" } as const;
 
 function subscribe(listener: () => void): () => void {
   window.addEventListener("hashchange", listener);
@@ -26,10 +29,11 @@ function go(page: string): void {
 /** The pages in front of a session. Once there is one, nothing of them stays in the address. */
 export function SignedOut({ app, phase }: { app: App; phase: Extract<Phase, { at: "signedOut" }> }) {
   const hash = useHash();
+  const toLetIn = useValue(arrivedLink) !== null;
   const [leaving, setLeaving] = useState(false);
   useEffect(
     () => () => {
-      if (/^#\/(register|reset)?(\?|$)/.test(location.hash))
+      if (/^#\/(register|reset|device)?(\?|$)/.test(location.hash))
         history.replaceState(history.state, "", location.pathname + location.search);
     },
     [],
@@ -37,6 +41,7 @@ export function SignedOut({ app, phase }: { app: App; phase: Extract<Phase, { at
 
   if (hash.startsWith(pages.register)) return <SignUpPage app={app} hash={hash} onSignIn={() => go("")} />;
   if (hash.startsWith(pages.reset)) return <ResetPage app={app} onSignIn={() => go("")} />;
+  if (hash.startsWith(pages.device)) return <LinkPage app={app} model={phase.signIn} onSignIn={() => go("")} />;
   return (
     <>
       <SignIn
@@ -44,8 +49,10 @@ export function SignedOut({ app, phase }: { app: App; phase: Extract<Phase, { at
         server={app.server}
         model={phase.signIn}
         ended={phase.ended}
+        toLetIn={toLetIn}
         onSignUp={() => go(pages.register)}
         onForgot={() => go(pages.reset)}
+        onDevice={() => go(pages.device)}
         onSignOut={() => setLeaving(true)}
       />
       {leaving ? <LeaveDialog onSignOut={() => app.signOut()} onClose={() => setLeaving(false)} /> : null}

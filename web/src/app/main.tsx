@@ -4,6 +4,7 @@ import { currentLanguage, onLanguage, restoreLanguage } from "../i18n";
 import { factorRule, forgetSession, openSession, preferLanguage, savedSession } from "../sdk";
 import { createApp, describeDevice } from "../stores/app";
 import { restoreTheme } from "../stores/appearance";
+import { watchForLink } from "../stores/arrivedLink";
 import { createSignIn } from "../stores/signIn";
 import "../ui/theme.css";
 import { AppView } from "./AppView";
@@ -27,6 +28,7 @@ function show(page: HTMLElement): void {
     );
     return;
   }
+  watchForLink();
   const app = createApp({
     sdk: { factorRule, forgetSession, openSession, savedSession },
     createSignIn,

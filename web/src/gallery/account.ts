@@ -1,5 +1,5 @@
 /** An account made of fixed values, and questions to confirm, for the gallery. */
-import type { Account, Factors, Named, SignedIn, TotpEnrolment } from "../stores/account";
+import type { Account, Factors, Named, SignedIn, TotpEnrolment, WaitingDevice } from "../stores/account";
 import type { Asking, Confirming, Refusal, Step } from "../stores/confirm";
 import { cell } from "../stores/observable";
 
@@ -67,6 +67,13 @@ export const sessions: SignedIn[] = [
   session("WEECHATWEE", "weechat on helios", { standing: "withoutKeys", seen: null, address: "" }),
 ];
 
+export const waitingDevice: WaitingDevice = {
+  name: "Conclave, Chrome (Android)",
+  client: "",
+  address: "198.51.100.23",
+  since: moment - 2 * 60_000,
+};
+
 interface AccountState extends Partial<Omit<Account, "factors">> {
   factors?: Partial<Factors> | (() => Promise<Factors>);
 }
@@ -88,6 +95,11 @@ export function fakeAccount({ factors: state = {}, ...rest }: AccountState = {})
     removeAppPassword: done,
     renameDevice: done,
     signOutDevices: done,
+    lookAtLink: async () => waitingDevice,
+    allowLink: done,
+    refuseLink: done,
+    arrivedLink: cell(null),
+    forgetLink: () => {},
     abilities: async () => ({ password: true, emails: true }),
     changePassword: done,
     emails: async () => [{ address: "alice@northwind.org", added: moment - 200 * day }],

@@ -2,12 +2,14 @@
 import type { ReactNode } from "react";
 import { createStore } from "zustand/vanilla";
 import { Barred } from "../features/auth/Barred";
+import { ByDevice } from "../features/auth/ByDevice";
 import { Enrol } from "../features/auth/Enrol";
 import { Reset } from "../features/auth/Reset";
 import { SignIn } from "../features/auth/SignIn";
 import { SignUp } from "../features/auth/SignUp";
 import { t } from "../i18n";
 import type { AddressProof } from "../sdk";
+import type { LinkingState } from "../stores/linking";
 import type { Reset as ResetModel, ResetState } from "../stores/reset";
 import type { SignInState } from "../stores/signIn";
 import type { SignUp as SignUpModel, SignUpState } from "../stores/signUp";
@@ -76,17 +78,37 @@ function fakeReset(state: Partial<ResetState> = {}): ResetModel {
   };
 }
 
-function signIn(state: Partial<SignInState> = {}, rest: { ended?: "signed_out" | "soft"; userId?: string } = {}) {
+function signIn(
+  state: Partial<SignInState> = {},
+  rest: { ended?: "signed_out" | "soft"; userId?: string; toLetIn?: boolean } = {},
+) {
   return (
     <SignIn
       server={server}
       model={fakeSignIn(state, rest.userId ?? null)}
       ended={rest.ended ?? null}
+      toLetIn={rest.toLetIn === true}
       onSignUp={nothing}
       onForgot={nothing}
+      onDevice={nothing}
       onSignOut={nothing}
     />
   );
+}
+
+const linkCode = (): LinkingState["code"] => ({
+  typed: "WDJB-MJHT",
+  url: "https://northwind.org/#/link?code=WDJB-MJHT",
+  expires: Date.now() + 870_000,
+});
+
+function byDevice(state: Partial<LinkingState>, entering: Partial<SignInState> = {}): ReactNode {
+  const linking = {
+    state: createStore<LinkingState>(() => ({ at: "waiting", code: null, failure: null, ...state })),
+    begin: done,
+    stop: nothing,
+  };
+  return <ByDevice server={server} linking={linking} model={fakeSignIn(entering)} onSignIn={nothing} />;
 }
 
 function signUp(state: Partial<SignUpState> = {}): ReactNode {
@@ -134,6 +156,15 @@ export const entryStates: Record<string, () => ReactNode> = {
   "sign-in-wrong": () => signIn({ failure: t("signIn.wrong") }),
   "sign-in-limited": () =>
     signIn({ failure: t("wait.limited", { wait: t("wait.minutes", { count: 3 }) }), waitUntil: Date.now() + 180_000 }),
+  "sign-in-to-let-in": () => signIn({}, { toLetIn: true }),
+  "by-device": () => byDevice({ code: linkCode() }),
+  "by-device-offline": () => byDevice({ code: linkCode(), failure: t("failed.offline") }),
+  "by-device-starting": () => byDevice({ at: "starting" }),
+  "by-device-refused": () => byDevice({ at: "refused" }),
+  "by-device-over": () => byDevice({ at: "over" }),
+  "by-device-failed": () => byDevice({ at: "failed", failure: t("failed.offline") }),
+  "by-device-entering": () => byDevice({ at: "allowed" }, { busy: true }),
+  "by-device-not-entered": () => byDevice({ at: "allowed" }, { failure: t("signIn.expired") }),
   "factor-totp": () => signIn({ needs: ["totp", "passkey", "recovery"], chosen: "totp" }),
   "factor-wrong": () => signIn({ needs: ["totp", "recovery"], chosen: "totp", failure: t("signIn.wrongCode") }),
   "factor-recovery": () => signIn({ needs: ["totp", "recovery"], chosen: "recovery" }),

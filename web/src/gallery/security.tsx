@@ -59,6 +59,15 @@ export function securityStates(chat: (state: { account: Account }) => ReactNode)
     "sessions-only": at("sessions", { sessions: async () => sessions.slice(0, 1) }),
     "sessions-loading": at("sessions", { sessions: never }),
     "sessions-offline": at("sessions", { sessions: offline }),
+    "let-in": at("sessions", { arrivedLink: cell("WDJB-MJHT") }),
+    "let-in-client": at("sessions", {
+      arrivedLink: cell("WDJB-MJHT"),
+      lookAtLink: async () => ({ name: "Tasks", client: "tasks.northwind.org", address: "", since: null }),
+    }),
+    "let-in-unknown": at("sessions", {
+      arrivedLink: cell("WDJB-MJHT"),
+      lookAtLink: () => Promise.reject(new ApiError(404, { errcode: "M_NOT_FOUND", error: "unknown" })),
+    }),
     account: at("account"),
     "account-waiting": at("account", { waitingEmail: cell({ address: "alice.weber@harbour.example" }) }),
     "account-elsewhere": at("account", {

@@ -23,6 +23,9 @@ export const deAuth = {
     passwordMissing: "Gib dein Passwort ein.",
     forgot: "Passwort vergessen?",
     passkey: "Mit einem Passkey anmelden",
+    device: "Mit einem anderen Gerät anmelden",
+    toLetIn:
+      "Ein Gerät wartet darauf, eingelassen zu werden. Melde dich zuerst an, dann kannst du darüber entscheiden.",
     provider: "Mit {{name}} anmelden",
     providerUnnamed: "Über deine Organisation anmelden",
     or: "oder",
@@ -43,6 +46,22 @@ export const deAuth = {
     softAs: "als {{user}}",
     other: "Anderes Konto?",
     otherAction: "Hier abmelden",
+  },
+
+  byDevice: {
+    title: "Mit einem anderen Gerät anmelden",
+    text: "Ein Gerät, auf dem du angemeldet bist, lässt dieses hier ein.",
+    where:
+      "Öffne auf einem Gerät, auf dem du angemeldet bist, Einstellungen, Sitzungen, Ein Gerät einlassen, und gib diesen Code ein. Oder scanne damit das Bild.",
+    qr: "QR-Code für ein Gerät, auf dem du angemeldet bist",
+    code: "Dein Code",
+    left: "Der Code gilt noch {{time}}. Diese Seite macht von selbst weiter.",
+    starting: "Ein Code wird geholt",
+    entering: "Du wurdest eingelassen. Anmeldung läuft",
+    refused: "Das andere Gerät hat abgelehnt: Du wurdest nicht eingelassen.",
+    over: "Dieser Code gilt nicht mehr.",
+    again: "Neuen Code zeigen",
+    back: "Zurück zur Anmeldung",
   },
 
   factor: {

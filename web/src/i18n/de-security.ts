@@ -202,6 +202,29 @@ export const deSecurity = {
     more_other: "{{count}} weitere zeigen",
   },
 
+  letIn: {
+    title: "Ein Gerät einlassen",
+    text: "Ein neues Gerät, das „Mit einem anderen Gerät anmelden“ zeigt, hat einen Code. Gib ihn hier ein, um es bei deinem Konto anzumelden.",
+    code: "Code des Geräts",
+    codeHint: "Acht Buchstaben, wie das andere Gerät sie zeigt.",
+    codeMissing: "Gib den Code ein.",
+    look: "Weiter",
+    unknown: "Mit diesem Code wartet kein Gerät. Vielleicht ist er vertippt oder zu alt.",
+    gone: "Dieses Gerät wartet nicht mehr: Sein Code ist verwendet oder zu alt. Lass dort einen neuen zeigen.",
+    asks: "„{{name}}“ will bei deinem Konto angemeldet werden",
+    client: "Programm von",
+    address: "Netzadresse",
+    addressUnknown: "nicht bekannt",
+    since: "Wartet seit",
+    warning:
+      "Lass nur ein Gerät ein, das du in der Hand hast. Es kann alles, was du kannst. Niemand aus deiner Organisation wird dich je nach diesem Code fragen.",
+    allow: "Einlassen",
+    refuse: "Ablehnen",
+    other: "Abbrechen",
+    allowed: "{{name}} ist eingelassen",
+    refused: "{{name}} ist abgelehnt",
+  },
+
   account: {
     passwordTitle: "Passwort",
     passwordText:

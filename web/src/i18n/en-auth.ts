@@ -20,6 +20,8 @@ export const enAuth = {
     passwordMissing: "Enter your password.",
     forgot: "Forgot your password?",
     passkey: "Sign in with a passkey",
+    device: "Sign in with another device",
+    toLetIn: "A device waits to be let in. Sign in first, then you can decide about it.",
     provider: "Sign in with {{name}}",
     providerUnnamed: "Sign in through your organization",
     or: "or",
@@ -40,6 +42,22 @@ export const enAuth = {
     softAs: "as {{user}}",
     other: "Another account?",
     otherAction: "Sign out here",
+  },
+
+  byDevice: {
+    title: "Sign in with another device",
+    text: "A device where you are signed in lets this one in.",
+    where:
+      "On a device where you are signed in, open Settings, Sessions, Let a device in, and enter this code. Or scan the picture with it.",
+    qr: "QR code for a device where you are signed in",
+    code: "Your code",
+    left: "The code is good for another {{time}}. This page goes on by itself.",
+    starting: "Getting a code",
+    entering: "You were let in. Signing in",
+    refused: "The other device has refused: you were not let in.",
+    over: "This code is not good any more.",
+    again: "Show a new code",
+    back: "Back to sign-in",
   },
 
   factor: {

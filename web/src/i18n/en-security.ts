@@ -192,6 +192,29 @@ export const enSecurity = {
     more_other: "Show {{count}} more",
   },
 
+  letIn: {
+    title: "Let a device in",
+    text: "A new device that shows “Sign in with another device” has a code. Enter it here to sign that device in to your account.",
+    code: "Code of the device",
+    codeHint: "Eight letters, as the other device shows them.",
+    codeMissing: "Enter the code.",
+    look: "Continue",
+    unknown: "No device waits with this code. It may be mistyped, or too old.",
+    gone: "This device waits no longer: its code is used, or too old. Let it show a new one.",
+    asks: "“{{name}}” wants to be signed in to your account",
+    client: "Client of",
+    address: "Network address",
+    addressUnknown: "not known",
+    since: "Waits since",
+    warning:
+      "Only let in a device that you hold in your hands. It can do all that you can do. Nobody of your organization will ever ask you for this code.",
+    allow: "Let it in",
+    refuse: "Refuse",
+    other: "Cancel",
+    allowed: "{{name}} is let in",
+    refused: "{{name}} is refused",
+  },
+
   account: {
     passwordTitle: "Password",
     passwordText: "It signs you in. Your recovery key, which opens your messages, is another thing and stays as it is.",

@@ -75,6 +75,26 @@ test("sessions stand in order, this one first, and are renamed and signed out", 
   expect((await care.devices()).map(({ id }) => id)).toEqual(["HERE"]);
 });
 
+test("a device that waits is looked at, and let in once that is confirmed", async () => {
+  await expect(care.lookAtLink("AAAA-AAAA")).rejects.toMatchObject({ errcode: "M_NOT_FOUND" });
+  expect(await care.lookAtLink("WDJB-MJHT")).toEqual({
+    name: "telephone",
+    client: "",
+    address: "192.0.2.9",
+    since: 4,
+  });
+  expect(asked).toEqual([]);
+  await care.allowLink("WDJB-MJHT");
+  expect([asked, hs.letIn]).toEqual([["password"], 1]);
+  await expect(care.allowLink("WDJB-MJHT")).rejects.toMatchObject({ errcode: "M_NOT_FOUND" });
+});
+
+test("a device is refused without more ado", async () => {
+  await care.refuseLink("WDJB-MJHT");
+  expect([asked, hs.letIn]).toEqual([[], 0]);
+  await expect(care.lookAtLink("WDJB-MJHT")).rejects.toMatchObject({ errcode: "M_NOT_FOUND" });
+});
+
 test("an address is added once the link in its mail was opened", async () => {
   const proof = await care.mailTo("ann@example.org", "secret", 1);
   expect(await care.addEmail(proof)).toBe(false);

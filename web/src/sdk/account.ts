@@ -52,6 +52,17 @@ export interface SignedInDevice {
   current: boolean;
 }
 
+/** A device that shows a code, and asks for a session. */
+export interface WaitingDevice {
+  /** How it calls itself: whoever asks can have chosen it. "" where it does not. */
+  name: string;
+  /** The host of another client that it is, "" for this one. */
+  client: string;
+  /** The network address that it asks from, "" where the server does not tell. */
+  address: string;
+  since: number | null;
+}
+
 export interface EmailAddress {
   address: string;
   added: number;
@@ -230,6 +241,27 @@ export class AccountCare {
 
   async signOutDevices(ids: string[]): Promise<void> {
     await this.confirmed("POST", "/_matrix/client/v3/delete_devices", { devices: ids });
+  }
+
+  // Devices that wait to be let in, by the code that they show (M_NOT_FOUND: none waits with it).
+
+  async lookAtLink(code: string): Promise<WaitingDevice> {
+    const answer = await this.api.send("POST", `${own}/link/look`, { body: { user_code: code } });
+    return {
+      name: maybeText(answer, "device_display_name"),
+      client: maybeText(answer, "client"),
+      address: maybeText(answer, "address"),
+      since: number(answer, "since_ts"),
+    };
+  }
+
+  /** Opens a session of this account for it. */
+  async allowLink(code: string): Promise<void> {
+    await this.confirmed("POST", `${own}/link/allow`, { user_code: code });
+  }
+
+  async refuseLink(code: string): Promise<void> {
+    await this.api.send("POST", `${own}/link/refuse`, { body: { user_code: code } });
   }
 
   // The account.

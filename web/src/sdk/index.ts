@@ -60,6 +60,7 @@ export type {
   Named,
   SignedInDevice,
   TotpEnrolment,
+  WaitingDevice,
 } from "./account";
 export { createPasskey, hasPasskeys, suggestsPasskeys, usePasskey } from "./webauthn";
 export type { PasskeyOutcome, PasskeyProblem, UsePasskeyOptions } from "./webauthn";

@@ -11,9 +11,10 @@ import {
   type Session,
   type SignedInDevice,
 } from "../sdk";
+import { arrivedLink, forgetLink } from "./arrivedLink";
 import { cell } from "./observable";
 
-export type { AccountAbilities, EmailAddress, Export, Factors, Named, TotpEnrolment } from "../sdk";
+export type { AccountAbilities, EmailAddress, Export, Factors, Named, TotpEnrolment, WaitingDevice } from "../sdk";
 export type { PasskeyProblem };
 
 /** `withoutKeys`: the device has published no keys, as clients without encryption. `unknown`: nobody could be asked. */
@@ -46,6 +47,9 @@ type Passed =
   | "removeAppPassword"
   | "renameDevice"
   | "signOutDevices"
+  | "lookAtLink"
+  | "allowLink"
+  | "refuseLink"
   | "abilities"
   | "changePassword"
   | "emails"
@@ -59,6 +63,9 @@ export interface Account extends Pick<AccountCare, Passed> {
   /** Whether this browser can make passkeys here. */
   readonly canMakePasskeys: boolean;
   sessions(): Promise<SignedIn[]>;
+  /** The code of a device to let in that somebody has come here with; null where there is none. */
+  readonly arrivedLink: Observable<string | null>;
+  forgetLink(): void;
   addPasskey(): Promise<NewPasskey>;
   /** The address that is being added; null if there is none. */
   readonly waitingEmail: Observable<WaitingEmail | null>;
@@ -87,6 +94,11 @@ export function openAccount(session: Session, confirm: Confirm, onClosed: () => 
     removeAppPassword: (id) => care.removeAppPassword(id),
     renameDevice: (id, name) => care.renameDevice(id, name),
     signOutDevices: (ids) => care.signOutDevices(ids),
+    lookAtLink: (code) => care.lookAtLink(code),
+    allowLink: (code) => care.allowLink(code),
+    refuseLink: (code) => care.refuseLink(code),
+    arrivedLink,
+    forgetLink,
     abilities: () => care.abilities(),
     changePassword: (password, signOutOthers) => care.changePassword(password, signOutOthers),
     emails: () => care.emails(),

@@ -48,6 +48,8 @@ export interface SignIn {
   password(user: string, password: string): Promise<void>;
   passkey(): Promise<void>;
   token(token: string): Promise<void>;
+  /** Goes on with a sign-in that another device has let in. */
+  linked(signingIn: SigningIn): Promise<void>;
   choose(factor: FactorType): void;
   /** Shows a second factor; the code of "passkey" is asked of the browser. */
   factor(code?: string): Promise<void>;
@@ -191,6 +193,7 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
       step(null, async () => {
         await enter(await logInToken(baseUrl, token, device));
       }),
+    linked: (signingIn) => step(null, () => goOn(signingIn)),
     factor: (code = "") => {
       const { chosen } = state.getState();
       const going = under;

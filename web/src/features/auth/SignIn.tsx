@@ -1,4 +1,4 @@
-import { CircleAlert, Fingerprint, KeyRound } from "lucide-react";
+import { CircleAlert, Fingerprint, KeyRound, MonitorSmartphone } from "lucide-react";
 import { useEffect, useId, useState } from "react";
 import { useStore } from "zustand";
 import { t } from "../../i18n";
@@ -16,8 +16,12 @@ interface Props {
   model: Model;
   /** How the server has ended the session that was there. */
   ended: "signed_out" | "soft" | null;
+  /** Somebody has come with the code of a device that waits to be let in. */
+  toLetIn: boolean;
   onSignUp(): void;
   onForgot(): void;
+  /** By a device where they are signed in. */
+  onDevice(): void;
   /** Gives up the session that is to be signed in to again. */
   onSignOut(): void;
 }
@@ -29,7 +33,7 @@ export function SignIn(props: Props) {
   return needs === null ? <First {...props} /> : <FactorPage server={props.server} model={model} />;
 }
 
-function First({ server, model, ended, onSignUp, onForgot, onSignOut }: Props) {
+function First({ server, model, ended, toLetIn, onSignUp, onForgot, onDevice, onSignOut }: Props) {
   const { ways, busy, failure, waitUntil } = useStore(model.state);
   const waiting = useWaiting(waitUntil) > 0;
   const [user, setUser] = useState("");
@@ -61,6 +65,13 @@ function First({ server, model, ended, onSignUp, onForgot, onSignOut }: Props) {
         <div className="mb-4">
           <Callout role="status" icon={<CircleAlert />}>
             {t(ended === "soft" ? "signIn.soft" : "boot.endedText")}
+          </Callout>
+        </div>
+      ) : null}
+      {toLetIn ? (
+        <div className="mb-4">
+          <Callout role="status" icon={<MonitorSmartphone />}>
+            {t("signIn.toLetIn")}
           </Callout>
         </div>
       ) : null}
@@ -99,7 +110,9 @@ function First({ server, model, ended, onSignUp, onForgot, onSignOut }: Props) {
       <OtherWays
         passkey={ways?.steps === true && hasPasskeys()}
         providers={ways?.providers ?? []}
+        device={ways?.steps === true}
         busy={busy}
+        onDevice={onDevice}
         onPasskey={() => void model.passkey()}
         onProvider={(provider) => location.assign(model.providerPage(provider, leaveFor()))}
       />
@@ -110,14 +123,16 @@ function First({ server, model, ended, onSignUp, onForgot, onSignOut }: Props) {
 interface OtherProps {
   passkey: boolean;
   providers: Provider[];
+  device: boolean;
   busy: boolean;
   onPasskey(): void;
+  onDevice(): void;
   onProvider(provider: Provider): void;
 }
 
-function OtherWays({ passkey, providers, busy, onPasskey, onProvider }: OtherProps) {
+function OtherWays({ passkey, providers, device, busy, onPasskey, onDevice, onProvider }: OtherProps) {
   const id = useId();
-  if (!passkey && providers.length === 0) return null;
+  if (!passkey && !device && providers.length === 0) return null;
   return (
     <div role="group" aria-labelledby={id} className="mt-5 flex flex-col gap-2.5">
       <div id={id} className="mb-1 flex items-center gap-3 text-[13px] text-ink-2">
@@ -148,6 +163,17 @@ function OtherWays({ passkey, providers, busy, onPasskey, onProvider }: OtherPro
         >
           <Fingerprint className="size-4.5 shrink-0" aria-hidden />
           {t("signIn.passkey")}
+        </Button>
+      ) : null}
+      {device ? (
+        <Button
+          size="large"
+          disabled={busy}
+          onClick={onDevice}
+          className="h-auto! min-h-11 py-2 leading-snug whitespace-normal!"
+        >
+          <MonitorSmartphone className="size-4.5 shrink-0" aria-hidden />
+          {t("signIn.device")}
         </Button>
       ) : null}
     </div>

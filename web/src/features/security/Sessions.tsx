@@ -9,6 +9,7 @@ import { IconButton } from "../../ui/icon";
 import { Confirm, Menu } from "../../ui/overlay";
 import { Badge, Card, CardBody, Row, Rows, RowsLoading, Unavailable } from "../../ui/page";
 import { toast } from "../../ui/toast";
+import { LetIn } from "./LetIn";
 import { NameDialog } from "./NameDialog";
 
 /** How many of a long list are drawn at once. */
@@ -80,6 +81,7 @@ export function Sessions({ account, onSignOutHere }: Props) {
           </CardBody>
         ) : null}
       </Card>
+      <LetIn account={account} onAllowed={reload} />
       <SignOutQuestion leaving={leaving} all={others.length} onCancel={() => setLeaving([])} onConfirm={signOut} />
       <NameDialog
         open={renaming !== null}

@@ -74,7 +74,7 @@ export function identifierOf(user: string): Record<string, string> {
     : { type: "m.id.user", user: typed };
 }
 
-function readSigningIn(answer: Record<string, unknown>): SigningIn {
+export function readSigningIn(answer: Record<string, unknown>): SigningIn {
   const { sign_in: secret, needs, expires_in_ms: lasts } = answer;
   if (typeof secret !== "string" || !Array.isArray(needs) || typeof lasts !== "number")
     throw new ApiError(500, { error: "The answer of the server lacks what a sign-in needs." });

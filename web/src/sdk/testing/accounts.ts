@@ -59,6 +59,8 @@ export class AccountServer {
   private readonly uia = new Map<string, Uia>();
   private readonly validations = new Map<string, Validation>();
   private readonly signIns = new Map<string, { name: string; left: string[] }>();
+  /** Devices that wait to be let in, by their secret code. */
+  readonly links = new Map<string, { shown: string; decided: { name: string | null } | null }>();
   private made = 0;
 
   readonly fetch: typeof globalThis.fetch = async (input, init) => {
@@ -116,6 +118,10 @@ export class AccountServer {
         return this.mail("reset", body);
       case "POST /account/password":
         return this.reset(body);
+      case "POST /im.conclave.login/link":
+        return this.beginLink(body);
+      case "POST /im.conclave.login/link/poll":
+        return this.pollLink(body);
       case "POST /logout":
         return {};
     }
@@ -144,6 +150,29 @@ export class AccountServer {
     const secret = `sign-in-${this.signIns.size}`;
     this.signIns.set(secret, { name, left });
     return { sign_in: secret, needs: left, expires_in_ms: 600_000 };
+  }
+
+  /** Somebody decides about the newest device that waits: whose account it is let in to, or null. */
+  decideLink(name: string | null): void {
+    const newest = [...this.links.values()].at(-1);
+    if (newest === undefined) throw new Error("no device waits");
+    newest.decided = { name };
+  }
+
+  private beginLink(body: Body): Body {
+    const code = `device-${++this.made}`;
+    this.links.set(code, { shown: String(body.device_display_name), decided: null });
+    const url = `${this.baseUrl}/#/link?code=WDJB-MJHT`;
+    return { device_code: code, user_code: "WDJB-MJHT", url, expires_in_ms: 900_000, interval_ms: 5000 };
+  }
+
+  private pollLink(body: Body): Body {
+    const code = String(body.device_code);
+    const decided = this.links.get(code)?.decided;
+    if (decided === undefined) return refuse(404, "M_NOT_FOUND");
+    if (decided === null) return { interval_ms: 5000 };
+    this.links.delete(code);
+    return decided.name === null ? refuse(403, "M_FORBIDDEN") : this.begun(decided.name, []);
   }
 
   private signIn(body: Body): Body {

@@ -33,6 +33,9 @@ export class SecureAccount {
   emails: string[] = [];
   /** Addresses by the session of their mail, and whether the link was opened. */
   readonly mails = new Map<string, { address: string; secret: string; attempts: number; opened: boolean }>();
+  /** The device that waits with the code WDJB-MJHT; null: none. */
+  waiting: Record<string, unknown> | null = { device_display_name: "telephone", address: "192.0.2.9", since_ts: 4 };
+  letIn = 0;
   closed: { erase: unknown } | null = null;
   exporting: Record<string, unknown> = { state: "none", rooms_total: 0, rooms_done: 0 };
   /** Every request, with its body but the confirmation. */
@@ -79,6 +82,10 @@ export class SecureAccount {
             ...(this.totp ? {} : { due_ts: 7 }),
           },
         ];
+      case "POST /link/look":
+        return this.waits(body) ?? [200, this.waiting ?? {}];
+      case "POST /link/refuse":
+        return this.waits(body) ?? ((this.waiting = null), [200, {}]);
       case "POST /totp/confirm":
         return this.confirmTotp(body);
       case "GET /passkeys":
@@ -120,6 +127,11 @@ export class SecureAccount {
       return [200, {}];
     }
     return null;
+  }
+
+  /** Null where a device waits with the code. */
+  private waits({ user_code }: Record<string, unknown>): Answer | null {
+    return this.waiting !== null && user_code === "WDJB-MJHT" ? null : [404, { errcode: "M_NOT_FOUND", error: "none" }];
   }
 
   private confirmTotp({ code }: Record<string, unknown>): Answer {
@@ -178,6 +190,8 @@ export class SecureAccount {
         return () => (this.emails.push(this.mails.get(String(body.sid))?.address ?? ""), done);
       case "POST /account/deactivate":
         return () => ((this.closed = { erase: body.erase }), done);
+      case "POST /link/allow":
+        return () => this.waits(body) ?? (this.letIn++, (this.waiting = null), done);
       case "POST /export":
         return () => {
           this.exporting = { state: "working", rooms_total: 4, rooms_done: 1 };

@@ -19,6 +19,7 @@ export function fakeSignIn(state: Partial<SignInState> = {}, userId: string | nu
     password: done,
     passkey: done,
     token: done,
+    linked: done,
     choose: () => {},
     factor: done,
     restart: () => {},
