@@ -21,7 +21,7 @@ func (r Route) guessable() bool {
 // they are known again once somebody has logged in (accounts.Caller).
 //
 // The mark is no credential: with it somebody has guesses of their own, and no more. So it does no harm that browsers send
-// it by themselves. Other sites do not get it sent, and programs that keep no cookies do without.
+// it by themselves. Other sites do not get it sent nor set, and programs that keep no cookies do without.
 func (s *Server) noteCaller(r *Request) {
 	if !r.route.guessable() {
 		return
@@ -29,7 +29,7 @@ func (s *Server) noteCaller(r *Request) {
 	caller := accounts.Caller{Block: limits.Block(s.address(r.Request()))}
 	if c, err := r.Request().Cookie(s.markName()); err == nil && isMark(c.Value) {
 		caller.Mark = c.Value
-	} else if r.route.Method == post {
+	} else if r.route.Method == post && s.fromHere(r.Request()) {
 		caller.Mark = accounts.NewMark()
 		http.SetCookie(r.Response(), &http.Cookie{
 			Name: s.markName(), Value: caller.Mark, Path: "/", MaxAge: int(markTime / time.Second), Secure: s.secure(), HttpOnly: true,

@@ -12,6 +12,7 @@ import (
 	"conclave/internal/testserver/dbtest"
 	"conclave/internal/testserver/peer"
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/wait"
 	"conclave/rooms"
 )
 
@@ -82,6 +83,10 @@ func TestPolicyServers(t *testing.T) {
 		bad := g.message("spam")
 		w.send(w.p, "two", []string{string(bad.JSON)}, nil)
 		w.p.WaitCalls(t, "/_matrix/policy/v1/sign", 6)
+		wait.Until(t, "the refused event to be kept", func() bool {
+			_, err := w.rooms.EventInRoom(t.Context(), ref.NID, bad.ID)
+			return err == nil
+		})
 		refuses.Store(false)
 		good := g.message("not spam") // beside it
 		w.send(w.p, "three", []string{string(good.JSON)}, nil)

@@ -157,7 +157,9 @@ func TestOneEventAsksLittle(t *testing.T) {
 	proof.Of(t, "F14")
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, 10)
-		n := newNode(t, db, w)
+		clock := newTickingClock() // on a slow machine delays would be over while the test goes on
+		n := startNode(t, db, func(o *Options) { o.Source, o.Clock = w, clock.now })
+		n.w = w
 		ref := n.join()
 		root := w.tip
 		auth := func(i int) []matrix.EventID {
