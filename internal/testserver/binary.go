@@ -13,6 +13,10 @@ import (
 // It does not count for builds with tags.
 const BinaryEnv = "CONCLAVE_TEST_BINARY"
 
+// PlainBinaryEnv is the environment variable with an executable as it is shipped, for the servers on PostgreSQL of a run
+// with the race detector. Those on SQLite are watched: the two differ only below the store, which has its own tests on both.
+const PlainBinaryEnv = "CONCLAVE_TEST_PLAIN_BINARY"
+
 var (
 	buildMu sync.Mutex
 	built   = map[string]string{} // by tags
@@ -49,6 +53,15 @@ func Binary(t testing.TB, tags string) string {
 	}
 	built[tags] = path
 	return path
+}
+
+// binaryOf is the executable for a server with some options.
+func binaryOf(t testing.TB, o Options) string {
+	t.Helper()
+	if plain := os.Getenv(PlainBinaryEnv); plain != "" && o.Tags == "" && o.Engine == "postgres" {
+		return plain
+	}
+	return Binary(t, o.Tags)
 }
 
 // Cleanup removes what Binary built; TestMain of a package that starts servers calls it at the end.

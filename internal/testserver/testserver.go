@@ -111,7 +111,7 @@ func New(t testing.TB, o Options) *Server {
 	}
 	s := &Server{
 		Name: matrix.ServerName(fmt.Sprintf("localhost:%d", ports[1])), URL: fmt.Sprintf("http://127.0.0.1:%d", ports[0]),
-		Admin: fmt.Sprintf("http://127.0.0.1:%d", ports[2]), Dir: t.TempDir(), CA: o.CA, t: t, binary: Binary(t, o.Tags),
+		Admin: fmt.Sprintf("http://127.0.0.1:%d", ports[2]), Dir: t.TempDir(), CA: o.CA, t: t, binary: binaryOf(t, o),
 		env: append(os.Environ(), o.Env...),
 	}
 	if o.Presence {
