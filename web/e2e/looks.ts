@@ -57,7 +57,8 @@ export function cutTexts(page: Page): Promise<string[]> {
     )) {
       if (!element.checkVisibility({ visibilityProperty: true }) || element.closest("[dir=auto], .sr-only") !== null)
         continue;
-      if (getComputedStyle(element).textOverflow === "ellipsis") continue;
+      if (getComputedStyle(element).textOverflow === "ellipsis" || element.querySelector("[dir=auto]") !== null)
+        continue;
       const box = element.getBoundingClientRect();
       const contents = document.createRange();
       contents.selectNodeContents(element);
