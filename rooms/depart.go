@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"time"
 
-	"conclave/internal/cluster"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/internal/work"
@@ -14,7 +13,6 @@ import (
 // How users whose accounts were closed leave their rooms. A room that does not let them go is tried again, and given up
 // after departTries rounds: some 17 hours.
 const (
-	departLook  = 10 * time.Second
 	departLease = 10 * time.Second // after a crash nobody goes on before its end; that two work at once does no harm
 	departTime  = 20 * time.Second // for one room
 	departAgain = time.Minute      // before the second round, doubling
@@ -24,48 +22,7 @@ const (
 // RunDepartures makes users whose accounts were closed leave their rooms, and drop their invitations and knocks. What is
 // left to do stands in the memberships, so that it goes on where a crash has interrupted it. It ends with ctx.
 func (r *Rooms) RunDepartures(ctx context.Context) error {
-	wakes, cancel := r.bus.Subscribe(cluster.Sessions)
-	defer cancel()
-	look := time.NewTicker(departLook)
-	defer look.Stop()
-	for {
-		if err := r.departDue(ctx); err != nil && ctx.Err() == nil {
-			r.log.Error("leaving the rooms of a closed account failed", "err", err)
-		}
-		select {
-		case <-wakes:
-		case <-look.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// departDue does the jobs that are due.
-func (r *Rooms) departDue(ctx context.Context) error {
-	for ctx.Err() == nil {
-		now := r.now().UnixMilli()
-		due := false
-		err := r.db.Read(ctx, func(tx *store.Tx) (err error) {
-			due, err = tx.JobDue(store.JobDepart, now)
-			return err
-		})
-		if err != nil || !due {
-			return err
-		}
-		var job *store.Job
-		err = r.db.Write(ctx, func(tx *store.Tx) (err error) {
-			job, err = tx.LeaseJob(store.JobDepart, now, departLease.Milliseconds())
-			return err
-		})
-		if err != nil || job == nil {
-			return err
-		}
-		if err := r.depart(ctx, *job); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
+	return r.runAccountJobs(ctx, store.JobDepart, departLease, r.depart)
 }
 
 // depart lets one user leave every room that it is in, is invited to or knocks at.

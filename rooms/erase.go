@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"conclave/internal/cluster"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/internal/work"
@@ -13,7 +12,6 @@ import (
 
 // How the traces of erased users are removed: room by room, each in transactions that end soon.
 const (
-	eraseLook  = 10 * time.Second
 	eraseLease = 20 * time.Second // after a crash nobody goes on before its end; that two work at once does no harm
 	eraseRows  = 200              // events that one transaction goes through
 	eraseWords = 500              // documents of the index that one transaction drops
@@ -24,53 +22,21 @@ const notErased = "Something could not be erased. It is tried again; the server'
 
 // RunErasures erases what the users of closed accounts wanted erased. It ends with ctx.
 func (r *Rooms) RunErasures(ctx context.Context) error {
-	wakes, cancel := r.bus.Subscribe(cluster.Sessions)
-	defer cancel()
-	look := time.NewTicker(eraseLook)
-	defer look.Stop()
-	for {
-		if err := r.eraseDue(ctx); err != nil && ctx.Err() == nil {
-			r.log.Error("erasing what a closed account left failed", "err", err)
-		}
-		select {
-		case <-wakes:
-		case <-look.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return r.runAccountJobs(ctx, store.JobErase, eraseLease, r.erase)
 }
 
-// eraseDue does the jobs that are due.
-func (r *Rooms) eraseDue(ctx context.Context) error {
-	for ctx.Err() == nil {
-		now, due := r.now().UnixMilli(), false
-		err := r.db.Read(ctx, func(tx *store.Tx) (err error) {
-			due, err = tx.JobDue(store.JobErase, now)
-			return err
-		})
-		if err != nil || !due {
-			return err
-		}
-		var job *store.Job
-		err = r.db.Write(ctx, func(tx *store.Tx) (err error) {
-			job, err = tx.LeaseJob(store.JobErase, now, eraseLease.Milliseconds())
-			return err
-		})
-		if err != nil || job == nil {
-			return err
-		}
-		user, err := r.User(ctx, matrix.UserID(job.Key))
-		if err != nil {
-			return err
-		}
-		e := &eraser{r: r, job: *job, user: Sender{NID: user.NID, ID: matrix.UserID(job.Key)}}
-		if err := e.run(ctx); err != nil {
-			e.failed(ctx)
-			return err
-		}
+// erase goes on with the erasure of one user.
+func (r *Rooms) erase(ctx context.Context, job store.Job) error {
+	user, err := r.User(ctx, matrix.UserID(job.Key))
+	if err != nil {
+		return err
 	}
-	return ctx.Err()
+	e := &eraser{r: r, job: job, user: Sender{NID: user.NID, ID: matrix.UserID(job.Key)}}
+	if err := e.run(ctx); err != nil {
+		e.failed(ctx)
+		return err
+	}
+	return nil
 }
 
 // eraser erases one user. Its job's cursor says in which room it is, and how far it has come there.
