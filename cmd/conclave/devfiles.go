@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -137,18 +138,23 @@ func (p *pair) write(data []byte, path ...string) error {
 	return os.Rename(name+".new", name)
 }
 
-// freePorts finds ports of loopback that nobody listens on.
+// freePorts finds ports of loopback that nobody listens on. They are below those that systems give to outgoing connections:
+// the pair keeps its ports, and such a connection would keep a server from its own at a later start.
 func freePorts(n int) ([]int, error) {
+	const lowest, highest = 15_000, 32_000
 	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 1000 {
+		port := lowest + mathrand.IntN(highest-lowest)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			return nil, err
+			continue
 		}
 		defer l.Close() //nolint:errcheck // held until all are found, so that no port is found twice
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		if ports = append(ports, port); len(ports) == n {
+			return ports, nil
+		}
 	}
-	return ports, nil
+	return nil, errors.New("there are no free ports on 127.0.0.1 from 15000 to 31999")
 }
 
 // authority is a certificate authority whose key is forgotten once both certificates are made.

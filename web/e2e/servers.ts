@@ -15,22 +15,33 @@ function binary(): string {
   return file;
 }
 
-/** Ports that were free a moment ago, all different. */
+// Of the ports that this process has given away, none is given twice: a server that restarts finds its own free.
+const given = new Set<number>();
+
+/**
+ * Ports that were free a moment ago, all different. They are below those that the system gives to outgoing connections
+ * and to listeners on port 0: one of those could take a port between now and the start of the server.
+ */
 async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer().listen(0, "127.0.0.1");
-      await once(server, "listening");
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => {
-    const address = server.address();
-    if (typeof address !== "object" || address === null) throw new Error("a listener without a port");
-    return address.port;
-  });
-  await Promise.all(servers.map((server) => new Promise((done) => server.close(done))));
+  const lowest = 15_000;
+  const ports: number[] = [];
+  while (ports.length < count) {
+    const port = lowest + Math.floor(Math.random() * (32_000 - lowest));
+    if (given.has(port) || !(await isFree(port))) continue;
+    given.add(port);
+    ports.push(port);
+  }
   return ports;
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer().listen(port, "127.0.0.1");
+  const free = await once(server, "listening").then(
+    () => true,
+    () => false,
+  );
+  if (free) await new Promise((done) => server.close(done));
+  return free;
 }
 
 export class Server {
