@@ -19,7 +19,11 @@ import (
 // the form of a token of ours.
 var leaks = regexp.MustCompile(`cc[a-z]_[A-Za-z0-9_-]{22,}|` + regexp.QuoteMeta(Password) + `|` + regexp.QuoteMeta(url.QueryEscape(Password)))
 
-// checkLog fails the test if the server's log holds a secret. It shows none.
+// faults are what a server writes of a fault of its own, whatever its answers were: the race detector's report (the server
+// of a test is killed, so that nobody sees the exit code which tells it), and panics, caught or not.
+var faults = regexp.MustCompile(`(?m)WARNING: DATA RACE|^fatal error: |^panic: |[^\n]*runtime/debug\.Stack\(|panic serving `)
+
+// checkLog fails the test if the server's log holds a secret, of which it shows none, or tells of a fault of its own.
 func (s *Server) checkLog() {
 	s.t.Helper()
 	text, err := os.ReadFile(s.LogFile())
@@ -29,6 +33,9 @@ func (s *Server) checkLog() {
 	for _, at := range leaks.FindAllIndex(text, 5) {
 		begin := strings.LastIndexByte(string(text[:at[0]]), '\n') + 1
 		s.t.Errorf("the log of %s holds a secret of %d bytes after: %s", s.Name, at[1]-at[0], text[begin:at[0]])
+	}
+	if at := faults.FindIndex(text); at != nil {
+		s.t.Errorf("%s has a fault:\n%s", s.Name, text[at[0]:min(at[0]+8<<10, len(text))])
 	}
 }
 
