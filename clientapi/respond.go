@@ -16,6 +16,7 @@ import (
 	"conclave/internal/appservice"
 	"conclave/internal/matrix"
 	"conclave/internal/store"
+	"conclave/internal/work"
 	"conclave/rooms"
 )
 
@@ -61,7 +62,7 @@ func (s *Server) handle(route Route) echo.HandlerFunc {
 		r := &Request{Context: c, server: s, route: &route}
 		req := c.Request()
 		req.Body = http.MaxBytesReader(c.Response(), req.Body, limit)
-		answer, err := s.call(r)
+		answer, err := s.contained(r)
 		if err != nil && route.Fail != nil {
 			route.Fail(s, r, err)
 		} else {
@@ -70,6 +71,22 @@ func (s *Server) handle(route Route) echo.HandlerFunc {
 		s.Metrics.Request("client", route.OperationID, c.Response().Status, time.Since(began))
 		return nil
 	}
+}
+
+// contained is call, but that a fault of ours, which panics, is an error like others, in the log and in the answer. An answer
+// that has begun is cut, so that its reader sees that it is not whole.
+func (s *Server) contained(r *Request) (answer any, err error) {
+	panicked := true
+	err = work.Contain(func() error {
+		answer, err = s.call(r)
+		panicked = false
+		return err
+	})
+	if panicked && r.Response().Committed {
+		s.Log.Error("request failed", "operation", r.route.OperationID, "err", err)
+		panic(http.ErrAbortHandler)
+	}
+	return answer, err
 }
 
 func (s *Server) call(r *Request) (any, error) {

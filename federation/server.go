@@ -266,12 +266,28 @@ func (s *Server) answer(route Route) echo.HandlerFunc {
 			}
 			defer release()
 		}
-		answer, err := route.Handler(s, r)
+		answer, err := s.contained(c, route, r)
 		if err != nil || answer == Done {
 			return err
 		}
 		return writeJSON(c.Response(), http.StatusOK, answer)
 	}
+}
+
+// contained calls a route's handler. A fault of ours, which panics, is an error like others, in the log and in the answer; an
+// answer that has begun is cut, so that its reader sees that it is not whole.
+func (s *Server) contained(c echo.Context, route Route, r *Request) (answer any, err error) {
+	panicked := true
+	err = work.Contain(func() error {
+		answer, err = route.Handler(s, r)
+		panicked = false
+		return err
+	})
+	if panicked && c.Response().Committed {
+		s.log.Error("federation request failed", "method", r.Method, "route", route.Path, "err", err)
+		panic(http.ErrAbortHandler)
+	}
+	return answer, err
 }
 
 // writeError is the only place that turns an error into an answer.

@@ -32,6 +32,9 @@ func echoRoutes() []Route {
 		Route{Method: "GET", Path: "/_matrix/test/fail", OperationID: "testFail", Auth: AuthNone, Handler: func(*Server, *Request) (any, error) {
 			return nil, fmt.Errorf("secret detail")
 		}},
+		Route{Method: "GET", Path: "/_matrix/test/panic", OperationID: "testPanic", Auth: AuthNone, Handler: func(*Server, *Request) (any, error) {
+			panic("secret detail")
+		}},
 	)
 }
 
@@ -158,6 +161,7 @@ func TestServerBounds(t *testing.T) {
 			"unknown root":       {"GET", "/", nil, 404, "M_UNRECOGNIZED"},
 			"wrong method":       {"POST", "/_matrix/test/x/put", []byte(`{}`), 405, "M_UNRECOGNIZED"},
 			"an error in us":     {"GET", "/_matrix/test/fail", nil, 500, "M_UNKNOWN"},
+			"a fault in us":      {"GET", "/_matrix/test/panic", nil, 500, "M_UNKNOWN"},
 			"an endless address": {"GET", "/_matrix/test/x/get?" + strings.Repeat("x", maxURIBytes), nil, 400, "M_INVALID_PARAM"},
 		} {
 			got := p.Do(t, us, c.method, c.uri, c.body)

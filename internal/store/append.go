@@ -195,7 +195,7 @@ func (db *DB) appendOnce(ctx context.Context, groups []*Append) (verdicts []erro
 	w := &appendWork{db: db, groups: groups, ts: time.Now().UnixMilli()}
 	defer func() {
 		if v := recover(); v != nil { // whoever handed in what does this gets the error, and the node goes on writing
-			db.log.Error("a panic while writing events", "panic", v, "stack", string(debug.Stack()))
+			db.log.Error("a panic while writing events", "panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 			err = errAppendPanic
 		}
 	}()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -71,7 +72,7 @@ func (g *Group) ended(name string) {
 func (g *Group) supervise(name string, f func(ctx context.Context) error) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		began := time.Now()
-		err := contain(g.ctx, f)
+		err := Contain(func() error { return f(g.ctx) })
 		if err == nil || (g.ctx.Err() != nil && errors.Is(err, g.ctx.Err())) {
 			return
 		}
@@ -87,18 +88,22 @@ func (g *Group) supervise(name string, f func(ctx context.Context) error) {
 	}
 }
 
-// contain calls f and turns a panic into an error. The value of a panic is shown only if it is the runtime's own: another could hold content.
-func contain(ctx context.Context, f func(ctx context.Context) error) (err error) {
+// Contain calls f and turns a panic into an error that names it and where it was. The value of a panic is shown only if it
+// is the runtime's own: another could hold content. http.ErrAbortHandler passes through: it is meant for the HTTP server.
+func Contain(f func() error) (err error) {
 	defer func() {
 		switch v := recover().(type) {
 		case nil:
 		case runtime.Error:
 			err = fmt.Errorf("panic: %w\n%s", v, debug.Stack())
 		default:
+			if v == http.ErrAbortHandler {
+				panic(v)
+			}
 			err = fmt.Errorf("panic with a %T\n%s", v, debug.Stack())
 		}
 	}()
-	return f(ctx)
+	return f()
 }
 
 // Stop tells the goroutines to end, by their context.
