@@ -30,11 +30,12 @@ type operator struct {
 
 // userRequest is one of the commands `conclave user …`.
 type userRequest struct {
-	Action   string `json:"action"` // create, list, reset-password, reset-2fa, deactivate
+	Action   string `json:"action"` // create, list, reset-password, reset-2fa, link, unlink, deactivate
 	Name     string `json:"name,omitempty"`
 	Password string `json:"password,omitempty"`
 	Admin    bool   `json:"admin,omitempty"`
 	Erase    bool   `json:"erase,omitempty"`
+	Subject  string `json:"subject,omitempty"`
 	After    string `json:"after,omitempty"` // of a list: the name that it goes on after
 }
 
@@ -80,6 +81,10 @@ func (o operator) do(ctx context.Context, q userRequest) (userAnswer, error) {
 		err = o.accounts.ResetPassword(ctx, account.User, q.Password)
 	case "reset-2fa":
 		err = o.accounts.ResetFactors(ctx, "operator", account.User)
+	case "link":
+		err = o.accounts.Link(ctx, "operator", account.User, q.Subject)
+	case "unlink":
+		err = o.accounts.Unlink(ctx, "operator", account.User)
 	case "deactivate":
 		err = o.accounts.Deactivate(ctx, account.User)
 	default:

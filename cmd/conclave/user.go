@@ -22,8 +22,8 @@ import (
 
 func userCommand() command {
 	return command{
-		name: "user", args: "create NAME [-password-file F] [-admin] | list | reset-password NAME [-password-file F] | reset-2fa NAME | deactivate NAME [-erase], each with [-config FILE]",
-		does: "makes, lists and closes accounts, whether the server runs or not; without a file it makes up a password and prints it",
+		name: "user", args: "create NAME [-password-file F] [-admin] | list | reset-password NAME [-password-file F] | reset-2fa NAME | link NAME -subject SUB | unlink NAME | deactivate NAME [-erase], each with [-config FILE]",
+		does: "makes, lists and closes accounts and says who of the organization's sign-in they belong to, whether the server runs or not; without a file it makes up a password and prints it",
 		run:  runUser,
 	}
 }
@@ -32,7 +32,7 @@ func userCommand() command {
 type userFlags struct {
 	config, passwordFile string
 	admin, erase         bool
-	name                 string
+	name, subject        string
 }
 
 // parseUser reads flags before and after the name, as people write them.
@@ -48,6 +48,9 @@ func parseUser(c console, action string, args []string) (f userFlags, err error)
 	}
 	if action == "deactivate" {
 		set.BoolVar(&f.erase, "erase", false, "erase what the user has left: profile, files, settings, and for all who come later messages")
+	}
+	if action == "link" {
+		set.StringVar(&f.subject, "subject", "", "what the provider calls the owner: the claim `sub`")
 	}
 	rest, err := parse(c, set, args, 0, len(args))
 	if err != nil {
@@ -70,11 +73,11 @@ func parseUser(c console, action string, args []string) (f userFlags, err error)
 
 func runUser(ctx context.Context, c console, args []string) error {
 	if len(args) == 0 {
-		return usageError{"say create, list, reset-password, reset-2fa or deactivate"}
+		return usageError{"say create, list, reset-password, reset-2fa, link, unlink or deactivate"}
 	}
 	action := args[0]
 	switch action {
-	case "create", "list", "reset-password", "reset-2fa", "deactivate":
+	case "create", "list", "reset-password", "reset-2fa", "link", "unlink", "deactivate":
 	default:
 		return usageError{fmt.Sprintf("there is no user %s", action)}
 	}
@@ -95,7 +98,7 @@ func runUser(ctx context.Context, c console, args []string) error {
 
 // changeUser carries out a command about one account and says what came of it.
 func changeUser(ctx context.Context, c console, conf *config.Config, action string, f userFlags, ask asker) error {
-	q := userRequest{Action: action, Name: f.name, Admin: f.admin, Erase: f.erase}
+	q := userRequest{Action: action, Name: f.name, Admin: f.admin, Erase: f.erase, Subject: f.subject}
 	if action == "create" {
 		q.Name = strings.TrimSuffix(strings.TrimPrefix(f.name, "@"), ":"+conf.ServerName)
 	} else if !strings.HasPrefix(f.name, "@") {
@@ -114,7 +117,9 @@ func changeUser(ctx context.Context, c console, conf *config.Config, action stri
 	}
 	fmt.Fprintf(c.out, "%s %s\n", a.UserID, map[string]string{
 		"create": "is made", "reset-password": "has a new password and is logged out everywhere",
-		"reset-2fa": "has no second factor any more; its password and sessions are as they were", "deactivate": "is deactivated",
+		"reset-2fa": "has no second factor any more; its password and sessions are as they were",
+		"link":      "signs in by the organization's sign-in from now on", "unlink": "does not sign in by the organization's sign-in any more and is logged out everywhere",
+		"deactivate": "is deactivated",
 	}[action])
 	if made {
 		fmt.Fprintf(c.out, "password: %s\n", q.Password)

@@ -99,6 +99,8 @@ func TestUserCommands(t *testing.T) {
 			t.Errorf("after the reset of the second factor bob is answered %d, or an old session ended", status)
 		}
 		refused("There is no user", "reset-2fa", "carol")
+		refused("no single sign-on", "link", "bob", "-subject", "bob of the provider")
+		refused("no single sign-on", "unlink", "bob")
 		user("", "deactivate", "bob")
 		if status, _ := login("bob", password); status != http.StatusForbidden {
 			t.Errorf("bob, deactivated, is answered %d", status)

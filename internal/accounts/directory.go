@@ -198,14 +198,27 @@ func (a *Accounts) leftDirectory(tx *store.Tx, user store.UserNID) bool {
 	return err == nil && link != nil && link.Gone != 0
 }
 
-// passwordIsHere refuses to set a password for somebody whose password is the directory's.
+// passwordIsHere refuses to set a password for somebody whose password is the directory's, or who signs in by the
+// organization's provider alone: a password of ours would outlast what the organization has ended.
 func (a *Accounts) passwordIsHere(tx *store.Tx, user store.UserNID) error {
-	if !a.hasDirectory() {
+	if a.hasDirectory() {
+		link, err := tx.DirectoryID(user)
+		if err == nil && link != nil {
+			err = matrix.Forbidden("The password of this account is the one of your organization: change it where you change that.")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if a.provider == nil {
 		return nil
 	}
-	link, err := tx.DirectoryID(user)
-	if err == nil && link != nil {
-		err = matrix.Forbidden("The password of this account is the one of your organization: change it where you change that.")
+	if linked, err := tx.HasExternalID(a.provider.conf.Issuer, user); err != nil || !linked {
+		return err
+	}
+	account, err := tx.AccountOf(user)
+	if err == nil && account != nil && account.Password == "" {
+		err = matrix.Forbidden("This account has no password here: you sign in to it by your organization.")
 	}
 	return err
 }

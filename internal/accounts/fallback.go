@@ -44,11 +44,17 @@ func (a *Accounts) fallback(c *confirmation, stage string) (*Fallback, error) {
 }
 
 // MailStage has a mail sent for a session whose client does not know StageEmail: the link in it passes the stage. What q says
-// of the purpose and of a secret is of no interest. Errors are those of RequestAddress.
+// of the purpose and of a secret is of no interest. A stage that is passed already is no error, and sends no mail; one that
+// others come before is M_FORBIDDEN. Other errors are those of RequestAddress.
 func (a *Accounts) MailStage(ctx context.Context, session string, q AddressRequest) (*Fallback, error) {
 	c, err := a.resumed(ctx, session, StageEmail)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case slices.Contains(c.row.Completed, StageEmail):
+		return a.fallback(c, StageEmail)
+	case !c.wants(StageEmail):
+		return nil, errStageNotDue()
 	}
 	q.Purpose, q.Session, q.Secret, q.Attempt = purposeOf[c.Operation], nil, randomText(24), 1
 	sid, err := a.RequestAddress(ctx, q)
@@ -58,18 +64,7 @@ func (a *Accounts) MailStage(ctx context.Context, session string, q AddressReque
 	if err := c.remember(NewAddressProof(sid, q.Secret)); err != nil {
 		return nil, err
 	}
-	still := false
-	err = a.db.Write(ctx, func(tx *store.Tx) (err error) {
-		still, err = tx.AdvanceUIASession(*c.row)
-		return err
-	})
-	if err == nil && !still {
-		err = errNoSession()
-	}
-	if err != nil {
-		return nil, err
-	}
-	return a.fallback(c, StageEmail)
+	return a.advance(ctx, c, StageEmail)
 }
 
 // PassStage checks an answer that came by a page, and notes with the session that its stage is passed. The client learns
@@ -101,6 +96,10 @@ func (a *Accounts) advance(ctx context.Context, c *confirmation, stage string) (
 		return nil, err
 	}
 	return a.fallback(c, stage)
+}
+
+func errStageNotDue() error {
+	return matrix.Forbidden("This step is not due. Go on in your app.").With(&Refusal{Why: "stage_not_due"})
 }
 
 func errNoSession() error { return matrix.NotFound("This page has expired. Begin again in your app.") }

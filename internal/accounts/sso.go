@@ -28,6 +28,10 @@ const (
 	ssoPrefix = "cco_"
 	maxTarget = 2000 // bytes of the address that a client wants the login token at
 	maxClaim  = 1000 // bytes of what the provider says of somebody
+
+	// ssoTokenTime is how long a client has to log in with the token that its address gets. The specification says about five
+	// seconds; a phone may have to open the app first.
+	ssoTokenTime = 10 * time.Second
 )
 
 // SSOCallback is the path, below the server's public URL, at which the provider sends people back.
@@ -256,6 +260,9 @@ func (a *Accounts) identified(ctx context.Context, browser, code string) (identi
 		return identity{}, errProvider().With(errors.New("the nonce is another's"))
 	}
 	claims, err := a.claims(ctx, found, id, tokens)
+	if err == nil {
+		err = checkParty(id.Audience, claims.text("azp"), a.provider.conf.ClientID)
+	}
 	if err != nil {
 		return identity{}, errProvider().With(err)
 	}
@@ -266,6 +273,15 @@ func (a *Accounts) identified(ctx context.Context, browser, code string) (identi
 		return identity{}, errProvider().With(errors.New("the ID token names nobody"))
 	}
 	return who, nil
+}
+
+// checkParty refuses an ID token that was issued to another client of the provider, though we may be among those whom it is
+// for (OpenID Connect Core, section 3.1.3.7).
+func checkParty(audience []string, azp, client string) error {
+	if azp == "" && len(audience) > 1 || azp != "" && azp != client {
+		return errors.New("the ID token was issued to another client")
+	}
+	return nil
 }
 
 // claims are what the provider says of somebody.
@@ -398,7 +414,7 @@ func (a *Accounts) TokenSignIn(ctx context.Context, secret string) (token, targe
 func (a *Accounts) addLoginToken(tx *store.Tx, by *store.SignIn) (string, error) {
 	token, hash := newToken(loginPrefix)
 	now := a.now()
-	next := store.SignIn{Hash: hash[:], User: by.User, Purpose: forLoginToken, Shown: by.Shown, Expires: now.Add(loginTokenTime).UnixMilli()}
+	next := store.SignIn{Hash: hash[:], User: by.User, Purpose: forLoginToken, Shown: by.Shown, Expires: now.Add(ssoTokenTime).UnixMilli()}
 	return token, tx.AddSignIn(next, now.UnixMilli())
 }
 

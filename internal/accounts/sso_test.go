@@ -13,7 +13,6 @@ import (
 	"conclave/internal/config"
 	"conclave/internal/matrix"
 	"conclave/internal/observe"
-	"conclave/internal/store"
 	"conclave/internal/testserver/idp"
 	"conclave/internal/testserver/proof"
 )
@@ -78,13 +77,7 @@ func TestSingleSignOnAndTheSecondFactor(t *testing.T) {
 		alice := w.session(w.register("alice"))
 		app, _ := w.enrol(alice)
 		w.pass(ssoSkew) // the provider's clock is the real one: to this server it asked too long ago to have asked anew
-		link := func(subject string) {
-			must(t, w.db.Write(t.Context(), func(tx *store.Tx) error {
-				_, err := tx.AddExternalID(p.Issuer, subject, alice.User)
-				return err
-			}))
-		}
-		link("id-of-alice")
+		w.link(p, "id-of-alice", alice.User)
 		browser, state, code := w.comeBack(t, p, "alice")
 		back, err := w.FinishSSO(t.Context(), browser, state, code, "")
 		must(t, err)

@@ -42,7 +42,7 @@ func (a *Accounts) BeginSSOStage(ctx context.Context, session string) (location,
 	case a.provider == nil || c.Session == nil:
 		return "", "", errNoSession()
 	case !c.wants(StageSSO):
-		return "", "", matrix.Forbidden("This step is not due. Go on in your app.").With(&Refusal{Why: "stage_not_due"})
+		return "", "", errStageNotDue()
 	}
 	return a.leave(ctx, store.SSORequest{Stage: session}, askAnew()...)
 }
@@ -88,7 +88,7 @@ func (a *Accounts) finishSSOStage(ctx context.Context, row *store.SSORequest, wh
 	case slices.Contains(c.row.Completed, StageSSO):
 		return a.fallback(c, StageSSO)
 	case !c.wants(StageSSO):
-		return nil, matrix.Forbidden("This step is not due. Go on in your app.").With(&Refusal{Why: "stage_not_due"})
+		return nil, errStageNotDue()
 	}
 	c.row.Completed = append(c.row.Completed, StageSSO)
 	return a.advance(ctx, c, StageSSO)

@@ -52,3 +52,9 @@ func (tx *Tx) AddExternalID(issuer, subject string, user UserNID) (bool, error) 
 	n, err := tx.Exec(`INSERT INTO external_ids (issuer, subject, member) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, issuer, subject, user)
 	return n == 1, err
 }
+
+// DropExternalIDs forgets whom a provider means by a user; it reports false if that was nobody.
+func (tx *Tx) DropExternalIDs(issuer string, user UserNID) (bool, error) {
+	n, err := tx.Exec(`DELETE FROM external_ids WHERE member = $1 AND issuer = $2`, user, issuer)
+	return n > 0, err
+}
