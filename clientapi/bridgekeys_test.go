@@ -58,6 +58,7 @@ func (b *bridge) lists(which string, user *testserver.User, after int) {
 // A service that encrypts is told of messages to its users' devices, of devices that changed and of keys that are left, and
 // gets each message once.
 func TestServiceEncrypts(t *testing.T) {
+	t.Parallel() // it mostly waits
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		proof.Of(t, "AP-02")
 		b := newBridge(t, engine, "org.matrix.msc3202: true\n")

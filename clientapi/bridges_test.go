@@ -82,6 +82,7 @@ func TestServiceHears(t *testing.T) {
 
 // What a service does not acknowledge comes again as it was, also when the server was killed meanwhile, until it does.
 func TestServiceIsTold(t *testing.T) {
+	t.Parallel() // it mostly waits
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		proof.Of(t, "AP-02")
 		b := newBridge(t, engine, "")
@@ -185,6 +186,7 @@ func TestServiceIsAsked(t *testing.T) {
 
 // A service has itself pinged, and learns what is wrong.
 func TestPing(t *testing.T) {
+	t.Parallel() // it mostly waits
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		proof.Of(t, "AP-10")
 		b := newBridge(t, engine, "")

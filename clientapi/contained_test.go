@@ -50,6 +50,7 @@ func TestAFaultOfOursIsAnError(t *testing.T) {
 	if _, body, err := get("/within"); err == nil {
 		t.Errorf("an answer that was cut reads as whole: %q", body)
 	}
+	server.Close() // waits for what still writes the log
 	for _, part := range []string{"operation=before", "operation=within", "panic with a string", "contained_test.go"} {
 		if !strings.Contains(log.String(), part) {
 			t.Errorf("the log lacks %q", part)

@@ -17,6 +17,7 @@ func deactivate(u *testserver.User) {
 
 // TestDeactivatedUsersLeave closes accounts while the server runs, and just before it dies.
 func TestDeactivatedUsersLeave(t *testing.T) {
+	t.Parallel() // it mostly waits
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		alice := s.Register(testserver.Unique("alice"))

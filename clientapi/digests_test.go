@@ -14,6 +14,7 @@ var unsubscribeLink = regexp.MustCompile(`https?://\S+/email/unsubscribe\?\S+`)
 // TestDigestByMail lets something wait unread in two rooms while the server is away, and follows the mail to its end: the
 // page that asks, and the button.
 func TestDigestByMail(t *testing.T) {
+	t.Parallel() // it mostly waits
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		m := startMailed(t, testserver.Options{Engine: engine})
 		alice, bob := m.Register("alice"), m.Register("bob")

@@ -395,6 +395,7 @@ func TestPublishedAddresses(t *testing.T) {
 // TestAMailServerThatIsDown asks for mail while the mail server refuses everything: the answer is the same, and the mail
 // comes later. Without a mail server the server says so.
 func TestAMailServerThatIsDown(t *testing.T) {
+	t.Parallel() // it mostly waits
 	m := startMailed(t, testserver.Options{})
 	m.smtp.Refuse(func(string) error { return catcher.Error(451, "not now, a@a.example") }, nil)
 	m.ask(m.Nobody(), "/account/password", "a@a.example", "s3cret")

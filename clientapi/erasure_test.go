@@ -35,6 +35,7 @@ func closed(t *testing.T, admin *testserver.User, user string) (answer object) {
 
 // TestErasure closes accounts and has what they leave erased.
 func TestErasure(t *testing.T) {
+	t.Parallel() // it mostly waits
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		admin := s.RegisterAdmin("admin")

@@ -25,6 +25,7 @@ func exporting(u *testserver.User) object {
 
 // TestExport has somebody take all their data away.
 func TestExport(t *testing.T) {
+	t.Parallel() // it mostly waits
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		alice, bob, room := together(t, s)

@@ -22,6 +22,7 @@ import (
 
 // TestPeople goes through what belongs to a user alone, and what the server says of others.
 func TestPeople(t *testing.T) {
+	t.Parallel() // it mostly waits
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine, Env: []string{
 			"CONCLAVE_TURN_URIS=turn:turn.test?transport=udp,turns:turn.test:443", "CONCLAVE_TURN_SHARED_SECRET=relay", "CONCLAVE_TURN_TTL=600",

@@ -18,6 +18,7 @@ import (
 )
 
 func TestPresence(t *testing.T) {
+	t.Parallel() // it mostly waits
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine, Presence: true})
 		t.Run("closed account", func(t *testing.T) { presenceClosed(t, s) }) // the first, whose status is stored at once

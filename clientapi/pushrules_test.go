@@ -12,6 +12,7 @@ import (
 )
 
 func TestPushRules(t *testing.T) {
+	t.Parallel() // it mostly waits
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		t.Run("changes", func(t *testing.T) { ruleChanges(t, s) })

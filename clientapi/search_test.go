@@ -13,6 +13,7 @@ import (
 )
 
 func TestSearch(t *testing.T) {
+	t.Parallel() // it mostly waits
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		t.Run("all at once", func(t *testing.T) { // each mostly waits for the index

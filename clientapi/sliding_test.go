@@ -75,6 +75,7 @@ func slidTypes(room object) (list []string) {
 
 // TestSlidingSync shows simplified sliding sync (MSC4186), rule by rule.
 func TestSlidingSync(t *testing.T) {
+	t.Parallel() // it mostly waits
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		for _, row := range []struct {

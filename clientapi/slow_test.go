@@ -53,6 +53,7 @@ func heap(t *testing.T, s *testserver.Server) (n int) {
 // TestSlowSockets lets many clients stop reading while a room talks. How the socket writes does not depend on the
 // database.
 func TestSlowSockets(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := testserver.Start(t, testserver.Options{})
 	alice, bob, room := together(t, s)
 	since := token(bob.Sync("", 0))

@@ -40,7 +40,7 @@ race_tests() {
 	go build -race -o "$work/conclave-race" ./cmd/conclave || return 1
 	# The longest first, so that none of them is left to run alone at the end.
 	local longest="conclave/rooms conclave/federation conclave/clientapi conclave/keys"
-	CONCLAVE_TEST_BINARY=$work/conclave-race CONCLAVE_TEST_PLAIN_BINARY=$PWD/bin/conclave gotest -race $longest $(go list ./... | grep -vE "$pure" | grep -vxF "${longest// /$'\n'}")
+	CONCLAVE_TEST_BINARY=$work/conclave-race CONCLAVE_TEST_PLAIN_BINARY=$PWD/bin/conclave gotest -race -parallel 4 $longest $(go list ./... | grep -vE "$pure" | grep -vxF "${longest// /$'\n'}")
 }
 
 # failpoint_tests are those that only exist with the build tag: kills at named points around a commit.
