@@ -3,13 +3,12 @@ import { useState } from "react";
 import { t } from "../../i18n";
 import type { Account, Named } from "../../stores/account";
 import { type Loaded, useLoaded } from "../../stores/useLoaded";
-import { useTask } from "../../stores/useTask";
 import { Button } from "../../ui/core";
 import { IconButton } from "../../ui/icon";
-import { Confirm, Dialog } from "../../ui/overlay";
-import { Card, CardBody, Row, Rows, RowsLoading, Unavailable } from "../../ui/page";
-import { toast } from "../../ui/toast";
+import { Dialog } from "../../ui/overlay";
+import { Card, Row } from "../../ui/page";
 import { copyText } from "./copy";
+import { Listed, Removal } from "./Listed";
 import { NameDialog } from "./NameDialog";
 import { usedNote } from "./Passkeys";
 
@@ -78,25 +77,10 @@ export function AppPasswords({ account }: { account: Account }) {
 
 function List({ account, list }: { account: Account; list: Loaded<Named[]> }) {
   const [removing, setRemoving] = useState<Named | null>(null);
-  const { run } = useTask({}, (failure) => toast("bad", failure));
-  if (list.value === null)
-    return list.failure !== null ? (
-      <CardBody>
-        <Unavailable failure={list.failure} onRetry={list.reload} />
-      </CardBody>
-    ) : (
-      <RowsLoading count={1} />
-    );
-  if (list.value.length === 0)
-    return (
-      <CardBody>
-        <p className="text-sm text-ink-2">{t("security.appPasswordsNone")}</p>
-      </CardBody>
-    );
   return (
     <>
-      <Rows label={t("security.appPasswords")}>
-        {list.value.map((each) => (
+      <Listed list={list} label={t("security.appPasswords")} none={t("security.appPasswordsNone")}>
+        {(each) => (
           <Row
             key={each.id}
             icon={<Terminal />}
@@ -112,24 +96,16 @@ function List({ account, list }: { account: Account; list: Loaded<Named[]> }) {
               </IconButton>
             }
           />
-        ))}
-      </Rows>
-      <Confirm
-        open={removing !== null}
-        onOpenChange={() => setRemoving(null)}
-        title={t("security.appPasswordRemoveTitle", { name: removing?.name ?? "" })}
+        )}
+      </Listed>
+      <Removal
+        of={removing}
+        onEnd={() => setRemoving(null)}
+        title={({ name }) => t("security.appPasswordRemoveTitle", { name })}
         text={t("security.appPasswordRemoveText")}
-        action={t("security.remove")}
-        danger
-        onConfirm={() => {
-          const each = removing;
-          setRemoving(null);
-          if (each === null) return;
-          void run(() => account.removeAppPassword(each.id)).then((done) => {
-            if (done) toast("good", t("security.appPasswordRemoved"));
-            list.reload();
-          });
-        }}
+        remove={({ id }) => account.removeAppPassword(id)}
+        done={t("security.appPasswordRemoved")}
+        onRemoved={list.reload}
       />
     </>
   );

@@ -9,9 +9,10 @@ import { useTask } from "../../stores/useTask";
 import { Button, Callout } from "../../ui/core";
 import { Form, TextField } from "../../ui/form";
 import { IconButton } from "../../ui/icon";
-import { Confirm, Dialog } from "../../ui/overlay";
-import { Card, CardBody, Row, Rows, RowsLoading, Unavailable } from "../../ui/page";
+import { Dialog } from "../../ui/overlay";
+import { Card, CardBody, Row } from "../../ui/page";
 import { toast } from "../../ui/toast";
+import { Listed, Removal } from "./Listed";
 
 /** The addresses of the account: add with a mail, remove. */
 export function Emails({ account, possible }: { account: Account; possible: boolean }) {
@@ -145,25 +146,10 @@ function Waiting({ account, waiting, onAdded }: { account: Account; waiting: Wai
 
 function List({ account, list, quiet }: { account: Account; list: Loaded<EmailAddress[]>; quiet: boolean }) {
   const [removing, setRemoving] = useState<EmailAddress | null>(null);
-  const { run } = useTask({}, (sentence) => toast("bad", sentence));
-  if (list.value === null)
-    return list.failure !== null ? (
-      <CardBody>
-        <Unavailable failure={list.failure} onRetry={list.reload} />
-      </CardBody>
-    ) : (
-      <RowsLoading count={1} />
-    );
-  if (list.value.length === 0)
-    return quiet ? null : (
-      <CardBody>
-        <p className="text-sm text-ink-2">{t("account.emailNone")}</p>
-      </CardBody>
-    );
   return (
     <>
-      <Rows label={t("account.emailTitle")}>
-        {list.value.map((email) => (
+      <Listed list={list} label={t("account.emailTitle")} none={quiet ? null : t("account.emailNone")}>
+        {(email) => (
           <Row
             key={email.address}
             icon={<Mail />}
@@ -179,24 +165,16 @@ function List({ account, list, quiet }: { account: Account; list: Loaded<EmailAd
               </IconButton>
             }
           />
-        ))}
-      </Rows>
-      <Confirm
-        open={removing !== null}
-        onOpenChange={() => setRemoving(null)}
-        title={t("account.emailRemoveTitle", { address: removing?.address ?? "" })}
+        )}
+      </Listed>
+      <Removal
+        of={removing}
+        onEnd={() => setRemoving(null)}
+        title={({ address }) => t("account.emailRemoveTitle", { address })}
         text={t("account.emailRemoveText")}
-        action={t("security.remove")}
-        danger
-        onConfirm={() => {
-          const email = removing;
-          setRemoving(null);
-          if (email === null) return;
-          void run(() => account.removeEmail(email.address)).then((done) => {
-            if (done) toast("good", t("account.emailRemoved"));
-            list.reload();
-          });
-        }}
+        remove={({ address }) => account.removeEmail(address)}
+        done={t("account.emailRemoved")}
+        onRemoved={list.reload}
       />
     </>
   );

@@ -6,9 +6,10 @@ import type { Loaded } from "../../stores/useLoaded";
 import { useTask } from "../../stores/useTask";
 import { Button, Callout } from "../../ui/core";
 import { IconButton } from "../../ui/icon";
-import { Confirm, Menu } from "../../ui/overlay";
-import { Card, CardBody, Row, Rows, RowsLoading, Unavailable } from "../../ui/page";
+import { Menu } from "../../ui/overlay";
+import { Card, CardBody, Row } from "../../ui/page";
 import { toast } from "../../ui/toast";
+import { Listed, Removal } from "./Listed";
 import { NameDialog } from "./NameDialog";
 
 interface Props {
@@ -101,26 +102,11 @@ function Make({
 function List({ account, factors, list, empty, onChanged }: Props & { empty: boolean }) {
   const [renaming, setRenaming] = useState<Named | null>(null);
   const [removing, setRemoving] = useState<Named | null>(null);
-  const { run } = useTask({ M_FORBIDDEN: t("security.demanded") }, (failure) => toast("bad", failure));
-  if (list.value === null)
-    return list.failure !== null ? (
-      <CardBody>
-        <Unavailable failure={list.failure} onRetry={list.reload} />
-      </CardBody>
-    ) : (
-      <RowsLoading count={1} />
-    );
-  if (list.value.length === 0)
-    return empty ? (
-      <CardBody>
-        <p className="text-sm text-ink-2">{t("security.passkeysNone")}</p>
-      </CardBody>
-    ) : null;
-  const last = !factors.totp && list.value.length === 1;
+  const last = !factors.totp && list.value?.length === 1;
   return (
     <>
-      <Rows label={t("security.passkeys")}>
-        {list.value.map((passkey) => (
+      <Listed list={list} label={t("security.passkeys")} none={empty ? t("security.passkeysNone") : null}>
+        {(passkey) => (
           <Row
             key={passkey.id}
             icon={<KeyRound />}
@@ -140,8 +126,8 @@ function List({ account, factors, list, empty, onChanged }: Props & { empty: boo
               />
             }
           />
-        ))}
-      </Rows>
+        )}
+      </Listed>
       <NameDialog
         open={renaming !== null}
         onOpenChange={() => setRenaming(null)}
@@ -159,27 +145,20 @@ function List({ account, factors, list, empty, onChanged }: Props & { empty: boo
           return true;
         }}
       />
-      <Confirm
-        open={removing !== null}
-        onOpenChange={() => setRemoving(null)}
-        title={t("security.passkeyRemoveTitle", { name: removing?.name ?? "" })}
+      <Removal
+        of={removing}
+        onEnd={() => setRemoving(null)}
+        title={({ name }) => t("security.passkeyRemoveTitle", { name })}
         text={
           <>
             <p>{t("security.passkeyRemoveText")}</p>
             {last ? <p className="mt-2">{t("security.removeLastText")}</p> : null}
           </>
         }
-        action={t("security.remove")}
-        danger
-        onConfirm={() => {
-          const passkey = removing;
-          setRemoving(null);
-          if (passkey === null) return;
-          void run(() => account.removePasskey(passkey.id)).then((done) => {
-            if (done) toast("good", t("security.passkeyRemoved"));
-            onChanged();
-          });
-        }}
+        words={{ M_FORBIDDEN: t("security.demanded") }}
+        remove={({ id }) => account.removePasskey(id)}
+        done={t("security.passkeyRemoved")}
+        onRemoved={onChanged}
       />
     </>
   );
