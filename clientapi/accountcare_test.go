@@ -18,6 +18,7 @@ import (
 	"conclave/internal/testserver"
 	"conclave/internal/testserver/idp"
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/wait"
 )
 
 // smallPNG is a picture of one pixel.
@@ -153,6 +154,64 @@ func TestAccountCare(t *testing.T) {
 		p.sees(http.StatusOK, "Removed.", "Set up")
 		q.open("GET", "/oauth2/account/none", "")
 		q.sees(http.StatusNotFound, "This does not work")
+	})
+}
+
+// TestAccountCareToTheEnd has somebody without a client that could set a new password, take all their data away, and close
+// the account with all that it leaves.
+func TestAccountCareToTheEnd(t *testing.T) {
+	proof.Of(t, "OA-09", "A06")
+	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
+		s := testserver.Start(t, testserver.Options{Engine: engine})
+		alice := s.Register("alice")
+		alice.Must("PUT", testserver.Path("profile", alice.ID, "displayname"), object{"displayname": "Alice"})
+		p := newPerson(t, s)
+		p.manage("security", "alice")
+		p.submit("/oauth2/account", "do", "password", "new_password", "short")
+		p.sees(http.StatusBadRequest, "It needs at least 8 characters.")
+		p.submit("/oauth2/account", "do", "password", "new_password", "a password of now")
+		p.sees(http.StatusOK, "Your new password is set.")
+		alice.Must("GET", "/account/whoami", nil) // she did not want to be signed out
+		p.manage("security", "alice")
+		p.sees(http.StatusForbidden, "The name or the password is not right.")
+		p.submit("/oauth2/sign_in", "name", "alice", "password", "a password of now")
+		p.sees(http.StatusOK, "App passwords")
+		p.submit("/oauth2/account", "do", "password", "new_password", testserver.Password, "sign_out", "yes")
+		p.sees(http.StatusOK, "Your new password is set.")
+		alice.Refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "GET", "/account/whoami", nil)
+
+		// The archive is for whoever has signed in here, and nobody else.
+		p.open("GET", "/oauth2/export", "")
+		p.sees(http.StatusOK, "Password")
+		p.signIn("alice")
+		p.sees(http.StatusOK, "Put my data together")
+		p.open("GET", "/oauth2/export", "")
+		p.sees(http.StatusNotFound, "The archive is there no more.")
+		p.submit("/oauth2/account", "do", "data_begin")
+		wait.Until(t, "the archive to be ready", func() bool {
+			p.submit("/oauth2/account", "do", "data")
+			return strings.Contains(p.page, "/oauth2/export")
+		})
+		csrf := p.csrf()
+		p.open("GET", "/oauth2/export", "")
+		if p.status != http.StatusOK || !strings.HasPrefix(p.page, "PK") || p.header.Get("Cache-Control") != "no-store" ||
+			p.header.Get("Cross-Origin-Resource-Policy") != "same-origin" || !strings.HasPrefix(p.header.Get("Content-Disposition"), "attachment;") {
+			t.Errorf("the archive is answered %d with %v", p.status, p.header)
+		}
+		other := newPerson(t, s)
+		other.open("GET", "/oauth2/export", "")
+		other.sees(http.StatusOK, "Password")
+
+		erased := url.Values{"csrf": {csrf}, "do": {"deactivate"}, "typed": {"alice"}, "erase": {"yes"}}
+		p.open("POST", "/oauth2/account", erased.Encode())
+		p.sees(http.StatusOK, "Your account is closed.")
+		other.signIn("alice")
+		other.sees(http.StatusForbidden, "The name or the password is not right.")
+		bob := s.Register("bob")
+		wait.Until(t, "the profile to be erased", func() bool {
+			a, err := bob.Do("GET", testserver.Path("profile", alice.ID), nil)
+			return err == nil && a.Body["displayname"] == nil
+		})
 	})
 }
 

@@ -23,10 +23,11 @@ type keptThing struct{ ID, Name, Made, Used string }
 // securityData is what the page shows.
 type securityData struct {
 	accounts.Factors
-	Overdue    bool // a second factor is demanded before anything else
-	CanPasskey bool
-	Passkeys   []keptThing
-	Apps       []keptThing
+	Overdue     bool // a second factor is demanded before anything else
+	CanPasskey  bool
+	HasPassword bool
+	Passkeys    []keptThing
+	Apps        []keptThing
 }
 
 // Any reports whether there is a second factor.
@@ -59,6 +60,9 @@ func (s *Server) securityPage(r *Request, b *browser, p page) (any, error) {
 	}
 	for _, a := range apps {
 		data.Apps = append(data.Apps, keptThing{a.ID, a.Name, day(a.Created), day(a.Used)})
+	}
+	if data.HasPassword, err = s.Accounts.HasPassword(r.Ctx(), b.Who.User); err != nil {
+		return nil, err
 	}
 	p.Title, p.Data = "security_title", data
 	return s.carePage(r, b, "security", p)

@@ -22,7 +22,7 @@ var openRoutes = []string{
 	"getWellknownSupport", "im.conclave.authFallback", "im.conclave.authFallbackForm", "im.conclave.email.page", "im.conclave.email.submitToken",
 	"im.conclave.email.unsubscribe", "im.conclave.email.unsubscribePage", "im.conclave.link", "im.conclave.link.poll", "im.conclave.loginFallback", "im.conclave.loginFallbackForm",
 	"im.conclave.oauth.device", "im.conclave.oauth.register", "im.conclave.oauth.revoke", "im.conclave.oauth.token", "im.conclave.page.account",
-	"im.conclave.page.authorize", "im.conclave.page.avatar", "im.conclave.page.decide", "im.conclave.page.factor", "im.conclave.page.file", "im.conclave.page.link", "im.conclave.page.manage",
+	"im.conclave.page.authorize", "im.conclave.page.avatar", "im.conclave.page.decide", "im.conclave.page.export", "im.conclave.page.factor", "im.conclave.page.file", "im.conclave.page.link", "im.conclave.page.manage",
 	"im.conclave.page.passkey", "im.conclave.page.password", "im.conclave.page.provider", "im.conclave.page.section", "im.conclave.page.signIn", "im.conclave.page.sso", "im.conclave.page.userCode", "im.conclave.passkeySignIn",
 	"im.conclave.passkeySignInChallenge", "im.conclave.sharedSecretNonce", "im.conclave.sharedSecretRegister", "im.conclave.signIn",
 	"im.conclave.signInChallenge", "im.conclave.signInFactor", "im.conclave.ssoCallback", "im.conclave.ssoContinue", "login",

@@ -213,7 +213,9 @@ func (s *Server) serveKept(r *Request, c *media.Content, kept string) Done {
 	h.Set("Content-Disposition", media.Disposition(c.Type, c.Name))
 	h.Set("Content-Security-Policy", contentPolicy)
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cross-Origin-Resource-Policy", "cross-origin")
+	if h.Get("Cross-Origin-Resource-Policy") == "" { // what a page's visitor gets is for that page alone
+		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
+	}
 	h.Set("Access-Control-Expose-Headers", "Content-Disposition, Content-Length, Content-Range, ETag")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", kept)

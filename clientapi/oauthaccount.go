@@ -38,6 +38,7 @@ var sections = []section{
 	{Name: "profile", Title: "profile_title", action: actionProfile},
 	{Name: "sessions", Title: "devices_title", action: actionDevices},
 	{Name: "security", Title: "security_title", action: actionFactors},
+	{Name: "data", Title: "data_short", action: actionData},
 	{Name: "reset", Title: "reset_short", action: accounts.ActionReset},
 	{Name: "deactivate", Title: "deactivate_short", action: actionDeactivate},
 }
@@ -92,6 +93,8 @@ func (s *Server) manageAction(r *Request, b *browser, action string, device matr
 		return s.profilePage(r, b, page{})
 	case actionFactors:
 		return s.securityPage(r, b, page{})
+	case actionData:
+		return s.exportPage(r, b, page{})
 	case actionDelete:
 		return s.askDelete(r, b, device)
 	case actionDevice:
@@ -106,7 +109,7 @@ func (s *Server) manageAction(r *Request, b *browser, action string, device matr
 
 // sectionOf is the section that a page belongs to, by its template.
 var sectionOf = map[string]string{
-	"profile": "profile", "devices": "sessions", "delete": "sessions", "reset": "reset", "deactivate": "deactivate",
+	"profile": "profile", "data": "data", "devices": "sessions", "delete": "sessions", "reset": "reset", "deactivate": "deactivate",
 }
 
 // carePage writes a page of account management.
@@ -237,14 +240,22 @@ var careActs = map[string]func(*Server, *Request, *browser, url.Values) (any, er
 	"ask_delete": func(s *Server, r *Request, b *browser, form url.Values) (any, error) {
 		return s.askDelete(r, b, matrix.DeviceID(form.Get("device_id")))
 	},
-	"delete":        (*Server).deleteHere,
-	"reset":         (*Server).approveReset,
-	"deactivate":    (*Server).deactivateHere,
-	"displayname":   (*Server).newDisplayName,
-	"avatar_remove": (*Server).removeAvatar,
-	"app_add":       (*Server).addAppHere,
-	"app_ask":       (*Server).askApp,
-	"app_remove":    (*Server).removeAppHere,
+	"data": func(s *Server, r *Request, b *browser, _ url.Values) (any, error) {
+		return s.exportPage(r, b, page{})
+	},
+	"delete":         (*Server).deleteHere,
+	"reset":          (*Server).approveReset,
+	"deactivate":     (*Server).deactivateHere,
+	"displayname":    (*Server).newDisplayName,
+	"avatar_remove":  (*Server).removeAvatar,
+	"app_add":        (*Server).addAppHere,
+	"app_ask":        (*Server).askApp,
+	"app_remove":     (*Server).removeAppHere,
+	"password":       (*Server).passwordHere,
+	"passkey_name":   (*Server).askPasskeyName,
+	"passkey_rename": (*Server).renamePasskeyHere,
+	"data_begin":     (*Server).exportHere,
+	"data_drop":      (*Server).dropExportHere,
 }
 
 // enrolActs are those that are open to somebody who has to set up a second factor first, too.
@@ -301,13 +312,14 @@ func (s *Server) approveReset(r *Request, b *browser, _ url.Values) (any, error)
 	return s.endPage(r, "reset_done_title", "reset_done")
 }
 
-// deactivateHere closes the account of whoever has signed in and typed its name.
+// deactivateHere closes the account of whoever has signed in and typed its name, and erases what it leaves if that is wanted.
+// Identity servers are asked by a job.
 func (s *Server) deactivateHere(r *Request, b *browser, form url.Values) (any, error) {
 	typed := strings.TrimSpace(form.Get("typed"))
 	if typed != string(b.Who.UserID) && typed != b.Who.UserID.Localpart() {
 		return s.carePage(r, b, "deactivate", page{Status: http.StatusBadRequest, Title: "deactivate_title", Error: words(r).say("deactivate_wrong")})
 	}
-	if err := s.Accounts.Deactivate(r.Ctx(), b.Who.User); err != nil {
+	if err := s.Accounts.Close(r.Ctx(), accounts.Closing{User: b.Who.User, Erase: form.Get("erase") != ""}); err != nil {
 		return nil, err
 	}
 	s.keepVisit(r, "", "")

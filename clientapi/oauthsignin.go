@@ -27,6 +27,7 @@ var pageRoutes = []Route{
 	pageRoute(post, "/oauth2/link", "im.conclave.page.userCode", LimitLogin, (*Server).enterUserCode),
 	pageRoute(get, "/oauth2/account", "im.conclave.page.account", LimitRefresh, (*Server).accountPage),
 	pageRoute(get, "/oauth2/account/:section", "im.conclave.page.section", LimitRefresh, (*Server).accountSection),
+	pageRoute(get, "/oauth2/export", "im.conclave.page.export", LimitMedia, (*Server).exportFile),
 	pageRoute(post, "/oauth2/account", "im.conclave.page.manage", LimitChange, (*Server).manage),
 	{Method: post, Path: "/oauth2/avatar", OperationID: "im.conclave.page.avatar", Auth: NoAuth, Limit: LimitChange, Body: maxAvatar + maxOAuthBody, Page: true, Fail: (*Server).failPage, Handler: (*Server).newAvatar},
 }

@@ -141,7 +141,6 @@ func (s *Server) pageAssetFile(r *Request) (any, error) {
 	h := r.Response().Header()
 	h.Del("Vary")
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Content-Type", asset.kind)
 	_, _ = r.Response().Write(asset.content) // a browser that went away is nobody to tell
 	return Done{}, nil
@@ -185,6 +184,7 @@ func pageHeaders(h http.Header) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=(), payment=(), usb=()")
 	h.Set("Vary", "Accept-Language, Cookie")

@@ -188,12 +188,15 @@ func presenceInSync(t *testing.T, s *testserver.Server) {
 		u.Must("PUT", status(u), object{"presence": state, "status_msg": message})
 	}
 	heard := map[string]string{}
-	bob.SyncUntil(token(bob.Sync("", 0)), "everybody's presence", func(body object) bool {
+	everybody := func(body object) bool {
 		for user, as := range presences(t, body) {
 			heard[user] = as
 		}
 		return heard[alice.ID] == others[alice] && heard[carol.ID] == others[carol] && heard[dave.ID] == others[dave]
-	})
+	}
+	if first := bob.Sync("", 0); !everybody(first) { // what the first answer tells is not told again
+		bob.SyncUntil(token(first), "everybody's presence", everybody)
+	}
 	filtered(t, bob, alice, carol, dave)
 
 	bob.Must("PUT", testserver.Path("user", bob.ID, "account_data", "m.ignored_user_list"), object{"ignored_users": object{dave.ID: object{}}})

@@ -270,7 +270,11 @@ async function care(look: Looker, name: string): Promise<{ secret: string; recov
   await page.click('a[href="/oauth2/account/security"].button');
   await page.fill("#passkey_name", "This laptop");
   await press(page, "do", "passkey_begin");
-  await page.waitForSelector('button[value="passkey_ask"]');
+  await press(page, "do", "passkey_name");
+  await look.at("account-passkey-name");
+  await page.fill("#name", "My laptop");
+  await press(page, "do", "passkey_rename");
+  await page.getByRole("heading", { name: "My laptop" }).waitFor();
   await page.fill("#app_name", "Mail reader");
   await press(page, "do", "app_add");
   await look.at("account-app-password");
@@ -280,6 +284,7 @@ async function care(look: Looker, name: string): Promise<{ secret: string; recov
   await look.at("account-sure");
   await press(page, "do", "app_remove");
   await page.waitForSelector(".notice.good");
+  await takeData(look);
   await page.click('nav a[href$="/reset"]');
   await look.at("account-reset");
   await page.click('nav a[href$="/deactivate"]');
@@ -290,6 +295,35 @@ async function care(look: Looker, name: string): Promise<{ secret: string; recov
   await press(page, "do", "leave");
   await look.at("end");
   return { secret, recovery };
+}
+
+/** Has all data put together, downloads it, and removes the archive. */
+async function takeData(look: Looker): Promise<void> {
+  const { page } = look;
+  await page.click('nav a[href$="/data"]');
+  await look.at("account-data");
+  await press(page, "do", "data_begin");
+  await look.at("account-data-asked");
+  const ready = page.locator('a[href="/oauth2/export"]');
+  await expect
+    .poll(
+      async () => {
+        if ((await ready.count()) === 0) await press(page, "do", "data");
+        return ready.count();
+      },
+      { timeout: 30_000 },
+    )
+    .toBe(1);
+  await look.at("account-data-ready");
+  const [archive] = await Promise.all([page.waitForEvent("download"), ready.click()]);
+  expect(archive.suggestedFilename()).toMatch(/^conclave-.*\.zip$/);
+  expect(
+    readFileSync(await archive.path())
+      .subarray(0, 2)
+      .toString(),
+  ).toBe("PK");
+  await press(page, "do", "data_drop");
+  await page.waitForSelector('button[value="data_begin"]');
 }
 
 /** Lets an app in with each second factor that there is. */
