@@ -141,7 +141,7 @@ class Looker {
       const root = document.documentElement;
       if (root.scrollWidth > root.clientWidth)
         found.push(`it is ${root.scrollWidth} wide, the window ${root.clientWidth}`);
-      const targets = "button, a.button, nav a, input:not([type=hidden], [type=checkbox])";
+      const targets = "button, a.button, nav a, input:not([type=hidden], [type=checkbox], [hidden])";
       for (const element of document.querySelectorAll(targets)) {
         const { height } = element.getBoundingClientRect();
         if (height < 44) found.push(`${element.outerHTML.slice(0, 120)} is ${height} pixels high`);
