@@ -117,7 +117,7 @@ func (a *Accounts) RequestAddress(ctx context.Context, q AddressRequest) (sid st
 		if sid, again, err = tx.AskValidation(v, a.now().UnixMilli()); err != nil || !again {
 			return err
 		}
-		if err := a.spendMail(tx, q, to); err != nil {
+		if err := a.spendMail(ctx, tx, q, to); err != nil {
 			return err
 		}
 		return a.addMail(tx, store.Mail{
@@ -127,8 +127,9 @@ func (a *Accounts) RequestAddress(ctx context.Context, q AddressRequest) (sid st
 	return sid, err
 }
 
-// spendMail counts a mail that a stranger has us send, or refuses it (M_LIMIT_EXCEEDED).
-func (a *Accounts) spendMail(tx *store.Tx, q AddressRequest, to string) error {
+// spendMail counts a mail that somebody has us send, or refuses it (M_LIMIT_EXCEEDED). In a browser in which the owner of the
+// address has logged in it is counted apart: strangers, who ask for mails to it, do not keep the owner from a new password.
+func (a *Accounts) spendMail(ctx context.Context, tx *store.Tx, q AddressRequest, to string) error {
 	n, err := tx.CountMails(maxMails)
 	if err != nil {
 		return err
@@ -143,11 +144,19 @@ func (a *Accounts) spendMail(tx *store.Tx, q AddressRequest, to string) error {
 	if err := tx.ForgetBudgets(now); err != nil {
 		return err
 	}
+	owner, err := tx.AccountByThreepid(mediumEmail, to)
+	if err != nil {
+		return err
+	}
+	asks, err := a.standingOf(ctx, tx, owner)
+	if err != nil {
+		return err
+	}
 	type count struct {
 		what string
 		of   store.Budget
 	}
-	counts := []count{{"mail to " + to, mailsTo}, {"mail from " + q.Block, mailsFrom}}
+	counts := []count{{"mail to " + to + " " + asks.own, mailsTo}, {"mail from " + q.Block, mailsFrom}}
 	if q.Session != nil {
 		counts = append(counts, count{"mail by " + string(q.Session.UserID), mailsBy})
 	}

@@ -338,6 +338,25 @@ func TestHowManyMailsStrangersCause(t *testing.T) {
 			wantCode(t, one.ask(), 429, "M_LIMIT_EXCEEDED")
 			w.pass(24 * time.Hour)
 		}
+
+		// Where the owner of an address has logged in strangers do not keep them from their mail.
+		owner, mark := w.owner("olga", "olga@a.test"), NewMark()
+		must(t, w.db.Write(t.Context(), func(tx *store.Tx) error {
+			return w.notePlaces(tx, owner.User, NewDevice{Mark: mark}, Proof{Shown: []Evidence{ByPassword}})
+		}))
+		reset := func(mark string) error {
+			n++
+			ctx := WithCaller(t.Context(), Caller{Block: fmt.Sprint("block", n), Mark: mark})
+			_, err := w.RequestAddress(ctx, AddressRequest{Purpose: ForReset, Address: "olga@a.test", Secret: fmt.Sprint(n), Attempt: 1, Block: fmt.Sprint("block", n)})
+			return err
+		}
+		w.pass(24 * time.Hour)
+		for _, mark := range []string{NewMark(), mark} { // a browser that is nobody's, and hers
+			for range mailsTo.Burst {
+				must(t, reset(mark))
+			}
+			wantCode(t, reset(mark), 429, "M_LIMIT_EXCEEDED")
+		}
 	})
 }
 

@@ -34,7 +34,7 @@ func (tx *Tx) NoteFactors(user UserNID, now int64) (Factors, error) {
 }
 
 // factorTables hold what belongs to the second factors of an account, each by its member.
-var factorTables = []string{"totp_seeds", "totp_enrolments", "recovery_codes", "passkeys", "passkey_challenges", "factor_attempts"}
+var factorTables = []string{"totp_seeds", "totp_enrolments", "recovery_codes", "passkeys", "passkey_challenges", "factor_guesses"}
 
 // DeleteFactors removes everything about the second factors of an account.
 func (tx *Tx) DeleteFactors(user UserNID) error {

@@ -42,7 +42,7 @@ type Attempts struct {
 
 // FactorAttempts reads the wrong second factors of an account that somebody has shown.
 func (tx *Tx) FactorAttempts(user UserNID, who string) (a Attempts, err error) {
-	err = tx.Query(`SELECT wrong, latest, blocked FROM factor_attempts WHERE member = $1 AND who = $2`, func(r *Row) error {
+	err = tx.Query(`SELECT wrong, latest, blocked FROM factor_guesses WHERE member = $1 AND who = $2`, func(r *Row) error {
 		a = Attempts{int(r.Int64(0)), r.Int64(1), r.Int64(2)}
 		return nil
 	}, user, who)
@@ -51,17 +51,17 @@ func (tx *Tx) FactorAttempts(user UserNID, who string) (a Attempts, err error) {
 
 // SetFactorAttempts replaces them, and forgets those of others that are as old as the time stale (ms).
 func (tx *Tx) SetFactorAttempts(user UserNID, who string, a Attempts, stale int64) error {
-	if _, err := tx.Exec(`DELETE FROM factor_attempts WHERE member = $1 AND latest < $2`, user, stale); err != nil {
+	if _, err := tx.Exec(`DELETE FROM factor_guesses WHERE member = $1 AND latest < $2`, user, stale); err != nil {
 		return err
 	}
-	_, err := tx.Exec(`INSERT INTO factor_attempts (member, who, wrong, latest, blocked) VALUES ($1, $2, $3, $4, $5)
+	_, err := tx.Exec(`INSERT INTO factor_guesses (member, who, wrong, latest, blocked) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (member, who) DO UPDATE SET wrong = excluded.wrong, latest = excluded.latest, blocked = excluded.blocked`, user, who, a.Wrong, a.Latest, a.Blocked)
 	return err
 }
 
 // ClearFactorAttempts forgets them.
 func (tx *Tx) ClearFactorAttempts(user UserNID, who string) error {
-	_, err := tx.Exec(`DELETE FROM factor_attempts WHERE member = $1 AND who = $2`, user, who)
+	_, err := tx.Exec(`DELETE FROM factor_guesses WHERE member = $1 AND who = $2`, user, who)
 	return err
 }
 
