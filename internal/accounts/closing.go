@@ -35,6 +35,9 @@ func (a *Accounts) Close(ctx context.Context, q Closing) error {
 
 // close is Close for an account that is locked in a transaction.
 func (a *Accounts) close(tx *store.Tx, account *store.Account, q Closing) error {
+	if err := a.notTheServers(tx, account); err != nil {
+		return err
+	}
 	if !account.Deactivated {
 		if err := a.shut(tx, account); err != nil {
 			return err

@@ -25,6 +25,9 @@ func (a *Accounts) Link(ctx context.Context, by string, user store.UserNID, subj
 		if account == nil || account.Deactivated || account.Guest {
 			return matrix.NotFound("There is no such account, or it is closed or a guest's.")
 		}
+		if err := a.notTheServers(tx, account); err != nil {
+			return err
+		}
 		linked, err := tx.HasExternalID(a.provider.conf.Issuer, user)
 		if err != nil {
 			return err

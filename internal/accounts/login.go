@@ -293,7 +293,14 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 		return err
 	}
 	return a.db.Write(ctx, func(tx *store.Tx) error {
-		if err := a.passwordIsHere(tx, user); err != nil {
+		account, err := tx.AccountOf(user)
+		if err == nil && account != nil {
+			err = a.notTheServers(tx, account)
+		}
+		if err == nil {
+			err = a.passwordIsHere(tx, user)
+		}
+		if err != nil {
 			return err
 		}
 		set, err := tx.SetPassword(user, phc)

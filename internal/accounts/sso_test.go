@@ -13,6 +13,7 @@ import (
 	"conclave/internal/config"
 	"conclave/internal/matrix"
 	"conclave/internal/observe"
+	"conclave/internal/store"
 	"conclave/internal/testserver/idp"
 	"conclave/internal/testserver/proof"
 )
@@ -142,10 +143,24 @@ func TestNamesThatTheProviderCannotGiveAway(t *testing.T) {
 		must(t, finish("early"))
 		_, err := w.System(t.Context(), "early")
 		wantCode(t, err, 409, "M_USER_IN_USE")
+		var notices *store.Account
 		for range 2 {
-			_, err = w.System(t.Context(), "notices")
+			notices, err = w.System(t.Context(), "notices")
 			must(t, err)
 		}
+		for what, err := range map[string]error{
+			"closed":   w.Close(t.Context(), Closing{User: notices.User, By: "operator"}),
+			"opened":   w.ResetPassword(t.Context(), notices.User, password),
+			"a person": w.Link(t.Context(), "operator", notices.User, "id-of-carol-2"),
+		} {
+			if err == nil {
+				t.Errorf("the server's own account is %s", what)
+				continue
+			}
+			wantCode(t, err, 403, "M_FORBIDDEN")
+		}
+		_, err = w.System(t.Context(), "notices")
+		must(t, err)
 	})
 }
 

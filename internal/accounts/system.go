@@ -35,3 +35,16 @@ func (a *Accounts) System(ctx context.Context, localpart string) (*store.Account
 	}
 	return account, err
 }
+
+// notTheServers refuses (M_FORBIDDEN) to do to the account by which the server itself speaks what would make it a person's, or
+// end it.
+func (a *Accounts) notTheServers(tx *store.Tx, account *store.Account) error {
+	if name := a.config.ServerNotices.Localpart; name == "" || account.ID != a.userID(name) || account.Password != "" || account.Deactivated {
+		return nil
+	}
+	owned, err := tx.HasOwner(account.User)
+	if err == nil && !owned {
+		err = matrix.Forbidden("%s is what the server itself speaks by. Set server_notices.localpart to another name first.", account.ID)
+	}
+	return err
+}
