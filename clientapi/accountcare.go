@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"conclave/internal/accounts"
 	"conclave/internal/matrix"
@@ -17,10 +18,17 @@ import (
 // actionData leads to all that the server has of somebody. It is ours: the metadata must not name it.
 const actionData = "im.conclave.data"
 
+// minPagePassword is how many characters a password has that is set here, as in the client.
+const minPagePassword = 10
+
 // passwordHere sets a new password. Whoever does has signed in some minutes ago with all that the account asks for; the visit
 // ends with it, as do all other sign-ins that are under way.
 func (s *Server) passwordHere(r *Request, b *browser, form url.Values) (any, error) {
-	err := s.Accounts.ChangePassword(r.Ctx(), b.Who.Caring(b.SignIn), form.Get("new_password"), s.address(r.Request()), form.Get("sign_out") != "")
+	password := form.Get("new_password")
+	if utf8.RuneCountInString(password) < minPagePassword {
+		return s.securityPage(r, b, page{Status: http.StatusBadRequest, Error: words(r).say("password_not_set")})
+	}
+	err := s.Accounts.ChangePassword(r.Ctx(), b.Who.Caring(b.SignIn), password, s.address(r.Request()), form.Get("sign_out") != "")
 	var known *matrix.Error
 	switch {
 	case errors.As(err, &known):

@@ -167,8 +167,8 @@ func TestAccountCareToTheEnd(t *testing.T) {
 		alice.Must("PUT", testserver.Path("profile", alice.ID, "displayname"), object{"displayname": "Alice"})
 		p := newPerson(t, s)
 		p.manage("security", "alice")
-		p.submit("/oauth2/account", "do", "password", "new_password", "short")
-		p.sees(http.StatusBadRequest, "It needs at least 8 characters.")
+		p.submit("/oauth2/account", "do", "password", "new_password", "ninesigns")
+		p.sees(http.StatusBadRequest, "It needs at least 10 characters.")
 		p.submit("/oauth2/account", "do", "password", "new_password", "a password of now")
 		p.sees(http.StatusOK, "Your new password is set.")
 		alice.Must("GET", "/account/whoami", nil) // she did not want to be signed out

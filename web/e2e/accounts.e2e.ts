@@ -5,7 +5,7 @@
  * In the short form the story is told once, in English on a desktop, with a look at each page on a phone; in the long one again in German on
  * a phone. ACCOUNT_SHOTS names a folder that takes pictures of each page in both sizes and schemes.
  */
-import { mkdir } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import type { Browser, CDPSession, Page } from "playwright-core";
@@ -356,6 +356,37 @@ class Owner {
     return password;
   }
 
+  /** Asks for all data, downloads it, and finds the own name in it. */
+  async takeData(): Promise<void> {
+    await this.openSettings("account");
+    await this.button("account.exportBegin").click();
+    await this.confirm("confirm-export", true);
+    await this.page.getByText(this.say("account.exportReady")).waitFor();
+    await this.look("export-ready");
+    const [archive] = await Promise.all([
+      this.page.waitForEvent("download"),
+      this.button("account.exportDownload").click(),
+    ]);
+    expect(archive.suggestedFilename()).toMatch(new RegExp(`${this.person.name}.*\\.zip$`));
+    expect((await readFile(await archive.path())).subarray(0, 2).toString()).toBe("PK");
+  }
+
+  /** Closes the account, with all that it leaves. */
+  async close(): Promise<void> {
+    const dialog = this.page.getByRole("dialog");
+    await this.button("account.closeAction").click();
+    await dialog.getByLabel(this.say("account.closeErase"), { exact: true }).check();
+    const type = this.say("account.closeType", { user: `@${this.person.name}:${server.name}` });
+    await dialog.getByLabel(type).fill(`@${this.person.name}:${server.name}`);
+    await this.look("close");
+    await dialog.getByRole("button", { name: this.say("account.closeAction"), exact: true }).click();
+    await this.confirm("confirm-close", true);
+    await this.title("signIn.title");
+    await this.look("closed");
+    await this.enterPassword();
+    await this.page.getByRole("alert").waitFor();
+  }
+
   oldClient(password = this.password): ReturnType<typeof post> {
     return oldClient(this.person.name, password);
   }
@@ -425,6 +456,12 @@ describe.each(stories.slice(0, long ? 2 : 1))("%s, %s", (name, language, options
       `This account has two-factor login. Sign in at ${server.url}, or make an app password there and use it in this client.`,
     ]);
     expect((await owner.oldClient(await owner.makeAppPassword())).status).toBe(200);
+  });
+
+  test("all data is downloaded, and the account is closed with what it leaves", async () => {
+    await owner.takeData();
+    await owner.close();
+    expect((await owner.oldClient()).status).toBe(403);
   });
 
   test("nothing broke in the pages, their policy refused nothing, and everybody can use them", () => {

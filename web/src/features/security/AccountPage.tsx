@@ -13,7 +13,7 @@ import { toast } from "../../ui/toast";
 import { DataExport } from "./DataExport";
 import { Emails } from "./Emails";
 
-/** As the server wants it. */
+/** More than the server insists on, which lets other clients decide. */
 const minPassword = 10;
 
 /** Who one is here, and what belongs to the account itself. */
