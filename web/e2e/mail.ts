@@ -1,9 +1,5 @@
 /** The mails that servers of a test send: taken by the mail server of our Go tests, in a process of its own. */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
-import { createInterface } from "node:readline";
-
-const root = new URL("../..", import.meta.url).pathname;
+import { Helper } from "./helper.ts";
 
 export interface Mail {
   to: string;
@@ -18,24 +14,15 @@ export class Mailbox {
   private readonly waiting = new Set<() => void>();
 
   private constructor(
-    private readonly process: ChildProcess,
+    private readonly helper: Helper,
     /** For the configuration of a server. */
     readonly url: string,
   ) {}
 
   static async open(): Promise<Mailbox> {
-    const child = spawn("go", ["run", "./internal/mail/catcher/catch"], {
-      cwd: root,
-      stdio: ["pipe", "pipe", "inherit"],
-    });
-    const ended = once(child, "exit").then(([code]) => {
-      throw new Error(`the mail server ended with ${String(code)}`);
-    });
-    const lines = createInterface({ input: child.stdout });
-    const first = (await Promise.race([once(lines, "line"), ended])) as [string];
-    ended.catch(() => undefined); // whoever waits for a mail will say so
-    const box = new Mailbox(child, (JSON.parse(first[0]) as { url: string }).url);
-    lines.on("line", (line) => {
+    const helper = await Helper.start("./internal/mail/catcher/catch");
+    const box = new Mailbox(helper, (helper.first as { url: string }).url);
+    helper.lines.on("line", (line) => {
       box.mails.push(JSON.parse(line) as Mail);
       for (const look of box.waiting) look();
     });
@@ -64,11 +51,8 @@ export class Mailbox {
     }
   }
 
-  /** Ends the mail server, which ends with its input. */
-  async close(): Promise<void> {
-    if (this.process.exitCode !== null) return;
-    const ended = once(this.process, "exit");
-    this.process.stdin?.end();
-    await ended;
+  /** Ends the mail server. */
+  close(): Promise<void> {
+    return this.helper.close();
   }
 }

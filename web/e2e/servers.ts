@@ -179,11 +179,11 @@ export async function startPair(): Promise<Pair> {
 /** One server without partners. */
 export async function startAlone(
   settings: Record<string, string>,
-  environment: Record<string, string> = {},
+  environment: Record<string, string> | ((server: Server) => Promise<Record<string, string>>) = {},
 ): Promise<{ server: Server; end(): Promise<void> }> {
   const dir = await mkdtemp(path.join(tmpdir(), "conclave-e2e-"));
   const server = await Server.prepare(dir, "alone", { federation: "{enabled: false}", ...settings });
-  await server.start(environment);
+  await server.start(typeof environment === "function" ? await environment(server) : environment);
   return {
     server,
     async end() {

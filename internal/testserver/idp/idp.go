@@ -19,37 +19,55 @@ const (
 	Password = "a password of the provider"
 )
 
-// Provider is a provider that runs until its test ends.
+// Provider is a provider that runs until its test ends, or Close.
 type Provider struct {
 	Issuer   string
-	t        testing.TB
 	people   people
 	listener net.Listener
+	server   *http.Server
 }
 
 // New makes a provider that knows people by their names. It answers from Serve on.
 func New(t testing.TB, names ...string) *Provider {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	p, err := Listen(names...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Provider{Issuer: "http://" + listener.Addr().String(), t: t, people: people{}, listener: listener}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// Listen is New for a program that is no test: it calls Close itself.
+func Listen(names ...string) (*Provider, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	p := &Provider{Issuer: "http://" + listener.Addr().String(), people: people{}, listener: listener}
 	for _, name := range names {
 		p.people[name] = &storage.User{
 			ID: "id-of-" + name, Username: name, Password: Password, FirstName: "First", LastName: name, PreferredLanguage: language.English,
 		}
 	}
-	return p
+	return p, nil
 }
 
 // Serve starts the provider for a server that it sends people back to at one address.
 func (p *Provider) Serve(callback string) {
 	clients := map[string]*storage.Client{ClientID: storage.WebClient(ClientID, Secret, callback)}
 	handler := exampleop.SetupServer(p.Issuer, storage.NewStorageWithClients(p.people, clients), nil, false)
-	server := &http.Server{Handler: handler} //nolint:gosec // on loopback, for a test
-	go server.Serve(p.listener)              //nolint:errcheck // ends by Close
-	p.t.Cleanup(func() { _ = server.Close() })
+	p.server = &http.Server{Handler: handler} //nolint:gosec // on loopback, for a test
+	go p.server.Serve(p.listener)             //nolint:errcheck // ends by Close
+}
+
+// Close ends it.
+func (p *Provider) Close() {
+	if p.server != nil {
+		_ = p.server.Close() // which closes the listener
+		return
+	}
+	_ = p.listener.Close()
 }
 
 // people are those whom the provider knows, by their names.
