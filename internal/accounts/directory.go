@@ -37,7 +37,7 @@ func (a *Accounts) guessedAt(by Identifier, localpart string) string {
 	return "typed " + strings.ToLower(strings.TrimSpace(by.User))
 }
 
-// wrongPassword tells that a password is wrong.
+// wrongPassword tells that a password is wrong, in its time (evenOut).
 func (a *Accounts) wrongPassword(ctx context.Context, began time.Time) error {
 	if a.directory != nil {
 		select {
@@ -45,6 +45,7 @@ func (a *Accounts) wrongPassword(ctx context.Context, began time.Time) error {
 		case <-ctx.Done():
 		}
 	}
+	evenOut(ctx, began)
 	return errWrongPassword()
 }
 
@@ -128,8 +129,8 @@ func (a *Accounts) accountOfPerson(ctx context.Context, p *ldap.Person) (account
 
 // entered is checkPasswordBy for somebody who signs in: it makes the account of who comes from the directory for the first
 // time, and brings it up to what the directory says of them.
-func (a *Accounts) entered(ctx context.Context, by Identifier, password string) (*store.Account, Evidence, error) {
-	in, err := a.checkPasswordBy(ctx, by, password)
+func (a *Accounts) entered(ctx context.Context, began time.Time, by Identifier, password string) (*store.Account, Evidence, error) {
+	in, err := a.checkPasswordSince(ctx, began, by, password)
 	if err != nil || in.person == nil {
 		if err != nil {
 			return nil, "", err

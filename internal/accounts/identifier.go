@@ -43,7 +43,11 @@ type aim struct {
 //
 // What is counted of guesses stands in attempts.go. Beyond it some are refused, and some are wrong without a look.
 func (a *Accounts) checkPasswordBy(ctx context.Context, by Identifier, password string) (*entrant, error) {
-	began := time.Now()
+	return a.checkPasswordSince(ctx, time.Now(), by, password)
+}
+
+// checkPasswordSince is checkPasswordBy for a guess that began at a time.
+func (a *Accounts) checkPasswordSince(ctx context.Context, began time.Time, by Identifier, password string) (*entrant, error) {
 	name, find := a.lookup(by)
 	guess := &passwordGuess{Accounts: a, name: name, caller: callerOf(ctx)}
 	if err := guess.begin(ctx); err != nil {

@@ -116,6 +116,7 @@ func (a *Accounts) LoginPassword(ctx context.Context, name, password string, d N
 
 // LoginPasswordBy is LoginPassword for an account that is named in any of the ways of Identifier.
 func (a *Accounts) LoginPasswordBy(ctx context.Context, by Identifier, password string, d NewDevice) (*Login, error) {
+	began := time.Now()
 	_, find := a.lookup(by)
 	var account *store.Account
 	err := a.db.Read(ctx, func(tx *store.Tx) (err error) {
@@ -141,7 +142,7 @@ func (a *Accounts) LoginPasswordBy(ctx context.Context, by Identifier, password 
 			return a.openedBy(tx, app.ID, owner, l.DeviceID)
 		})
 	}
-	account, how, err := a.entered(ctx, by, password)
+	account, how, err := a.entered(ctx, began, by, password)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 
@@ -84,12 +85,36 @@ func (a *Accounts) hashing(ctx context.Context, do func()) error {
 // much, so that time does not tell whether an account exists.
 func (a *Accounts) verify(ctx context.Context, password, phc string) (bool, error) {
 	p := a.config.Auth.Argon2
-	memory, time, threads := uint32(p.MemoryKiB), uint32(p.Time), uint8(p.Threads)
+	memory, passes, threads := uint32(p.MemoryKiB), uint32(p.Time), uint8(p.Threads)
 	salt, want := make([]byte, 16), make([]byte, 32)
-	known := parsePHC(phc, &memory, &time, &threads, &salt, &want)
+	known := parsePHC(phc, &memory, &passes, &threads, &salt, &want)
 	var got []byte
-	err := a.hashing(ctx, func() { got = argon2.IDKey([]byte(password), salt, time, memory, threads, uint32(len(want))) })
+	err := a.hashing(ctx, func() { got = argon2.IDKey([]byte(password), salt, passes, memory, threads, uint32(len(want))) })
 	return err == nil && known && subtle.ConstantTimeCompare(got, want) == 1, err
+}
+
+// What the time of a refusal is a multiple of, and how much of it is waited for without sleeping: sleeps end up to a
+// millisecond late.
+const (
+	refusalStep  = 5 * time.Millisecond
+	refusalAwake = 1200 * time.Microsecond
+)
+
+// evenOut waits until a whole number of steps has passed since a guess began. To note that it was at an account takes some ten
+// microseconds longer than that it was at none, and the time of an answer must tell nobody who has one (threats A08).
+func evenOut(ctx context.Context, began time.Time) {
+	left := refusalStep - time.Since(began)%refusalStep
+	until := time.Now().Add(left)
+	if left > refusalAwake {
+		select {
+		case <-time.After(left - refusalAwake):
+		case <-ctx.Done():
+			return
+		}
+	}
+	for time.Now().Before(until) {
+		runtime.Gosched()
+	}
 }
 
 // parsePHC reads "$argon2id$v=19$m=…,t=…,p=…$salt$hash". It leaves its results alone if it cannot.

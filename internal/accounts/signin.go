@@ -35,7 +35,7 @@ type SigningIn struct {
 
 // SignInPassword begins to sign in by name or address and password (M_FORBIDDEN).
 func (a *Accounts) SignInPassword(ctx context.Context, by Identifier, password string) (*SigningIn, error) {
-	account, how, err := a.entered(ctx, by, password)
+	account, how, err := a.entered(ctx, time.Now(), by, password)
 	if err != nil {
 		return nil, err
 	}
