@@ -24,7 +24,8 @@ export type Phase =
   | { at: "signedOut"; ended: Exclude<Ending, "locked"> | null; signIn: SignIn }
   /** The session is there; its identity is not known yet. */
   | { at: "opening" }
-  | { at: "failed"; reason: string }
+  /** `kept`: this browser has a session that can be given up. */
+  | { at: "failed"; reason: string; kept: boolean }
   /** An administrator has locked the account. */
   | { at: "barred"; userId: string }
   /** The server wants a second factor of somebody who has none: by `due` (ms), or, when that is over, before anything else. */
@@ -94,6 +95,10 @@ class Main implements App {
     this.phase.setState(next, true);
   }
 
+  private failed(error: unknown): void {
+    this.set({ at: "failed", reason: describe(error), kept: this.kept !== null });
+  }
+
   private forget(): void {
     // What a session has asked for stands in nobody's way after it.
     this.confirming.asking.get()?.cancel();
@@ -127,7 +132,7 @@ class Main implements App {
       else if (saved !== null) await this.reopen(saved);
       else this.signedOut(null);
     } catch (error) {
-      this.set({ at: "failed", reason: describe(error) });
+      this.failed(error);
     }
   }
 
@@ -191,7 +196,7 @@ class Main implements App {
       opened.ended.subscribe(() => this.ended(opened));
       await then(opened);
     } catch (error) {
-      this.set({ at: "failed", reason: describe(error) });
+      this.failed(error);
     }
   }
 
@@ -242,7 +247,7 @@ class Main implements App {
     if (this.started) return;
     this.started = true;
     opened.start().catch((error: unknown) => {
-      if (opened === this.session) this.set({ at: "failed", reason: describe(error) });
+      if (opened === this.session) this.failed(error);
     });
   }
 
@@ -275,7 +280,7 @@ class Main implements App {
       if (opened === this.session) this.set({ at: "ready", chat: open });
     } catch (error) {
       this.chat = null;
-      this.set({ at: "failed", reason: describe(error) });
+      this.failed(error);
     }
   }
 

@@ -20,9 +20,10 @@ export interface ResetState {
 
 export interface Reset {
   readonly state: StoreApi<ResetState>;
-  request(address: string): Promise<void>;
-  resend(): Promise<void>;
-  finish(password: string, everywhere: boolean): Promise<void>;
+  request(address: string): Promise<unknown>;
+  /** Whether another mail was sent. */
+  resend(): Promise<boolean>;
+  finish(password: string, everywhere: boolean): Promise<unknown>;
   /** Back to the address. */
   change(): void;
   stop(): void;
@@ -45,14 +46,17 @@ export function createReset(baseUrl: string): Reset {
   /** Nobody is there any more who would wait. */
   let left = false;
 
-  async function step(work: () => Promise<void>): Promise<void> {
-    if (state.getState().busy) return;
+  /** Whether it worked. */
+  async function step(work: () => Promise<void>): Promise<boolean> {
+    if (state.getState().busy) return false;
     left = false;
     state.setState({ busy: true, failure: null, wrong: null, waitUntil: null });
     try {
       await work();
+      return true;
     } catch (error) {
       fail(error);
+      return false;
     } finally {
       state.setState({ busy: false });
     }

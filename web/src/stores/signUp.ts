@@ -80,7 +80,8 @@ export interface SignUp {
   submit(values: SignUpValues): Promise<void>;
   /** All documents that were shown are agreed to. */
   agree(): Promise<void>;
-  resend(): Promise<void>;
+  /** Whether another mail was sent. */
+  resend(): Promise<boolean>;
   /** Looks whether what is done elsewhere is done: a link opened, a page finished. */
   check(): Promise<void>;
   /** Back to what was entered, to change it. */
@@ -225,14 +226,16 @@ class SigningUp implements SignUp {
     await this.run(this.going());
   }
 
-  async resend(): Promise<void> {
-    if (this.running) return;
+  async resend(): Promise<boolean> {
+    if (this.running) return false;
     this.running = true;
     this.state.setState({ busy: true, failure: null });
     try {
       await this.mail();
+      return true;
     } catch (error) {
       this.fail(error);
+      return false;
     } finally {
       this.running = false;
       this.state.setState({ busy: false });
