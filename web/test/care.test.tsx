@@ -104,6 +104,14 @@ test("an invitation that somebody opens who is signed in does not stay in the ad
   history.replaceState(null, "", "/");
 });
 
+test("an invitation is no way around a session that is to be signed in to again: that is given up first", () => {
+  history.replaceState(null, "", "/#/register?token=secret");
+  const signIn = fakeSignIn({}, "@ann:x.org");
+  render(<AppView app={fakeApp({ at: "signedOut", ended: "soft", signIn })} />);
+  expect(screen.getByRole("heading", { name: "Sign in again" })).toBeTruthy();
+  history.replaceState(null, "", "/");
+});
+
 test("a tab does not go on saying where somebody was", () => {
   const { hook } = memoryLocation({ path: `/room/${encodeURIComponent("!board:northwind.org")}` });
   const chat = f.fakeChat({ rooms: [f.summary("!board:northwind.org", "Board")] });

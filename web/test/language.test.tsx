@@ -52,6 +52,7 @@ function app(phase: Phase): App {
     enter: never,
     enrolled: never,
     again: never,
+    comeBack: never,
     makeIdentity: never,
     confirmIdentity: never,
     unlock: never,

@@ -3,6 +3,7 @@ import { SignIn } from "../features/auth/SignIn";
 import type { App, Phase } from "../stores/app";
 import { arrivedLink } from "../stores/arrivedLink";
 import { useValue } from "../stores/context";
+import { useComingBack } from "../stores/useComingBack";
 
 // Most who come here sign in. The other pages come when somebody wants them.
 const SignUpPage = lazy(() => import("./EntryPages").then((m) => ({ default: m.SignUpPage })));
@@ -32,7 +33,11 @@ export function SignedOut({ app, phase }: { app: App; phase: Extract<Phase, { at
   const toLetIn = useValue(arrivedLink) !== null;
   const [leaving, setLeaving] = useState(false);
 
-  if (hash.startsWith(pages.register)) return <SignUpPage app={app} hash={hash} onSignIn={() => go("")} />;
+  useComingBack(() => void app.comeBack());
+
+  // A browser keeps one session: whoever wants another account gives that up first, knowing what it deletes.
+  if (hash.startsWith(pages.register) && phase.signIn.userId === null)
+    return <SignUpPage app={app} hash={hash} onSignIn={() => go("")} />;
   if (hash.startsWith(pages.reset)) return <ResetPage app={app} onSignIn={() => go("")} />;
   if (hash.startsWith(pages.device)) return <LinkPage app={app} model={phase.signIn} onSignIn={() => go("")} />;
   return (

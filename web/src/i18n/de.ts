@@ -35,6 +35,10 @@ export const de = {
     unrecognized: "Dieser Server kann das nicht.",
     noMail: "Dieser Server verschickt keine Mails.",
     cancelled: "Es wurde nicht bestätigt.",
+    noStorage:
+      "Auf dem Server liegt nichts, was ein Wiederherstellungsschlüssel öffnen könnte. Mach an einem Gerät weiter, auf dem du angemeldet bist.",
+    identityChanged:
+      "Dieser Wiederherstellungsschlüssel gehört zu einer früheren Identität deines Kontos. Nimm den neuesten.",
     copy: "Dieser Browser hat das Kopieren nicht erlaubt. Markiere den Text, und kopiere ihn selbst.",
     server: "Das hat nicht geklappt: Der Server hat ein Problem. Versuche es später noch einmal.",
     said: "Das hat nicht geklappt. Der Server schreibt: „{{said}}“",

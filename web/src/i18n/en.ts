@@ -30,6 +30,9 @@ export const en = {
     unrecognized: "This server cannot do that.",
     noMail: "This server sends no mail.",
     cancelled: "It was not confirmed.",
+    noStorage:
+      "There is nothing on the server that a recovery key could open. Go on at a device where you are signed in.",
+    identityChanged: "This recovery key belongs to an earlier identity of your account. Use the newest one.",
     copy: "This browser did not let the text be copied. Select it and copy it yourself.",
     server: "That did not work: the server has a problem. Try again later.",
     said: "That did not work. The server says: “{{said}}”",

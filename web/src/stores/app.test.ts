@@ -53,6 +53,7 @@ function fakes({ identity: identityAtStart = "unknown", saved, rule }: Given = {
     },
     async logOut() {
       calls.push("logOut");
+      ended.set("signed_out");
     },
   } as unknown as Session;
   const sdk: Sdk = {
@@ -205,8 +206,12 @@ describe("a session that the server ends", () => {
   test("by oneself, or for good, leaves nothing of where one was to whoever signs in next", async () => {
     history.replaceState({ room: "!a" }, "", "/settings/security");
     const { app } = await ready();
+    const seen: unknown[] = [];
+    app.phase.subscribe((phase) => seen.push([phase.at, location.pathname]));
     await app.signOut();
-    expect([location.pathname, history.state]).toEqual(["/", null]);
+    expect(seen).toEqual([["signedOut", "/"]]);
+    expect(app.phase.getState()).toMatchObject({ ended: null });
+    expect(history.state).toBeNull();
     history.replaceState(null, "", "/room/!a");
     const second = await ready();
     second.ended.set("signed_out");
@@ -254,6 +259,32 @@ describe("a session that the server ends", () => {
     looked.mockResolvedValue({ ...credentials, accessToken: "renewed" });
     await app.signOut();
     expect(calls).toEqual(["close", "end renewed", "forget"]);
+  });
+
+  test("is gone on with by whoever comes back from another tab where they have signed in, and is not on the way to another", async () => {
+    const { app, sdk, ended } = await ready();
+    sdk.savedSession = async () => null;
+    ended.set("signed_out");
+    await app.comeBack();
+    expect(at(app)).toBe("signedOut");
+    sdk.savedSession = async () => ({ ...credentials, accessToken: "of another tab" });
+    const phase = app.phase.getState();
+    if (phase.at !== "signedOut") throw new Error("signed in");
+    phase.signIn.state.setState({ busy: true });
+    await app.comeBack();
+    expect(at(app)).toBe("signedOut");
+    phase.signIn.state.setState({ busy: false });
+    ended.set(null);
+    await app.comeBack();
+    await until(app, "ready");
+  });
+
+  test("softly is signed in to again first, by whoever comes back", async () => {
+    const { app, sdk, ended } = await ready();
+    sdk.savedSession = async () => credentials;
+    ended.set("soft");
+    await app.comeBack();
+    expect(at(app)).toBe("signedOut");
   });
 
   test("takes what it has asked to be confirmed with it", async () => {

@@ -52,6 +52,8 @@ export interface App {
   unlock(recoveryKey: string): Promise<void>;
   /** Opens the session that this browser keeps once more. */
   again(): Promise<void>;
+  /** Whoever comes back to a page in front of a session, and has signed in by another tab meanwhile, goes on with that one. */
+  comeBack(): Promise<void>;
   signOut(): Promise<void>;
 }
 
@@ -81,6 +83,8 @@ class Main implements App {
   private commit: (() => Promise<void>) | null = null;
   private chat: Promise<Chat> | null = null;
   private started = false;
+  /** That is being signed out of. */
+  private leaving: Session | null = null;
   private goOn: (() => Promise<void>) | null = null;
   /** What a session that has ended left is being put away; no other is opened before. */
   private clearing: Promise<void> = Promise.resolve();
@@ -212,7 +216,8 @@ class Main implements App {
 
   private ended(opened: Session): void {
     const ending = opened.ended.get();
-    if (opened !== this.session || ending === null) return;
+    // That somebody signs out is no news to them.
+    if (opened !== this.session || opened === this.leaving || ending === null) return;
     this.forget();
     this.clearing = this.leave(opened, ending).then((renewed) => {
       if (renewed !== null && this.phase.getState().at === "signedOut") void this.reopen(renewed);
@@ -236,9 +241,13 @@ class Main implements App {
     return null;
   }
 
+  private saved(): Promise<Credentials | null> {
+    return this.options.sdk.savedSession().catch(() => null);
+  }
+
   /** The session that this browser keeps, where it is a later one of the same device. */
   private async renewed({ userId, deviceId, accessToken }: Credentials): Promise<Credentials | null> {
-    const saved = await this.options.sdk.savedSession().catch(() => null);
+    const saved = await this.saved();
     const later = saved?.userId === userId && saved.deviceId === deviceId && saved.accessToken !== accessToken;
     return later ? saved : null;
   }
@@ -318,9 +327,28 @@ class Main implements App {
     if (this.kept !== null) await this.reopen(this.kept);
   }
 
+  private async logOut(session: Session): Promise<void> {
+    this.leaving = session;
+    try {
+      await session.logOut();
+    } finally {
+      this.leaving = null;
+    }
+    await forgetDrafts(session.credentials.userId).catch(() => undefined);
+  }
+
+  async comeBack(): Promise<void> {
+    await this.clearing;
+    const saved = this.kept === null ? await this.saved() : await this.renewed(this.kept);
+    const now = this.phase.getState();
+    if (saved === null || now.at !== "signedOut") return;
+    const { busy, needs } = now.signIn.state.getState();
+    if (!busy && needs === null) await this.reopen(saved);
+  }
+
   async signOut(): Promise<void> {
     const { session, kept } = this;
-    if (session !== null) await session.logOut();
+    if (session !== null) await this.logOut(session);
     else if (kept !== null) {
       const last = (await this.renewed(kept)) ?? kept;
       // That of a locked account would stay there for ever.

@@ -43,4 +43,5 @@ test("a proxy that answers without words is none to quote", () => {
 test("not to confirm, or not to be able to, is said as well", () => {
   expect(describe(new Cancelled())).toBe("Es wurde nicht bestätigt.");
   expect(describe(new Error("confirmation_impossible"))).toContain("Dein Server verlangt eine Bestätigung");
+  expect(describe(new Error("no_secret_storage"))).toContain("Auf dem Server liegt nichts");
 });

@@ -48,6 +48,16 @@ const sentences: Readonly<Record<string, () => string>> = {
   M_SESSION_EXPIRED: () => t("mail.over"),
 };
 
+/** What the layers below call by a name. */
+const own: Readonly<Record<string, () => string>> = {
+  confirmation_impossible: () => t("confirm.impossible"),
+  password_needed: () => t("failed.cancelled"),
+  factor_unknown: () => t("signIn.factorUnknown"),
+  no_secret_storage: () => t("failed.noStorage"),
+  identity_changed: () => t("failed.identityChanged"),
+  signature_refused: () => t("failed.server"),
+};
+
 /** One sentence for an error: what the person can do about it where that is known, else what the server said, in its own words. */
 export function describe(error: unknown): string {
   const code = errcodeOf(error);
@@ -71,8 +81,7 @@ export function describe(error: unknown): string {
   }
   if (error instanceof Cancelled) return t("failed.cancelled");
   const message = error instanceof Error ? error.message : String(error);
-  if (message === "confirmation_impossible") return t("confirm.impossible");
-  if (message === "factor_unknown") return t("signIn.factorUnknown");
+  if (Object.hasOwn(own, message)) return own[message]?.() ?? "";
   if (code !== undefined) return quote(error);
   return t("failed.other", { reason: message.slice(0, 200) });
 }
