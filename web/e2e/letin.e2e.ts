@@ -42,7 +42,10 @@ describe.skipIf(process.env["CONCLAVE_LONG"] === undefined)("somebody with two d
     await press(ann.page, "Let it in");
     await ann.page.getByLabel("Password", { exact: true }).fill(password);
     await press(ann.page, "Confirm");
-    await ann.page.getByText(/ is let in$/).waitFor();
+    await ann.page
+      .getByText(/ is let in$/)
+      .first() // said twice while it is read out
+      .waitFor();
     await first.device.page.getByLabel("Recovery key").fill(key);
     await press(first.device.page, "Unlock");
     await first.device.page.getByTestId("account").waitFor();

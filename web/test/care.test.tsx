@@ -10,6 +10,7 @@ import { createStore } from "zustand/vanilla";
 import { AppView } from "../src/app/AppView";
 import { ChatView } from "../src/app/ChatView";
 import { EnrolPage } from "../src/app/EnrolPage";
+import { Barred } from "../src/features/auth/Barred";
 import { LeaveDialog } from "../src/features/auth/LeaveDialog";
 import { MailWays } from "../src/features/auth/MailWays";
 import { SignIn } from "../src/features/auth/SignIn";
@@ -17,6 +18,7 @@ import { AppPasswords } from "../src/features/security/AppPasswords";
 import { ConfirmDialog } from "../src/features/security/ConfirmDialog";
 import { DataExport } from "../src/features/security/DataExport";
 import { Passkeys } from "../src/features/security/Passkeys";
+import { Security } from "../src/features/security/Security";
 import { Settings } from "../src/features/settings/Settings";
 import { fakeAccount, without } from "../src/gallery/account";
 import * as f from "../src/gallery/fixtures";
@@ -230,4 +232,28 @@ test("back from a page of the settings, the focus is at its entry in the list", 
   screen.getAllByRole("button", { name: "Back" })[1]?.focus();
   rerender(<Settings {...props} open={null} />);
   expect(document.activeElement?.getAttribute("href")).toBe("/settings/security");
+});
+
+test("recovery codes that nobody has kept yet are there again for whoever comes back", async () => {
+  const user = userEvent.setup();
+  let told: (codes: string[]) => void = nothing;
+  const newRecoveryCodes = (): Promise<string[]> => new Promise((resolve) => (told = resolve));
+  const account = fakeAccount({ newRecoveryCodes });
+  const { unmount } = render(<Security account={account} userId="@ann:x.org" />);
+  await user.click(await screen.findByRole("button", { name: "Make new codes" }));
+  const question = screen.getByRole("alertdialog");
+  await user.click([...question.querySelectorAll("button")].at(-1) ?? question);
+  unmount(); // by the phone's own button, before they have come
+  await act(async () => told(["AAAA-BBBB"]));
+  const again = render(<Security account={account} userId="@ann:x.org" />);
+  expect(await screen.findByText("AAAA-BBBB")).toBeTruthy();
+  await user.click(screen.getByRole("button", { name: "I have kept them" }));
+  again.unmount();
+  render(<Security account={account} userId="@ann:x.org" />);
+  expect(screen.queryByText("AAAA-BBBB")).toBeNull();
+});
+
+test("a page that comes by itself is read out from its heading", () => {
+  render(<Barred server="x.org" userId="@ann:x.org" onAgain={async () => {}} onSignOut={nothing} />);
+  expect(document.activeElement?.textContent).toBe("This account is locked");
 });

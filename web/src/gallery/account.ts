@@ -81,6 +81,7 @@ interface AccountState extends Partial<Omit<Account, "factors">> {
 const done = async (): Promise<void> => {};
 
 export function fakeAccount({ factors: state = {}, ...rest }: AccountState = {}): Account {
+  const freshCodes = cell<string[]>([]);
   return {
     factors: typeof state === "function" ? state : async () => ({ ...factors, ...state }),
     beginTotp: async () => enrolment(),
@@ -111,6 +112,9 @@ export function fakeAccount({ factors: state = {}, ...rest }: AccountState = {})
     canMakePasskeys: true,
     sessions: async () => sessions,
     addPasskey: async () => ({ make: async () => ({ codes: [] }) }),
+    freshCodes,
+    showCodes: (fresh) => freshCodes.set(fresh),
+    codesKept: () => freshCodes.set([]),
     waitingEmail: cell(null),
     mailTo: done,
     mailAgain: done,

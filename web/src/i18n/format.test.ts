@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { formatShort } from "./format";
+import { formatDay, formatFull, formatShort, formatTime } from "./format";
 
 test("a date of another year says so", () => {
   const now = new Date(2026, 10, 29, 12).getTime();
@@ -8,4 +8,9 @@ test("a date of another year says so", () => {
   expect(at(2026, 4, 3)).toMatch(/May/);
   expect(at(2026, 4, 3)).not.toMatch(/2026/);
   expect(at(2024, 4, 3)).toMatch(/2024/);
+});
+
+test("a moment that a server has made up breaks no page", () => {
+  for (const format of [formatTime, formatFull, formatShort, formatDay])
+    for (const at of [1e300, -1e16, Number.NaN]) expect(format(at)).toBe("–");
 });

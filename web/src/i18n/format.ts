@@ -53,16 +53,23 @@ function daysAgo(at: number, now: number): number {
   return Math.round((midnight(now) - midnight(at)) / 86_400_000);
 }
 
+/** Whether there is such a moment: what comes from outside can be any number. */
+const isMoment = (at: number): boolean => Math.abs(at) <= 8.64e15;
+const unknown = "–";
+
 export function formatTime(at: number): string {
+  if (!isMoment(at)) return unknown;
   return inUse().clock.format(at);
 }
 
 export function formatFull(at: number): string {
+  if (!isMoment(at)) return unknown;
   return inUse().full.format(at);
 }
 
 /** For a list: the time of today, then days, then dates, with the year of another one. */
 export function formatShort(at: number, now: number = Date.now()): string {
+  if (!isMoment(at)) return unknown;
   const days = daysAgo(at, now);
   if (days <= 0) return formatTime(at);
   if (days === 1) return t("timeline.yesterday");
@@ -72,6 +79,7 @@ export function formatShort(at: number, now: number = Date.now()): string {
 }
 
 export function formatDay(at: number, now: number = Date.now()): string {
+  if (!isMoment(at)) return unknown;
   const days = daysAgo(at, now);
   if (days === 0) return t("timeline.today");
   if (days === 1) return t("timeline.yesterday");

@@ -67,6 +67,11 @@ export interface Account extends Pick<AccountCare, Passed> {
   readonly arrivedLink: Observable<string | null>;
   forgetLink(): void;
   addPasskey(): Promise<NewPasskey>;
+  /** Recovery codes that the server has just told, and nobody has said yet to have kept: they are told once. Empty where there are none. */
+  readonly freshCodes: Observable<string[]>;
+  showCodes(codes: string[]): void;
+  /** They are kept, and forgotten here. */
+  codesKept(): void;
   /** The address that is being added; null if there is none. */
   readonly waitingEmail: Observable<WaitingEmail | null>;
   mailTo(address: string): Promise<void>;
@@ -80,6 +85,7 @@ export interface Account extends Pick<AccountCare, Passed> {
 
 export function openAccount(session: Session, confirm: Confirm, onClosed: () => Promise<void>): Account {
   const care = session.account(confirm);
+  const freshCodes = cell<string[]>([]);
   return {
     factors: () => care.factors(),
     beginTotp: () => care.beginTotp(),
@@ -119,6 +125,9 @@ export function openAccount(session: Session, confirm: Confirm, onClosed: () => 
         },
       };
     },
+    freshCodes,
+    showCodes: (codes) => freshCodes.set(codes),
+    codesKept: () => freshCodes.set([]),
     ...emailBeingAdded(care),
     async close(erase) {
       await care.close(erase);

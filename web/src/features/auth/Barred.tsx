@@ -14,7 +14,7 @@ interface Props {
 export function Barred({ server, userId, onAgain, onSignOut }: Props) {
   const [busy, setBusy] = useState(false);
   return (
-    <Frame title={t("barred.title")} text={t("barred.text", { server, user: userId })} server={server}>
+    <Frame title={t("barred.title")} text={t("barred.text", { server, user: userId })} server={server} sudden>
       <div className="flex flex-col gap-3">
         <Button
           variant="primary"

@@ -21,7 +21,7 @@ interface Props {
 /** The server wants a second factor of somebody who has none. */
 export function Enrol({ server, due, over, done, children, onGoOn, onSignOut }: Props) {
   return (
-    <Frame title={t("enrol.title")} text={t("enrol.text", { server })} server={server}>
+    <Frame title={t("enrol.title")} text={t("enrol.text", { server })} server={server} sudden>
       <div className="flex flex-col gap-5">
         {done ? null : over ? (
           <Callout tone="bad" role="alert" icon={<ShieldAlert />}>

@@ -10,6 +10,7 @@ export function Frame({
   text,
   server,
   step,
+  sudden = false,
   other,
   children,
 }: {
@@ -18,12 +19,14 @@ export function Frame({
   server: string;
   /** Where a page has several steps: which one this is. Its heading takes the focus, so that it is read out. */
   step?: string;
+  /** It comes by itself: its heading takes the focus at once. */
+  sudden?: boolean;
   /** The way to another page. */
   other?: { question: string; action: string; go(): void } | undefined;
   children: ReactNode;
 }) {
   const heading = useRef<HTMLHeadingElement>(null);
-  const first = useRef(true);
+  const first = useRef(!sudden);
   useEffect(() => {
     if (first.current) first.current = false;
     else if (!heading.current?.closest("section")?.contains(document.activeElement)) heading.current?.focus();

@@ -1,7 +1,8 @@
 import { CircleAlert, ShieldAlert, ShieldCheck, TriangleAlert } from "lucide-react";
-import { useCallback, useState } from "react";
+import { useCallback } from "react";
 import { formatFull, t } from "../../i18n";
 import type { Account, Factors } from "../../stores/account";
+import { useValue } from "../../stores/context";
 import { useLoaded } from "../../stores/useLoaded";
 import { Callout, Skeleton } from "../../ui/core";
 import { Unavailable } from "../../ui/page";
@@ -14,17 +15,18 @@ import { Passkeys } from "./Passkeys";
 export function Security({ account, userId }: { account: Account; userId: string }) {
   const factors = useLoaded(account.factors);
   const passkeys = useLoaded(account.passkeys);
-  const [codes, setCodes] = useState<string[]>([]);
+  // Whoever leaves this page without having kept them, by the phone's own button for example, finds them here again.
+  const codes = useValue(account.freshCodes);
   const { reload } = factors;
   const reloadKeys = passkeys.reload;
   /** Something about the factors is another now, and perhaps there are new codes to be kept. */
   const changed = useCallback(
     (fresh: string[] = []) => {
-      if (fresh.length > 0) setCodes(fresh);
+      if (fresh.length > 0) account.showCodes(fresh);
       reload();
       reloadKeys();
     },
-    [reload, reloadKeys],
+    [account, reload, reloadKeys],
   );
   const now = factors.value;
   return (
@@ -45,7 +47,7 @@ export function Security({ account, userId }: { account: Account; userId: string
         </>
       )}
       <AppPasswords account={account} />
-      <CodesDialog codes={codes} userId={userId} onKept={() => setCodes([])} />
+      <CodesDialog codes={codes} userId={userId} onKept={() => account.codesKept()} />
     </div>
   );
 }
