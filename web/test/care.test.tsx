@@ -14,6 +14,7 @@ import { Barred } from "../src/features/auth/Barred";
 import { LeaveDialog } from "../src/features/auth/LeaveDialog";
 import { MailWays } from "../src/features/auth/MailWays";
 import { SignIn } from "../src/features/auth/SignIn";
+import { AccountPage } from "../src/features/security/AccountPage";
 import { AppPasswords } from "../src/features/security/AppPasswords";
 import { ConfirmDialog } from "../src/features/security/ConfirmDialog";
 import { DataExport } from "../src/features/security/DataExport";
@@ -256,4 +257,23 @@ test("recovery codes that nobody has kept yet are there again for whoever comes 
 test("a page that comes by itself is read out from its heading", () => {
   render(<Barred server="x.org" userId="@ann:x.org" onAgain={async () => {}} onSignOut={nothing} />);
   expect(document.activeElement?.textContent).toBe("This account is locked");
+});
+
+test("why a password was not changed is told to whoever has closed the dialog meanwhile", async () => {
+  const user = userEvent.setup();
+  let refuse: (error: unknown) => void = nothing;
+  const changePassword = (): Promise<void> => new Promise((_, reject) => (refuse = reject));
+  const account = fakeAccount({ changePassword });
+  render(
+    <ChatContext value={f.fakeChat({ account })}>
+      <AccountPage account={account} me={{ userId: "@ann:x.org", name: "Ann" }} />
+      <Toaster />
+    </ChatContext>,
+  );
+  await user.click(screen.getByRole("button", { name: "Change password" }));
+  await user.type(screen.getByLabelText("New password"), "a long password{Enter}");
+  await user.keyboard("{Escape}");
+  expect(screen.queryByRole("dialog")).toBeNull();
+  act(() => refuse(new ApiError(400, { errcode: "M_WEAK_PASSWORD", error: "weak" })));
+  expect(await screen.findByText("The server does not take this password. Choose another one.")).toBeTruthy();
 });

@@ -54,6 +54,7 @@ export function fakeSignUp(state: Partial<SignUpState> = {}): SignUpModel {
     resend: async () => true,
     check: done,
     change: nothing,
+    another: done,
     stop: nothing,
   };
 }

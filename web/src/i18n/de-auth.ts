@@ -157,6 +157,7 @@ export const deAuth = {
     awaitingTitle: "Deine Anfrage ist abgeschickt",
     awaitingText:
       "Das Konto @{{name}} muss auf {{server}} noch freigegeben werden. Komm später wieder, und melde dich mit Name und Passwort an.",
+    another: "Ein anderes Konto anlegen",
     back: "Eingaben ändern",
   },
 

@@ -148,6 +148,7 @@ export const enAuth = {
     awaitingTitle: "Your request is sent",
     awaitingText:
       "An administrator of {{server}} has to approve the account @{{name}}. Come back later and sign in with your name and password.",
+    another: "Create another account",
     back: "Change what you entered",
   },
 

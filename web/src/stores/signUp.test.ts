@@ -127,7 +127,11 @@ describe("stage by stage", () => {
     const model = await opened();
     await model.submit({ ...values, email: "ann@example.org" });
     expect(state(model)).toMatchObject({ step: "awaiting", draft: { name: "ann", email: "", session: "" } });
-    expect(state(await opened()).step).toBe("awaiting");
+    const again = await opened();
+    expect(state(again).step).toBe("awaiting");
+    await again.another(); // somebody else, at the same device
+    expect(state(again)).toMatchObject({ step: "form", resumed: false, draft: { name: "" } });
+    expect(sessionStorage.length).toBe(0);
   });
 
   test("a stage that nobody here knows is passed on a page of the server", async () => {

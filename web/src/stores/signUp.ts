@@ -86,6 +86,8 @@ export interface SignUp {
   check(): Promise<void>;
   /** Back to what was entered, to change it. */
   change(): void;
+  /** Leaves the account that waits for approval, and begins with another. */
+  another(): Promise<void>;
   /** Ends what runs. */
   stop(): void;
 }
@@ -245,6 +247,13 @@ class SigningUp implements SignUp {
   change(): void {
     this.work?.abort();
     this.show("form", { resumed: false });
+  }
+
+  async another(): Promise<void> {
+    clearDraft();
+    this.typed = "";
+    this.state.setState({ draft: emptyDraft, invited: null });
+    await this.open();
   }
 
   stop(): void {

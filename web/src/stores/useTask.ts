@@ -1,4 +1,4 @@
-import { useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { formatTime, t } from "../i18n";
 import { Cancelled, ApiError } from "../sdk";
 import { describe, errcodeOf } from "./failed";
@@ -31,10 +31,20 @@ function explain(error: unknown, words: Words): string {
   return describe(error);
 }
 
-/** Something that the person asks for and perhaps has to confirm. `report` takes the sentence where nobody shows `failure`. */
-export function useTask(words: Words = {}, report?: (failure: string) => void): Task {
+/**
+ * Something that the person asks for and perhaps has to confirm. `report` takes the sentence where nobody shows `failure`; `late` where nobody
+ * shows it any more, because the person has closed what did.
+ */
+export function useTask(words: Words = {}, report?: (failure: string) => void, late?: (failure: string) => void): Task {
   const [busy, setBusy] = useState(false);
   const [failure, setFailure] = useState<string | null>(null);
+  const there = useRef(false);
+  useEffect(() => {
+    there.current = true;
+    return () => {
+      there.current = false;
+    };
+  }, []);
   return {
     busy,
     failure,
@@ -46,7 +56,8 @@ export function useTask(words: Words = {}, report?: (failure: string) => void): 
         await work();
         return true;
       } catch (error) {
-        if (!(error instanceof Cancelled)) (report ?? setFailure)(explain(error, words));
+        const tell = report ?? (there.current ? setFailure : (late ?? setFailure));
+        if (!(error instanceof Cancelled)) tell(explain(error, words));
         return false;
       } finally {
         setBusy(false);

@@ -61,7 +61,7 @@ export function SignUp({ server, model, onSignIn }: Props) {
           title={t("signUp.awaitingTitle")}
           text={t("signUp.awaitingText", { server, name: state.draft.name })}
         >
-          <Awaiting onSignIn={onSignIn} />
+          <Awaiting model={model} onSignIn={onSignIn} />
         </Frame>
       );
   }

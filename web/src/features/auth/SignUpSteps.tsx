@@ -157,10 +157,15 @@ export function ServerPage({ model }: { model: SignUp }) {
   );
 }
 
-export function Awaiting({ onSignIn }: { onSignIn(): void }) {
+export function Awaiting({ model, onSignIn }: { model: SignUp; onSignIn(): void }) {
   return (
-    <Button variant="primary" size="large" className="w-full" onClick={onSignIn}>
-      {t("signUp.signIn")}
-    </Button>
+    <>
+      <Button variant="primary" size="large" className="w-full" onClick={onSignIn}>
+        {t("signUp.signIn")}
+      </Button>
+      <Ways>
+        <TextButton onClick={() => void model.another()}>{t("signUp.another")}</TextButton>
+      </Ways>
+    </>
   );
 }

@@ -57,7 +57,9 @@ function NewPassword({ account, userId, onDone }: { account: Account; userId: st
   const [typed, setTyped] = useState("");
   const [short, setShort] = useState(false);
   const [others, setOthers] = useState(true);
-  const { busy, failure, run } = useTask({ M_WEAK_PASSWORD: t("account.passwordWeak") });
+  const { busy, failure, run } = useTask({ M_WEAK_PASSWORD: t("account.passwordWeak") }, undefined, (late) =>
+    toast("bad", late),
+  );
   return (
     <Form
       action={t("account.passwordChange")}
@@ -125,7 +127,7 @@ function Closing({ account, userId }: { account: Account; userId: string }) {
   const [typed, setTyped] = useState("");
   const [wrong, setWrong] = useState(false);
   const [erase, setErase] = useState(false);
-  const { busy, failure, run } = useTask();
+  const { busy, failure, run } = useTask({}, undefined, (late) => toast("bad", late));
   return (
     <form
       noValidate

@@ -49,7 +49,7 @@ const words = () => ({
 function Add({ account, onSent }: { account: Account; onSent(): void }) {
   const [typed, setTyped] = useState("");
   const [error, setError] = useState<string | undefined>();
-  const { busy, failure, run } = useTask(words());
+  const { busy, failure, run } = useTask(words(), undefined, (late) => toast("bad", late));
   return (
     <Form
       action={t("account.emailSend")}

@@ -4,6 +4,7 @@ import type { Words } from "../../stores/useTask";
 import { useTask } from "../../stores/useTask";
 import { Form, TextField } from "../../ui/form";
 import { Dialog } from "../../ui/overlay";
+import { toast } from "../../ui/toast";
 
 /** In bytes, as the server counts. */
 const maxName = 100;
@@ -52,7 +53,7 @@ function NameForm({
   const [typed, setTyped] = useState(initial);
   const [error, setError] = useState<string | undefined>();
   const [problem, setProblem] = useState<string | null>(null);
-  const { busy, failure, run } = useTask(words);
+  const { busy, failure, run } = useTask(words, undefined, (late) => toast("bad", late));
   return (
     <Form
       action={action}
