@@ -164,13 +164,21 @@ class Owner {
   }
 
   async openSettings(page: string): Promise<void> {
-    // Whoever signs in again comes back to where they were, and a phone shows either that or the list.
-    const back = this.button("back").filter({ visible: true });
-    while (!(await this.page.getByTestId("account").isVisible())) await back.click();
     await this.page.getByTestId("account").click();
     await this.page.getByRole("menuitem", { name: this.say("shell.settings") }).click();
+    await this.turnTo(page);
+  }
+
+  /** To a page of the settings from the list of them. */
+  private async turnTo(page: string): Promise<void> {
     await this.page.getByRole("link", { name: this.say(`settingsPages.${page}`) }).click();
     await this.page.getByRole("heading", { level: 1, name: this.say(`settingsPages.${page}`) }).waitFor();
+  }
+
+  /** A phone shows the list of the settings or one of them. */
+  private async backToList(): Promise<void> {
+    if (!(await this.button("settings.signOut").isVisible()))
+      await this.button("back").filter({ visible: true }).click();
   }
 
   /** Proves who one is where that is asked for: by the password, and by the passkey where there is one. */
@@ -212,16 +220,16 @@ class Owner {
     await this.look("security-on");
   }
 
-  /** Away from the settings: as somebody does who has finished. A phone shows the list of pages or one of them. */
+  /** Away from the settings: as somebody does who has finished. Whoever signs in next begins at the start. */
   async signOut(): Promise<void> {
-    if (!(await this.button("settings.signOut").isVisible()))
-      await this.button("back").filter({ visible: true }).click();
+    await this.backToList();
     await this.button("settings.signOut").click();
     await this.page
       .getByRole("alertdialog")
       .getByRole("button", { name: this.say("settings.signOut") })
       .click();
     await this.title("signIn.title");
+    expect(new URL(this.page.url()).pathname).toBe("/");
   }
 
   /** A session that asks for the recovery key is open: the server has let it in. */
@@ -358,7 +366,8 @@ class Owner {
 
   /** Asks for all data, downloads it, and finds the own name in it. */
   async takeData(): Promise<void> {
-    await this.openSettings("account");
+    await this.backToList();
+    await this.turnTo("account");
     await this.button("account.exportBegin").click();
     await this.confirm("confirm-export", true);
     await this.page.getByText(this.say("account.exportReady")).waitFor();

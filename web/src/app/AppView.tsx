@@ -1,7 +1,7 @@
-import { lazy, Suspense, useState } from "react";
+import { lazy, Suspense, useEffect, useState } from "react";
 import { useStore } from "zustand";
 import { t, useLanguage } from "../i18n";
-import type { App } from "../stores/app";
+import type { App, Phase } from "../stores/app";
 import { useValue } from "../stores/context";
 import { Button, Mark } from "../ui/core";
 import { Toaster } from "../ui/toast";
@@ -16,6 +16,7 @@ const ConfirmDialog = lazy(() =>
 );
 const BarredPage = lazy(() => import("./BarredPage").then((m) => ({ default: m.BarredPage })));
 const EnrolPage = lazy(() => import("./EnrolPage").then((m) => ({ default: m.EnrolPage })));
+const LeaveDialog = lazy(() => import("../features/auth/LeaveDialog").then((m) => ({ default: m.LeaveDialog })));
 const ChatView = lazy(() => import("./ChatView").then((m) => ({ default: m.ChatView })));
 
 export function AppView({ app }: { app: App }) {
@@ -43,14 +44,30 @@ function Confirming({ of }: { of: App["confirming"] }) {
   ) : null;
 }
 
+/** Once there is a session, nothing of the pages in front of it stays in the address: an invitation brings its token there. */
+function useCleanAddress(at: Phase["at"]): void {
+  const inFront = at === "starting" || at === "signedOut" || at === "failed";
+  useEffect(() => {
+    if (inFront) return undefined;
+    const clean = (): void => {
+      if (/^#\/(register|reset|device)?(\?|$)/.test(location.hash))
+        history.replaceState(history.state, "", location.pathname + location.search);
+    };
+    clean();
+    window.addEventListener("hashchange", clean);
+    return () => window.removeEventListener("hashchange", clean);
+  }, [inFront]);
+}
+
 function Current({ app }: { app: App }) {
   const phase = useStore(app.phase);
+  useCleanAddress(phase.at);
   switch (phase.at) {
     case "starting":
     case "opening":
       return <Opening />;
     case "failed":
-      return <Failed reason={phase.reason} />;
+      return <Failed app={app} phase={phase} />;
     case "signedOut":
       return <SignedOut app={app} phase={phase} />;
     case "barred":
@@ -74,7 +91,9 @@ function Current({ app }: { app: App }) {
   }
 }
 
-function Failed({ reason }: { reason: string }) {
+/** A session that cannot be opened, now or ever: one can try again, or give it up. */
+function Failed({ app, phase: { reason, kept } }: { app: App; phase: Extract<Phase, { at: "failed" }> }) {
+  const [leaving, setLeaving] = useState(false);
   return (
     <main className="flex h-full flex-col items-center justify-center gap-4 bg-side px-6 text-center">
       <Mark size={40} />
@@ -85,6 +104,12 @@ function Failed({ reason }: { reason: string }) {
       <Button variant="primary" onClick={() => location.reload()}>
         {t("shell.reload")}
       </Button>
+      {kept ? <Button onClick={() => setLeaving(true)}>{t("barred.signOut")}</Button> : null}
+      {leaving ? (
+        <Suspense>
+          <LeaveDialog onSignOut={() => app.signOut()} onClose={() => setLeaving(false)} />
+        </Suspense>
+      ) : null}
     </main>
   );
 }

@@ -130,6 +130,13 @@ function useTitle(place: string | null, unread: number): void {
     const count = unread > 0 ? `(${unread > 99 ? "99+" : unread}) ` : "";
     document.title = `${count}${place === null ? "" : `${place} · `}Conclave`;
   }, [place, unread]);
+  // Whoever comes next need not know where somebody was.
+  useEffect(
+    () => () => {
+      document.title = "Conclave";
+    },
+    [],
+  );
 }
 
 function Nothing() {

@@ -1,4 +1,4 @@
-import { lazy, useEffect, useState, useSyncExternalStore } from "react";
+import { lazy, useState, useSyncExternalStore } from "react";
 import { SignIn } from "../features/auth/SignIn";
 import type { App, Phase } from "../stores/app";
 import { arrivedLink } from "../stores/arrivedLink";
@@ -26,18 +26,11 @@ function go(page: string): void {
   location.hash = page === "" ? "#/" : page;
 }
 
-/** The pages in front of a session. Once there is one, nothing of them stays in the address. */
+/** The pages in front of a session. */
 export function SignedOut({ app, phase }: { app: App; phase: Extract<Phase, { at: "signedOut" }> }) {
   const hash = useHash();
   const toLetIn = useValue(arrivedLink) !== null;
   const [leaving, setLeaving] = useState(false);
-  useEffect(
-    () => () => {
-      if (/^#\/(register|reset|device)?(\?|$)/.test(location.hash))
-        history.replaceState(history.state, "", location.pathname + location.search);
-    },
-    [],
-  );
 
   if (hash.startsWith(pages.register)) return <SignUpPage app={app} hash={hash} onSignIn={() => go("")} />;
   if (hash.startsWith(pages.reset)) return <ResetPage app={app} onSignIn={() => go("")} />;

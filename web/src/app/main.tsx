@@ -1,7 +1,7 @@
 import { lazy, StrictMode, Suspense } from "react";
 import { createRoot } from "react-dom/client";
 import { currentLanguage, onLanguage, restoreLanguage } from "../i18n";
-import { factorRule, forgetSession, openSession, preferLanguage, savedSession } from "../sdk";
+import { endSession, factorRule, forgetSession, openSession, preferLanguage, savedSession } from "../sdk";
 import { createApp, describeDevice } from "../stores/app";
 import { restoreTheme } from "../stores/appearance";
 import { watchForLink } from "../stores/arrivedLink";
@@ -30,7 +30,7 @@ function show(page: HTMLElement): void {
   }
   watchForLink();
   const app = createApp({
-    sdk: { factorRule, forgetSession, openSession, savedSession },
+    sdk: { endSession, factorRule, forgetSession, openSession, savedSession },
     createSignIn,
     baseUrl: location.origin,
     deviceName: describeDevice(navigator.userAgent),

@@ -36,8 +36,9 @@ export const deAuth = {
     wrongCode: "Dieser Code stimmt nicht oder wurde schon verwendet. Warte auf den nächsten.",
     wrongRecovery: "Dieser Wiederherstellungscode stimmt nicht oder wurde schon verwendet.",
     expired: "Das hat zu lange gedauert. Melde dich noch einmal an.",
-    refused: "Der Server lässt dich nicht ein: {{reason}}",
+    tokenOver: "Dieser Weg hinein ist verbraucht oder zu alt. Melde dich noch einmal an.",
     awaiting: "Dein Konto muss noch freigegeben werden. Danach kannst du dich anmelden.",
+    factorUnknown: "Der Server verlangt einen zweiten Faktor, den dieses Programm nicht kennt.",
     noPasskeys: "Auf diesem Server gibt es keine Passkeys.",
     somebodyElse:
       "Das ist ein anderes Konto. Dieser Browser bewahrt die Nachrichten von {{user}} auf: Melde dich damit an, oder melde dich zuerst ab.",
@@ -131,7 +132,9 @@ export const deAuth = {
     checking: "Der Server wird gefragt",
     resumed:
       "Du warst dabei, dieses Konto anzulegen. Dein Passwort wurde nicht aufbewahrt: Gib es noch einmal ein, um weiterzumachen.",
-    refused: "Der Server legt dieses Konto nicht an: {{reason}}",
+    refused: "Der Server legt dieses Konto nicht an. Er schreibt: „{{said}}“",
+    full: "Hier warten schon so viele auf ein Konto, dass zurzeit keine Anfragen mehr angenommen werden. Versuche es später noch einmal.",
+    pageOver: "Das hat zu lange gedauert. Beginne noch einmal.",
     endless: "Der Server verlangt immer noch einen Schritt.",
     termsTitle: "Bedingungen und Richtlinien",
     termsText: "Lies diese Dokumente. Um ein Konto anzulegen, musst du allen zustimmen.",
@@ -143,6 +146,9 @@ export const deAuth = {
     workText:
       "Damit niemand massenhaft Konten anlegt, muss dein Gerät zuerst etwas rechnen. Das dauert ein paar Sekunden.",
     workProgress: "Gerechnet",
+    workFailed:
+      "Dein Gerät konnte nicht rechnen, was der Server verlangt. Versuche es mit einem anderen Browser oder Gerät.",
+    workRefused: "Der Server hat nicht angenommen, was dein Gerät gerechnet hat. Versuche es noch einmal.",
     pageTitle: "Noch ein Schritt",
     pageText:
       "Der Server verlangt einen Schritt, den er auf einer eigenen Seite zeigt. Hier geht es von selbst weiter, wenn du dort fertig bist.",
@@ -163,6 +169,7 @@ export const deAuth = {
     resendIn: "Noch eine Mail schicken (in {{wait}})",
     sent: "Noch eine Mail ist unterwegs.",
     over: "Der Link in der Mail ist inzwischen zu alt. Lass dir noch eine schicken.",
+    notYet: "Der Link in der Mail wurde noch nicht geöffnet.",
     waiting: "Es wird gewartet, bis du den Link öffnest",
     change: "Andere Adresse nehmen",
   },

@@ -144,6 +144,8 @@ export const deSecurity = {
     passkeyRemoveTitle: "Passkey „{{name}}“ entfernen?",
     passkeyRemoveText:
       "Er meldet dich dann nicht mehr an. Lösche ihn auch auf deinem Gerät, was dieser Server nicht kann.",
+    passkeyRemoveLast:
+      "Er ist dein einziger zweiter Faktor: Danach öffnet dein Passwort allein dein Konto, und deine Wiederherstellungscodes enden.",
     passkeyRemoved: "Der Passkey ist entfernt",
     passkeyMany: "Du hast so viele Passkeys, wie ein Konto haben kann. Entferne erst einen.",
 
@@ -188,6 +190,7 @@ export const deSecurity = {
     address: "von {{address}}",
     rename: "Sitzung umbenennen",
     name: "Bezeichnung",
+    nameMissing: "Gib der Sitzung einen Namen.",
     nameHint: "Auch die Leute, mit denen du schreibst, können sie sehen.",
     signOut: "Abmelden",
     signOutOne: "{{name}} abmelden?",

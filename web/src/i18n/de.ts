@@ -31,6 +31,13 @@ export const de = {
     largerThan: "Dieser Server nimmt Dateien bis {{size}} an.",
     unknownUser: "Diese Adresse hat niemand. Prüfe, ob sie richtig geschrieben ist.",
     language: "Diese Sprache konnte nicht geladen werden. Prüfe deine Verbindung und versuche es noch einmal.",
+    notFound: "Das gibt es hier nicht oder nicht mehr.",
+    unrecognized: "Dieser Server kann das nicht.",
+    noMail: "Dieser Server verschickt keine Mails.",
+    cancelled: "Es wurde nicht bestätigt.",
+    copy: "Dieser Browser hat das Kopieren nicht erlaubt. Markiere den Text, und kopiere ihn selbst.",
+    server: "Das hat nicht geklappt: Der Server hat ein Problem. Versuche es später noch einmal.",
+    said: "Das hat nicht geklappt. Der Server schreibt: „{{said}}“",
     other: "Das hat nicht geklappt: {{reason}}",
   },
 

@@ -134,6 +134,8 @@ export const enSecurity = {
     passkeyRename: "Rename passkey",
     passkeyRemoveTitle: "Remove the passkey “{{name}}”?",
     passkeyRemoveText: "It no longer signs you in. Delete it on your device too, which this server cannot do.",
+    passkeyRemoveLast:
+      "It is your only second factor: after this, your password alone opens your account, and your recovery codes end.",
     passkeyRemoved: "The passkey is removed",
     passkeyMany: "You have as many passkeys as an account can have. Remove one first.",
 
@@ -178,6 +180,7 @@ export const enSecurity = {
     address: "from {{address}}",
     rename: "Rename session",
     name: "Name",
+    nameMissing: "Give the session a name.",
     nameHint: "The people you talk to can see it too.",
     signOut: "Sign out",
     signOutOne: "Sign out {{name}}?",

@@ -26,6 +26,13 @@ export const en = {
     largerThan: "This server takes files of up to {{size}}.",
     unknownUser: "Nobody has this address. Check how it is spelled.",
     language: "This language could not be loaded. Check your connection and try again.",
+    notFound: "That is not here, or not any more.",
+    unrecognized: "This server cannot do that.",
+    noMail: "This server sends no mail.",
+    cancelled: "It was not confirmed.",
+    copy: "This browser did not let the text be copied. Select it and copy it yourself.",
+    server: "That did not work: the server has a problem. Try again later.",
+    said: "That did not work. The server says: “{{said}}”",
     other: "That did not work: {{reason}}",
   },
 

@@ -11,6 +11,7 @@ function formats(tag: string) {
     weekday: date({ weekday: "long" }),
     shortWeekday: date({ weekday: "short" }),
     dayMonth: date({ day: "numeric", month: "short" }),
+    day: date({ dateStyle: "medium" }),
     fullDay: date({ weekday: "long", day: "numeric", month: "long", year: "numeric" }),
     full: date({ dateStyle: "full", timeStyle: "short", hourCycle }),
     percent: new Intl.NumberFormat(tag, { style: "percent" }),
@@ -60,12 +61,14 @@ export function formatFull(at: number): string {
   return inUse().full.format(at);
 }
 
-/** For a list: the time of today, then days, then dates. */
+/** For a list: the time of today, then days, then dates, with the year of another one. */
 export function formatShort(at: number, now: number = Date.now()): string {
   const days = daysAgo(at, now);
   if (days <= 0) return formatTime(at);
   if (days === 1) return t("timeline.yesterday");
-  return (days < 7 ? inUse().shortWeekday : inUse().dayMonth).format(at);
+  if (days < 7) return inUse().shortWeekday.format(at);
+  const thisYear = new Date(at).getFullYear() === new Date(now).getFullYear();
+  return (thisYear ? inUse().dayMonth : inUse().day).format(at);
 }
 
 export function formatDay(at: number, now: number = Date.now()): string {

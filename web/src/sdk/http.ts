@@ -57,17 +57,19 @@ export async function request(
     signal: options.signal ? AbortSignal.any([options.signal, deadline]) : deadline,
     credentials: "omit",
     referrerPolicy: "no-referrer",
-  }).catch((error: unknown) => {
-    options.signal?.throwIfAborted();
-    throw new ApiError(0, { error: "The server cannot be reached." }, error);
-  });
-  const body = await readObject(response);
+  }).catch(unreached);
+  const body = readObject(await response.text().catch(unreached), response);
   if (!response.ok) throw new ApiError(response.status, body);
   return body;
+
+  /** No answer came, or not to its end. */
+  function unreached(error: unknown): never {
+    options.signal?.throwIfAborted();
+    throw new ApiError(0, { error: "The server cannot be reached." }, error);
+  }
 }
 
-async function readObject(response: Response): Promise<Record<string, unknown>> {
-  const text = await response.text();
+function readObject(text: string, response: Response): Record<string, unknown> {
   if (text.length > maxAnswerBytes)
     throw new ApiError(response.status, { error: "The answer of the server is too large." });
   try {

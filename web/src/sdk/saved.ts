@@ -23,16 +23,29 @@ export async function savedSession(): Promise<Credentials | null> {
 }
 
 export async function saveSession(credentials: Credentials): Promise<void> {
-  const store = await KeyStore.open(database);
-  try {
-    await store.put(record, { ...credentials });
-  } finally {
-    store.close();
-  }
+  await alone(async () => {
+    const store = await KeyStore.open(database);
+    try {
+      await store.put(record, { ...credentials });
+    } finally {
+      store.close();
+    }
+  });
 }
 
-/** Deletes the session and everything that its device kept. */
+/** Deletes the session and everything that its device kept; what another tab has opened since then stays. */
 export async function forgetSession(credentials: Credentials): Promise<void> {
-  await KeyStore.destroy(database);
-  await KeyStore.destroy(deviceDatabase(credentials));
+  await alone(async () => {
+    // What cannot be read is nobody's.
+    const saved = await savedSession().catch(() => null);
+    const later = saved !== null && saved.accessToken !== credentials.accessToken ? saved : null;
+    if (later === null) await KeyStore.destroy(database);
+    if (later === null || deviceDatabase(later) !== deviceDatabase(credentials))
+      await KeyStore.destroy(deviceDatabase(credentials));
+  });
+}
+
+/** Of two tabs, one that signs out and one that signs in, each looks at what the other has done. */
+async function alone(work: () => Promise<void>): Promise<void> {
+  await navigator.locks.request("conclave/session", work);
 }

@@ -1,6 +1,6 @@
 // @vitest-environment happy-dom
 import { afterEach, describe, expect, test, vi } from "vitest";
-import type { Credentials, Ending, FactorRule, IdentityState, Session } from "../sdk";
+import { ApiError, type Credentials, type Ending, type FactorRule, type IdentityState, type Session } from "../sdk";
 import { fakeSignIn } from "./testing/signIn";
 import { createApp, describeDevice, type Sdk } from "./app";
 import type { Chat } from "./model";
@@ -59,6 +59,7 @@ function fakes({ identity: identityAtStart = "unknown", saved, rule }: Given = {
     openSession: async () => session,
     savedSession: async () => saved ?? null,
     forgetSession: async () => void calls.push("forget"),
+    endSession: async ({ accessToken }) => void calls.push(`end ${accessToken}`),
     factorRule: async () => {
       if (rule instanceof Error) throw rule;
       return rule ?? { wanted: false, due: null };
@@ -110,6 +111,25 @@ describe("from an empty page to a chat", () => {
     await unlock("aaaa bbbb");
     await until(app, "ready");
     expect(openChat).toHaveBeenCalledTimes(1);
+  });
+
+  test("the password is kept no longer than an identity can ask for it", async () => {
+    for (const identity of ["ready", "locked"] as const) {
+      const { app, calls } = fakes({ identity });
+      await app.enter(credentials, { isNew: false, password: "a long password" });
+      await until(app, identity);
+      await app.makeIdentity();
+      expect(calls).toEqual(["start", "create "]);
+    }
+  });
+
+  test("a session that comes when another one is there already is ended, and changes nothing", async () => {
+    const { app, calls } = fakes({ identity: "ready" });
+    await app.enter(credentials, { isNew: false });
+    await until(app, "ready");
+    await app.enter({ ...credentials, userId: "@bob:localhost", accessToken: "late" }, { isNew: true });
+    expect(at(app)).toBe("ready");
+    expect(calls).toEqual(["start", "end late"]);
   });
 
   test("a reload goes on where one was", async () => {
@@ -179,7 +199,72 @@ describe("a session that the server ends", () => {
     ended.set("soft");
     await app.signOut();
     expect(app.phase.getState()).toMatchObject({ at: "signedOut", ended: null, signIn: { userId: null } });
-    await vi.waitFor(() => expect(calls).toEqual(["close", "forget"]));
+    await vi.waitFor(() => expect(calls).toEqual(["close", "end token", "forget"]));
+  });
+
+  test("by oneself, or for good, leaves nothing of where one was to whoever signs in next", async () => {
+    history.replaceState({ room: "!a" }, "", "/settings/security");
+    const { app } = await ready();
+    await app.signOut();
+    expect([location.pathname, history.state]).toEqual(["/", null]);
+    history.replaceState(null, "", "/room/!a");
+    const second = await ready();
+    second.ended.set("signed_out");
+    await vi.waitFor(() => expect(location.pathname).toBe("/"));
+  });
+
+  test("softly, or because the account is locked, keeps the place to come back to", async () => {
+    for (const ending of ["soft", "locked"] as const) {
+      history.replaceState(null, "", "/room/!a");
+      const { app, ended, calls } = await ready();
+      ended.set(ending);
+      await vi.waitFor(() => expect(calls).toContain("close"));
+      expect(location.pathname).toBe("/room/!a");
+      await app.signOut();
+      expect(location.pathname).toBe("/");
+    }
+  });
+
+  test("because another tab has signed in again goes on with what that one has opened, and deletes nothing", async () => {
+    for (const ending of ["signed_out", "soft"] as const) {
+      history.replaceState(null, "", "/room/!a");
+      const { app, sdk, ended, calls } = await ready();
+      const renewed = { ...credentials, accessToken: "renewed" };
+      sdk.savedSession = async () => renewed;
+      const opened: Credentials[] = [];
+      const open = sdk.openSession;
+      sdk.openSession = async (which) => {
+        opened.push(which);
+        ended.set(null);
+        return open(which);
+      };
+      ended.set(ending);
+      await until(app, "ready");
+      expect(opened).toEqual([renewed]);
+      expect(calls).not.toContain("forget");
+      expect(location.pathname).toBe("/room/!a");
+    }
+  });
+
+  test("softly, and given up where another tab has signed in again, ends that session too", async () => {
+    const { app, sdk, ended, calls } = await ready();
+    const looked = vi.spyOn(sdk, "savedSession");
+    ended.set("soft");
+    await vi.waitFor(() => expect(looked).toHaveBeenCalled());
+    looked.mockResolvedValue({ ...credentials, accessToken: "renewed" });
+    await app.signOut();
+    expect(calls).toEqual(["close", "end renewed", "forget"]);
+  });
+
+  test("takes what it has asked to be confirmed with it", async () => {
+    const { app, ended } = await ready();
+    const refusal = { flows: [{ stages: ["m.login.password"] }], session: "s" };
+    const who = { userId: credentials.userId, passkeyChallenge: () => Promise.reject(new Error("none")) };
+    const asked = app.confirming.confirm(who, () => Promise.reject(new ApiError(401, refusal)));
+    await vi.waitFor(() => expect(app.confirming.asking.get()).not.toBeNull());
+    ended.set("signed_out");
+    await expect(asked).rejects.toThrow("cancelled");
+    expect(app.confirming.asking.get()).toBeNull();
   });
 
   test("because the account is locked waits, and goes on once it is not", async () => {
@@ -264,13 +349,16 @@ describe("coming back from the organization's sign-in", () => {
     expect(location.search).toBe("");
   });
 
-  test("a session that has expired softly is gone on with", async () => {
+  test("a session that has expired softly is gone on with, where one was", async () => {
+    history.replaceState(null, "", "/room/!a");
     const state = new URL(leaveFor()).searchParams.get("sso") ?? "";
     comeBack(`?sso=${state}&loginToken=secret`);
     const { app, tokens, signIns } = fakes({ saved: credentials });
     await app.start();
     expect(tokens).toEqual(["secret"]);
     expect(signIns.at(-1)).toMatchObject({ userId: "@ann:localhost", device: { id: "DEV" } });
+    expect(location.pathname).toBe("/room/!a");
+    expect(sessionStorage.length).toBe(0);
   });
 });
 

@@ -14,6 +14,8 @@ export interface Sdk {
   savedSession(): Promise<Credentials | null>;
   forgetSession(credentials: Credentials): Promise<void>;
   factorRule(credentials: Credentials): Promise<FactorRule>;
+  /** Tells the server, as far as it can be reached. */
+  endSession(credentials: Credentials): Promise<void>;
 }
 
 export type Phase =
@@ -22,7 +24,8 @@ export type Phase =
   | { at: "signedOut"; ended: Exclude<Ending, "locked"> | null; signIn: SignIn }
   /** The session is there; its identity is not known yet. */
   | { at: "opening" }
-  | { at: "failed"; reason: string }
+  /** `kept`: this browser has a session that can be given up. */
+  | { at: "failed"; reason: string; kept: boolean }
   /** An administrator has locked the account. */
   | { at: "barred"; userId: string }
   /** The server wants a second factor of somebody who has none: by `due` (ms), or, when that is over, before anything else. */
@@ -92,7 +95,13 @@ class Main implements App {
     this.phase.setState(next, true);
   }
 
+  private failed(error: unknown): void {
+    this.set({ at: "failed", reason: describe(error), kept: this.kept !== null });
+  }
+
   private forget(): void {
+    // What a session has asked for stands in nobody's way after it.
+    this.confirming.asking.get()?.cancel();
     this.session = null;
     this.password = undefined;
     this.commit = null;
@@ -123,7 +132,7 @@ class Main implements App {
       else if (saved !== null) await this.reopen(saved);
       else this.signedOut(null);
     } catch (error) {
-      this.set({ at: "failed", reason: describe(error) });
+      this.failed(error);
     }
   }
 
@@ -131,6 +140,11 @@ class Main implements App {
     credentials: Credentials,
     { isNew, password }: { isNew: boolean; password?: string | undefined },
   ): Promise<void> {
+    // Whoever has gone on to something else while this one was on its way does not want it any more.
+    if (this.session !== null || this.phase.getState().at === "opening") {
+      await this.options.sdk.endSession(credentials);
+      return;
+    }
     this.password = password;
     await this.open(credentials, async (opened) => {
       const rule = await this.rule(credentials);
@@ -159,7 +173,7 @@ class Main implements App {
     if (opened !== this.session || rule?.wanted !== true || !isOver(rule)) return;
     this.goOn = async () => {
       this.forget();
-      await opened.close();
+      await opened.close().catch(() => undefined);
       await this.reopen(opened.credentials);
     };
     this.set({ at: "enrol", session: opened, due: rule.due, over: true });
@@ -182,7 +196,7 @@ class Main implements App {
       opened.ended.subscribe(() => this.ended(opened));
       await then(opened);
     } catch (error) {
-      this.set({ at: "failed", reason: describe(error) });
+      this.failed(error);
     }
   }
 
@@ -200,25 +214,40 @@ class Main implements App {
     const ending = opened.ended.get();
     if (opened !== this.session || ending === null) return;
     this.forget();
-    this.clearing = this.leave(opened, ending);
+    this.clearing = this.leave(opened, ending).then((renewed) => {
+      if (renewed !== null && this.phase.getState().at === "signedOut") void this.reopen(renewed);
+    });
     if (ending === "locked") this.set({ at: "barred", userId: opened.credentials.userId });
     else this.signedOut(ending);
   }
 
-  /** A device that the server has removed is none any more: nobody can open what it kept, so it must not lie around. */
-  private async leave(opened: Session, ending: Ending): Promise<void> {
+  /**
+   * A device that the server has removed is none any more: nobody can open what it kept, so it must not lie around. Unless another tab has
+   * signed in again to it, which ends the token of this one: gives that session.
+   */
+  private async leave(opened: Session, ending: Ending): Promise<Credentials | null> {
     await opened.close().catch(() => undefined);
-    if (ending !== "signed_out") return;
+    const renewed = await this.renewed(opened.credentials);
+    if (renewed !== null || ending !== "signed_out") return renewed;
     this.kept = null;
+    goToStart();
     await this.options.sdk.forgetSession(opened.credentials).catch(() => undefined);
     await forgetDrafts(opened.credentials.userId).catch(() => undefined);
+    return null;
+  }
+
+  /** The session that this browser keeps, where it is a later one of the same device. */
+  private async renewed({ userId, deviceId, accessToken }: Credentials): Promise<Credentials | null> {
+    const saved = await this.options.sdk.savedSession().catch(() => null);
+    const later = saved?.userId === userId && saved.deviceId === deviceId && saved.accessToken !== accessToken;
+    return later ? saved : null;
   }
 
   private begin(opened: Session): void {
     if (this.started) return;
     this.started = true;
     opened.start().catch((error: unknown) => {
-      if (opened === this.session) this.set({ at: "failed", reason: describe(error) });
+      if (opened === this.session) this.failed(error);
     });
   }
 
@@ -234,6 +263,7 @@ class Main implements App {
         if (at !== "setup") void this.makeIdentity();
         return;
       case "locked":
+        this.password = undefined; // it opens no identity
         if (at !== "locked") this.set({ at: "locked", userId: opened.credentials.userId });
         return;
       case "ready":
@@ -242,6 +272,7 @@ class Main implements App {
   }
 
   private async ready(opened: Session): Promise<void> {
+    this.password = undefined; // there is an identity: nothing asks for it any more
     this.begin(opened);
     this.chat ??= this.options.openChat(opened, this.confirming.confirm, () => this.signOut());
     try {
@@ -249,7 +280,7 @@ class Main implements App {
       if (opened === this.session) this.set({ at: "ready", chat: open });
     } catch (error) {
       this.chat = null;
-      this.set({ at: "failed", reason: describe(error) });
+      this.failed(error);
     }
   }
 
@@ -273,7 +304,6 @@ class Main implements App {
     if (this.commit === null || opened === null) return;
     await this.commit();
     this.commit = null;
-    this.password = undefined;
     await this.ready(opened);
   };
 
@@ -281,7 +311,6 @@ class Main implements App {
     const opened = this.session;
     if (opened === null) return;
     await opened.unlock(recoveryKey);
-    this.password = undefined;
     await this.ready(opened);
   };
 
@@ -293,13 +322,22 @@ class Main implements App {
     const { session, kept } = this;
     if (session !== null) await session.logOut();
     else if (kept !== null) {
-      await this.options.sdk.forgetSession(kept);
-      await forgetDrafts(kept.userId).catch(() => undefined);
+      const last = (await this.renewed(kept)) ?? kept;
+      // That of a locked account would stay there for ever.
+      await this.options.sdk.endSession(last);
+      await this.options.sdk.forgetSession(last);
+      await forgetDrafts(last.userId).catch(() => undefined);
     }
     this.forget();
     this.kept = null;
+    goToStart();
     this.signedOut(null);
   }
+}
+
+/** Where one was is nobody else's business, and no place for whoever signs in next. */
+function goToStart(): void {
+  history.replaceState(null, "", "/");
 }
 
 function isOver({ due }: FactorRule): boolean {

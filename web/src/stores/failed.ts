@@ -1,5 +1,5 @@
 import { formatSize, t } from "../i18n";
-import { ApiError } from "../sdk";
+import { ApiError, Cancelled } from "../sdk";
 
 /** A field of an error of unknown origin: ours, or the SDK's, which has the same names. */
 function field(error: unknown, name: string): unknown {
@@ -27,31 +27,39 @@ export function sayWait(ms: number): string {
   return t("wait.hours", { count: Math.ceil(minutes / 60) });
 }
 
-/** One sentence for an error: what the person can do about it where that is known, else what the server said. */
+/** What an errcode means wherever it comes from. What a flow knows better of one it says itself. */
+const sentences: Readonly<Record<string, () => string>> = {
+  M_FORBIDDEN: () => t("failed.forbidden"),
+  M_GUEST_ACCESS_FORBIDDEN: () => t("failed.forbidden"),
+  M_NOT_FOUND: () => t("failed.notFound"),
+  M_UNRECOGNIZED: () => t("failed.unrecognized"),
+  M_UNKNOWN_TOKEN: () => t("failed.gone"),
+  M_MISSING_TOKEN: () => t("failed.gone"),
+  M_USER_LOCKED: () => t("barred.locked"),
+  M_USER_SUSPENDED: () => t("barred.suspended"),
+  M_USER_DEACTIVATED: () => t("barred.deactivated"),
+  M_WEAK_PASSWORD: () => t("barred.weakPassword"),
+  M_USER_IN_USE: () => t("signUp.nameTaken"),
+  M_INVALID_USERNAME: () => t("signUp.nameBad"),
+  M_THREEPID_IN_USE: () => t("signUp.emailTaken"),
+  M_THREEPID_DENIED: () => t("signUp.emailDenied"),
+  M_THREEPID_AUTH_FAILED: () => t("mail.notYet"),
+  M_THREEPID_MEDIUM_NOT_SUPPORTED: () => t("failed.noMail"),
+  M_SESSION_EXPIRED: () => t("mail.over"),
+};
+
+/** One sentence for an error: what the person can do about it where that is known, else what the server said, in its own words. */
 export function describe(error: unknown): string {
-  switch (errcodeOf(error)) {
-    case "M_FORBIDDEN":
-      return t("failed.forbidden");
-    case "M_LIMIT_EXCEEDED": {
-      const wait = waitOf(error);
-      return wait === null ? t("failed.limited") : t("wait.limited", { wait: sayWait(wait) });
-    }
-    case "M_USER_LOCKED":
-      return t("barred.locked");
-    case "M_USER_SUSPENDED":
-      return t("barred.suspended");
-    case "M_USER_DEACTIVATED":
-      return t("barred.deactivated");
-    case "M_WEAK_PASSWORD":
-      return t("barred.weakPassword");
-    case "M_UNKNOWN_TOKEN":
-    case "M_MISSING_TOKEN":
-      return t("failed.gone");
-    case "M_TOO_LARGE": {
-      const limit = field(error, "limit");
-      return typeof limit === "number" ? t("failed.largerThan", { size: formatSize(limit) }) : t("failed.large");
-    }
+  const code = errcodeOf(error);
+  if (code === "M_LIMIT_EXCEEDED") {
+    const wait = waitOf(error);
+    return wait === null ? t("failed.limited") : t("wait.limited", { wait: sayWait(wait) });
   }
+  if (code === "M_TOO_LARGE") {
+    const limit = field(error, "limit");
+    return typeof limit === "number" ? t("failed.largerThan", { size: formatSize(limit) }) : t("failed.large");
+  }
+  if (code !== undefined && Object.hasOwn(sentences, code)) return sentences[code]?.() ?? "";
   const name = field(error, "name");
   if (
     (error instanceof TypeError && /fetch|network|load failed/i.test(error.message)) ||
@@ -61,6 +69,21 @@ export function describe(error: unknown): string {
   ) {
     return t("failed.offline");
   }
-  const message = error instanceof ApiError || error instanceof Error ? error.message : String(error);
-  return t("failed.other", { reason: message.replace(/^MatrixError: /, "").slice(0, 200) });
+  if (error instanceof Cancelled) return t("failed.cancelled");
+  const message = error instanceof Error ? error.message : String(error);
+  if (message === "confirmation_impossible") return t("confirm.impossible");
+  if (message === "factor_unknown") return t("signIn.factorUnknown");
+  if (code !== undefined) return quote(error);
+  return t("failed.other", { reason: message.slice(0, 200) });
+}
+
+/** What the server says that no errcode does. Its texts are English; of its own faults they say nothing that helps. */
+function quote(error: unknown): string {
+  const said = field(field(error, error instanceof ApiError ? "body" : "data"), "error");
+  const status = Number(field(error, "status") ?? field(error, "httpStatus") ?? 500);
+  // 502: somebody whom the server has asked, such as the directory of the organization.
+  const own = status < 400 || (status >= 500 && status !== 502);
+  return own || typeof said !== "string" || said === ""
+    ? t("failed.server")
+    : t("failed.said", { said: said.slice(0, 200) });
 }

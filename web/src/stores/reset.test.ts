@@ -81,3 +81,27 @@ test("a password that is too weak is said, and another can be chosen", async () 
   model.change();
   expect(state().step).toBe("address");
 });
+
+test("what the server refuses for good while the link is waited for is said, and ends the waiting", async () => {
+  await model.request("ann@example.org");
+  await model.finish("a new password", true);
+  server.intercept = () => refuse(500, "M_UNKNOWN"); // has a moment
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(state()).toMatchObject({ waiting: true, failure: null });
+  server.intercept = () => refuse(403, "M_USER_DEACTIVATED");
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(state()).toMatchObject({ waiting: false, failure: expect.stringContaining("closed for good") as string });
+  const before = server.requests.length;
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(server.requests.length).toBe(before);
+});
+
+test("whoever leaves while the password is on its way waits for nothing", async () => {
+  await model.request("ann@example.org");
+  const going = model.finish("a new password", true);
+  model.stop();
+  await going;
+  const before = server.requests.length;
+  await vi.advanceTimersByTimeAsync(10 * 60_000);
+  expect(server.requests.length).toBe(before);
+});

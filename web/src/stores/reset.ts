@@ -1,7 +1,7 @@
 /** A new password for whoever has lost the old one, by an address of the account. */
 import { createStore, type StoreApi } from "zustand/vanilla";
 import { t } from "../i18n";
-import { linkLastsMs, requestMail, resetPassword, type AddressProof } from "../sdk";
+import { ApiError, linkLastsMs, requestMail, resetPassword, type AddressProof } from "../sdk";
 import { describe, errcodeOf, waitOf } from "./failed";
 import { watch } from "./watch";
 
@@ -20,9 +20,10 @@ export interface ResetState {
 
 export interface Reset {
   readonly state: StoreApi<ResetState>;
-  request(address: string): Promise<void>;
-  resend(): Promise<void>;
-  finish(password: string, everywhere: boolean): Promise<void>;
+  request(address: string): Promise<unknown>;
+  /** Whether another mail was sent. */
+  resend(): Promise<boolean>;
+  finish(password: string, everywhere: boolean): Promise<unknown>;
   /** Back to the address. */
   change(): void;
   stop(): void;
@@ -42,14 +43,20 @@ export function createReset(baseUrl: string): Reset {
     everywhere: true,
   }));
   let unwatch: () => void = () => undefined;
+  /** Nobody is there any more who would wait. */
+  let left = false;
 
-  async function step(work: () => Promise<void>): Promise<void> {
-    if (state.getState().busy) return;
+  /** Whether it worked. */
+  async function step(work: () => Promise<void>): Promise<boolean> {
+    if (state.getState().busy) return false;
+    left = false;
     state.setState({ busy: true, failure: null, wrong: null, waitUntil: null });
     try {
       await work();
+      return true;
     } catch (error) {
       fail(error);
+      return false;
     } finally {
       state.setState({ busy: false });
     }
@@ -83,9 +90,9 @@ export function createReset(baseUrl: string): Reset {
 
   function waitForLink(password: string, everywhere: boolean): void {
     const proof = state.getState().proof;
-    if (proof === null) return;
-    state.setState({ waiting: true });
     unwatch();
+    if (proof === null || left) return;
+    state.setState({ waiting: true });
     unwatch = watch({
       everyMs: pollMs,
       until: proof.sentAt + 2 * linkLastsMs, // what a link has confirmed stays good as long again
@@ -94,7 +101,9 @@ export function createReset(baseUrl: string): Reset {
           await attempt(password, everywhere);
         } catch (error) {
           if (errcodeOf(error) === "M_LIMIT_EXCEEDED") return waitOf(error) ?? undefined;
-          throw error;
+          if (!(error instanceof ApiError) || error.status === 0 || error.status >= 500) throw error; // later
+          unwatch();
+          fail(error);
         }
       },
       onOver: () => state.setState({ waiting: false, failure: t("reset.over") }),
@@ -114,6 +123,9 @@ export function createReset(baseUrl: string): Reset {
       unwatch();
       state.setState({ step: "address", waiting: false, failure: null, wrong: null });
     },
-    stop: () => unwatch(),
+    stop() {
+      left = true;
+      unwatch();
+    },
   };
 }

@@ -186,12 +186,46 @@ describe("a second factor", () => {
     expect(entered).toHaveLength(1);
   });
 
+  test("that the server has not looked at need not be typed again", async () => {
+    const model = await begun();
+    model.choose("recovery");
+    server.intercept = () => refuse(429, "M_LIMIT_EXCEEDED", { retry_after_ms: 60_000 });
+    expect(await model.factor("aaaa-bbbb")).toBe(false);
+    server.intercept = () => undefined;
+    expect(await model.factor("cccc-dddd")).toBe(true);
+    expect(await model.factor("aaaa-bbbb")).toBe(true);
+    expect(entered).toHaveLength(1);
+  });
+
   test("of a kind that nobody knows ends the sign-in in words", async () => {
     server.accounts.set("ann", { password: "right", factors: ["stars"], codes: [] });
     const model = signIn();
     await model.password("ann", "right");
     expect(failure(model)).toContain("does not know");
   });
+});
+
+test("a sign-in inside a refusal that cannot be opened is refused in words, too", async () => {
+  server.loginFlows = [{ type: "m.login.password" }];
+  server.intercept = (path, body) => {
+    if (path !== "/login" || body.type === undefined) return;
+    const inside = { sign_in: "gone", needs: [], expires_in_ms: 600_000 };
+    refuse(403, "M_FORBIDDEN", body.type === "m.login.password" ? { "im.conclave.sign_in": inside } : {});
+  };
+  const model = signIn();
+  await model.password("ann", "right");
+  expect(model.state.getState()).toMatchObject({
+    needs: null,
+    busy: false,
+    failure: "That took too long. Sign in again.",
+  });
+});
+
+test("a password that was refused is not handed on with a later way in", async () => {
+  const model = signIn();
+  await model.password("bob", "not for ann");
+  await model.token("good");
+  expect(entered).toMatchObject([{ credentials: { userId: "@ann:hs.test" }, password: undefined }]);
 });
 
 describe("signing in again to a session that is kept", () => {
@@ -229,8 +263,8 @@ test("the ways of a server: what it offers, with providers by name", async () =>
   );
 });
 
-test("a token that is not good is refused in the words of the server", async () => {
+test("a token that is not good is refused in words", async () => {
   const model = signIn();
   await model.token("bad");
-  expect(failure(model)).toBe("The server does not let you in: M_FORBIDDEN");
+  expect(failure(model)).toBe("This way in is used up, or too old. Sign in again.");
 });

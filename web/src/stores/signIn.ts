@@ -51,8 +51,8 @@ export interface SignIn {
   /** Goes on with a sign-in that another device has let in. */
   linked(signingIn: SigningIn): Promise<void>;
   choose(factor: FactorType): void;
-  /** Shows a second factor; the code of "passkey" is asked of the browser. */
-  factor(code?: string): Promise<void>;
+  /** Shows a second factor; the code of "passkey" is asked of the browser. Says whether the server has looked at it. */
+  factor(code?: string): Promise<boolean>;
   /** Back to the first step. */
   restart(): void;
   /** Where the organization's sign-in begins. */
@@ -123,23 +123,26 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
     state.setState({ needs, chosen: needs[0] ?? null, busy: false });
   }
 
-  /** Does one step. What goes wrong becomes a sentence; `wrong` is the one for what was not right, null for the server's own. */
-  async function step(wrong: string | null, work: () => Promise<void>): Promise<void> {
+  /** Does one step. What goes wrong becomes a sentence; `wrong` is the one for what was not right. */
+  async function step(wrong: string, work: () => Promise<void>): Promise<void> {
     if (state.getState().busy) return;
     state.setState({ busy: true, failure: null, waitUntil: null });
     try {
-      await work();
+      await work().catch((error: unknown) => {
+        const further = signingInOf(error);
+        if (further === null) throw error;
+        return goOn(further);
+      });
     } catch (error) {
-      const further = signingInOf(error);
-      if (further !== null) return goOn(further);
       fail(error, wrong);
     } finally {
       state.setState({ busy: false });
     }
   }
 
-  function fail(error: unknown, wrong: string | null): void {
+  function fail(error: unknown, wrong: string): void {
     const code = errcodeOf(error);
+    if (under === null) typed = undefined;
     if (error instanceof SomebodyElse) return restart(t("signIn.somebodyElse", { user: userId ?? "" }));
     if (isAwaiting(error)) return restart(t("signIn.awaiting"));
     if (code === "M_LIMIT_EXCEEDED") {
@@ -152,8 +155,7 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
     if (under !== null && (under.expires <= Date.now() || under.needs.length === 0)) {
       return restart(code === "M_FORBIDDEN" ? t("signIn.expired") : describe(error));
     }
-    const refused = wrong ?? t("signIn.refused", { reason: error instanceof Error ? error.message : "" });
-    state.setState({ failure: code === "M_FORBIDDEN" ? refused : describe(error) });
+    state.setState({ failure: code === "M_FORBIDDEN" ? wrong : describe(error) });
   }
 
   /** Asks the browser for a passkey; null, and a sentence, where it gives none. */
@@ -190,20 +192,20 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
         if (shown !== null) await goOn(await signInPasskey(baseUrl, shown.challenge, shown.credential));
       }),
     token: (token) =>
-      step(null, async () => {
+      step(t("signIn.tokenOver"), async () => {
         await enter(await logInToken(baseUrl, token, device));
       }),
-    linked: (signingIn) => step(null, () => goOn(signingIn)),
-    factor: (code = "") => {
+    linked: (signingIn) => step(t("signIn.tokenOver"), () => goOn(signingIn)),
+    factor: async (code = "") => {
       const { chosen } = state.getState();
       const going = under;
-      if (going === null || chosen === null) return Promise.resolve();
+      if (going === null || chosen === null) return false;
       const wrong = {
         totp: "signIn.wrongCode",
         recovery: "signIn.wrongRecovery",
         passkey: "signIn.wrongPasskey",
       } as const;
-      return step(t(wrong[chosen]), async () => {
+      await step(t(wrong[chosen]), async () => {
         let answer: FactorAnswer;
         if (chosen === "passkey") {
           const shown = await askPasskey(going.secret);
@@ -214,6 +216,8 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
         }
         await goOn(await signInFactor(baseUrl, going.secret, answer));
       });
+      const { failure } = state.getState();
+      return failure === null || failure === t(wrong[chosen]);
     },
   };
 }

@@ -167,13 +167,40 @@ describe("what is wrong is said where it is", () => {
     expect(entered).toEqual([]);
   });
 
+  test("work that cannot be done, or is not taken, leads back to what was entered, with the password", async () => {
+    server.flows = [["im.conclave.login.pow"]];
+    server.params = { "im.conclave.login.pow": { algorithm: "sha256", seed: "seed", difficulty: 3 } };
+    const model = await opened();
+    solve.mockRejectedValue(new Error("The work could not be done in this browser."));
+    await model.submit(values);
+    expect(state(model)).toMatchObject({
+      step: "form",
+      failure: expect.stringContaining("Your device could not") as string,
+    });
+    solve.mockResolvedValue("wrong");
+    await model.submit(values);
+    expect(state(model)).toMatchObject({ step: "form", failure: expect.stringContaining("did not take") as string });
+    expect(model.password()).toBe(values.password);
+  });
+
+  test("a server where too many wait says so, and not that there were too many tries", async () => {
+    server.intercept = (_path, body) => {
+      if (body.auth !== undefined) refuse(429, "M_LIMIT_EXCEEDED");
+    };
+    const model = await opened();
+    await model.submit(values);
+    expect(state(model).failure).toMatch(/^So many people wait/);
+  });
+
   test("a refusal without a field is told in the words of the server", async () => {
     server.intercept = (_path, body) => {
       if (body.auth !== undefined) refuse(403, "M_FORBIDDEN", { error: "Only addresses at example.org." });
     };
     const model = await opened();
     await model.submit(values);
-    expect(state(model).failure).toBe("The server does not make this account: Only addresses at example.org.");
+    expect(state(model).failure).toBe(
+      "The server does not make this account. It says: “Only addresses at example.org.”",
+    );
   });
 
   test("a server that wants a moment gets it; one that wants more is not asked before", async () => {
@@ -204,6 +231,17 @@ describe("an invitation", () => {
     await model.invite("used");
     expect(state(model)).toMatchObject({ invited: false });
   });
+
+  test("leads away from an earlier account that waits for approval", async () => {
+    server.approval = true;
+    const model = await opened();
+    await model.submit(values);
+    server.tokens.set("good", 1);
+    const again = await opened();
+    expect(state(again).step).toBe("awaiting");
+    await again.invite("good");
+    expect(state(again)).toMatchObject({ step: "form", invited: true });
+  });
 });
 
 describe("a mail", () => {
@@ -226,6 +264,35 @@ describe("a mail", () => {
     await model.submit({ ...values, email: "other@example.org" });
     expect(server.mails.at(-1)?.to).toBe("other@example.org");
     expect(server.asked("POST /register/email/requestToken").at(-1)).not.toMatchObject(asked[0] ?? {});
+  });
+
+  test("says that its link was not opened yet to whoever says that it was", async () => {
+    const model = await mailed();
+    expect(state(model).failure).toBeNull();
+    await model.check();
+    expect(state(model)).toMatchObject({ step: "mail", failure: "The link in the mail was not opened yet." });
+  });
+
+  test("is looked at once more when somebody comes back late", async () => {
+    await mailed();
+    server.openLink();
+    const visible = vi.spyOn(document, "visibilityState", "get").mockReturnValue("hidden");
+    await vi.advanceTimersByTimeAsync(16 * 60_000);
+    visible.mockReturnValue("visible");
+    document.dispatchEvent(new Event("visibilitychange"));
+    await vi.advanceTimersByTimeAsync(0);
+    expect(entered).toHaveLength(1);
+  });
+
+  test("that is asked for when somebody leaves the page is not waited for", async () => {
+    server.flows = [[email]];
+    const model = await opened();
+    const going = model.submit({ ...values, email: "ann@example.org" });
+    model.stop();
+    await going;
+    const before = server.requests.length;
+    await vi.advanceTimersByTimeAsync(16 * 60_000);
+    expect(server.requests.length).toBe(before);
   });
 
   test("is not asked about while the page is hidden, and at once when somebody comes back", async () => {
@@ -279,6 +346,7 @@ describe("a reload", () => {
     models[0]?.stop();
     vi.setSystemTime(Date.now() + 31 * 60_000);
     expect(state(await opened())).toMatchObject({ resumed: false, draft: { name: "" } });
+    expect(sessionStorage.length).toBe(0);
     sessionStorage.setItem("conclave.signUp", '{"name":7}');
     expect(state(await opened())).toMatchObject({ resumed: false, draft: { name: "" } });
   });

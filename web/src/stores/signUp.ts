@@ -70,6 +70,8 @@ export interface SignUpValues {
 
 export interface SignUp {
   readonly state: StoreApi<SignUpState>;
+  /** What was typed last, for as long as this page is there. */
+  password(): string;
   /** Asks what the server asks for. */
   open(): Promise<void>;
   /** Takes the token of an invitation link, and asks whether it is good. */
@@ -78,7 +80,8 @@ export interface SignUp {
   submit(values: SignUpValues): Promise<void>;
   /** All documents that were shown are agreed to. */
   agree(): Promise<void>;
-  resend(): Promise<void>;
+  /** Whether another mail was sent. */
+  resend(): Promise<boolean>;
   /** Looks whether what is done elsewhere is done: a link opened, a page finished. */
   check(): Promise<void>;
   /** Back to what was entered, to change it. */
@@ -131,8 +134,10 @@ export function createSignUp({ baseUrl, deviceName, onEntered }: SignUpOptions):
 class SigningUp implements SignUp {
   readonly state: StoreApi<SignUpState>;
   /** In memory alone, and gone with the page. */
-  private password = "";
+  private typed = "";
   private running = false;
+  /** Nobody is there any more who would wait. */
+  private left = false;
   private unwatch: () => void = () => undefined;
   private work: AbortController | null = null;
 
@@ -173,7 +178,12 @@ class SigningUp implements SignUp {
     this.state.setState({ step, failure: null, waitUntil: null, wrong: {}, ...rest });
   }
 
+  password(): string {
+    return this.typed;
+  }
+
   async open(): Promise<void> {
+    this.left = false;
     if (this.draft.awaiting) return this.show("awaiting");
     this.show("asking");
     try {
@@ -186,7 +196,9 @@ class SigningUp implements SignUp {
   }
 
   async invite(token: string): Promise<void> {
+    const waited = this.draft.awaiting;
     this.keep({ token, awaiting: false });
+    if (waited) await this.open();
     try {
       this.state.setState({ invited: await patiently(() => isTokenValid(this.baseUrl, token)) });
     } catch {
@@ -199,7 +211,7 @@ class SigningUp implements SignUp {
   }
 
   async submit({ name, password, token, email, reason }: SignUpValues): Promise<void> {
-    this.password = password;
+    this.typed = password;
     const { name: before, session } = this.draft;
     this.keep({ name, token, email, reason, session: before === name ? session : "" });
     await this.run(this.going());
@@ -214,14 +226,16 @@ class SigningUp implements SignUp {
     await this.run(this.going());
   }
 
-  async resend(): Promise<void> {
-    if (this.running) return;
+  async resend(): Promise<boolean> {
+    if (this.running) return false;
     this.running = true;
     this.state.setState({ busy: true, failure: null });
     try {
       await this.mail();
+      return true;
     } catch (error) {
       this.fail(error);
+      return false;
     } finally {
       this.running = false;
       this.state.setState({ busy: false });
@@ -234,6 +248,7 @@ class SigningUp implements SignUp {
   }
 
   stop(): void {
+    this.left = true;
     this.unwatch();
     this.work?.abort();
   }
@@ -245,7 +260,7 @@ class SigningUp implements SignUp {
 
   private register(auth?: Record<string, unknown>): ReturnType<typeof register> {
     const { name, reason } = this.draft;
-    const options = { localpart: name, password: this.password, device: { name: this.deviceName } };
+    const options = { localpart: name, password: this.typed, device: { name: this.deviceName } };
     return register(this.baseUrl, reason === "" ? options : { ...options, reason }, auth);
   }
 
@@ -259,6 +274,7 @@ class SigningUp implements SignUp {
       for (let round = 0; round < maxRounds; round++) {
         const result = await patiently(() => this.register(auth));
         if ("done" in result) return await this.enter(result.done);
+        if (this.left) return;
         this.keep({ session: result.left.session });
         if (result.left.refusal !== null) return this.refused(String(auth?.type), result.left);
         auth = await this.answer(result.left);
@@ -276,8 +292,9 @@ class SigningUp implements SignUp {
   private async enter(credentials: Credentials): Promise<void> {
     this.stop();
     clearDraft();
-    await this.onEntered(credentials, this.password);
-    this.password = "";
+    const password = this.typed;
+    this.typed = "";
+    await this.onEntered(credentials, password);
   }
 
   /** The answer to the stage whose turn it is; undefined where the person has to do something first. */
@@ -335,7 +352,7 @@ class SigningUp implements SignUp {
 
   private waitForLink(): void {
     const proof = this.draft.proof;
-    if (proof === null) return;
+    if (proof === null || this.left) return;
     this.show("mail", { linkOver: Date.now() >= proof.sentAt + linkLastsMs });
     this.unwatch = watch({
       everyMs: pollMs,
@@ -346,13 +363,13 @@ class SigningUp implements SignUp {
   }
 
   private waitForPage(stage: string, session: string): void {
-    if (this.state.getState().step === "page") return;
+    if (this.state.getState().step === "page" || this.left) return;
     this.show("page", { page: fallbackPage(this.baseUrl, stage, session) });
     this.unwatch = watch({
       everyMs: pollMs,
       until: Date.now() + pageLastsMs,
       look: () => this.look({ session: this.draft.session }),
-      onOver: () => this.show("form"),
+      onOver: () => this.show("form", { failure: t("signUp.pageOver") }),
     });
   }
 
@@ -383,12 +400,17 @@ class SigningUp implements SignUp {
     const { errcode, text } = refusal;
     if (stage === stages.token) return this.show("form", { wrong: { token: t("signUp.tokenBad") }, invited: false });
     if (errcode === "M_THREEPID_DENIED") return this.show("form", { wrong: { email: t("signUp.emailDenied") } });
-    if (stage === stages.email || errcode === "M_THREEPID_AUTH_FAILED") return this.waitForLink();
+    if (stage === stages.email || errcode === "M_THREEPID_AUTH_FAILED") {
+      const looked = this.state.getState().step === "mail";
+      this.waitForLink();
+      return this.state.setState({ failure: looked ? t("mail.notYet") : null });
+    }
+    if (stage === stages.work) return this.show("form", { failure: t("signUp.workRefused") });
     if (stage === stages.terms) {
       this.keep({ agreed: "" });
       return this.show("terms", { policies, failure: t("signUp.termsNew") });
     }
-    this.show("form", { failure: t("signUp.refused", { reason: text }) });
+    this.show("form", { failure: t("signUp.refused", { said: text.slice(0, 200) }) });
   }
 
   /** A request failed: where it is about a field, the field says so. */
@@ -408,7 +430,13 @@ class SigningUp implements SignUp {
     }
     const wait = code === "M_LIMIT_EXCEEDED" ? waitOf(error) : null;
     const refused = code === "M_FORBIDDEN" && error instanceof ApiError;
-    const failure = refused ? t("signUp.refused", { reason: error.message }) : describe(error);
+    const failure = refused
+      ? t("signUp.refused", { said: error.message.slice(0, 200) })
+      : code === "M_LIMIT_EXCEEDED" && wait === null
+        ? t("signUp.full")
+        : this.state.getState().step === "work" && code === ""
+          ? t("signUp.workFailed")
+          : describe(error);
     if (this.state.getState().step === "work") this.show("form");
     this.state.setState({ failure, waitUntil: wait === null ? null : Date.now() + wait });
   }

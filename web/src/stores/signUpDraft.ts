@@ -44,7 +44,10 @@ const emptyProof: AddressProof = { address: "", sid: "", secret: "", attempt: 0,
 export function keptDraft(): Draft | null {
   try {
     const found: unknown = JSON.parse(sessionStorage.getItem(key) ?? "null");
-    if (!isLike(emptyDraft, found) || Date.now() - found.at > keptMs) return null;
+    if (!isLike(emptyDraft, found) || Date.now() - found.at > keptMs) {
+      clearDraft();
+      return null;
+    }
     return { ...found, proof: isLike(emptyProof, found.proof) ? found.proof : null };
   } catch {
     return null;

@@ -5,12 +5,14 @@
  */
 
 const key = "conclave.sso";
+const keyOfPlace = "conclave.sso.place";
 const names = { token: "loginToken", state: "sso" };
 
 /** The address to come back to, which this tab will know again. */
 export function leaveFor(): string {
   const state = crypto.randomUUID();
   sessionStorage.setItem(key, state);
+  sessionStorage.setItem(keyOfPlace, location.pathname);
   const back = new URL("/", location.origin);
   back.searchParams.set(names.state, state);
   return back.href;
@@ -23,8 +25,13 @@ export function takeReturn(): string | null {
   const state = here.searchParams.get(names.state);
   if (token === null && state === null) return null;
   for (const name of Object.values(names)) here.searchParams.delete(name);
-  history.replaceState(history.state, "", here.pathname + here.search + here.hash);
   const left = sessionStorage.getItem(key);
+  const place = sessionStorage.getItem(keyOfPlace);
   sessionStorage.removeItem(key);
-  return left !== null && state === left ? token : null;
+  sessionStorage.removeItem(keyOfPlace);
+  const asked = left !== null && state === left;
+  // Whoever signs in again to a session that goes on comes back to where they were.
+  if (asked && place !== null) here.pathname = place;
+  history.replaceState(history.state, "", here.pathname + here.search + here.hash);
+  return asked ? token : null;
 }

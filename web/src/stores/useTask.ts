@@ -28,7 +28,6 @@ function explain(error: unknown, words: Words): string {
   if (Object.hasOwn(words, code)) return words[code] ?? "";
   if (error instanceof ApiError && code === "M_LIMIT_EXCEEDED" && error.retryAfterMs !== undefined)
     return describeWait(Date.now() + error.retryAfterMs);
-  if (error instanceof Error && error.message === "confirmation_impossible") return t("confirm.impossible");
   return describe(error);
 }
 

@@ -28,14 +28,11 @@ export function watch({ everyMs, until, look, onOver }: WatchOptions): () => voi
 
   async function now(): Promise<void> {
     if (ended || looking) return;
-    if (Date.now() >= until) {
-      stop();
-      onOver();
-      return;
-    }
     if (document.visibilityState === "hidden") return; // coming back begins anew
     const early = earliest - Date.now();
     if (early > 0) return plan(early);
+    // Whoever comes back late may have done it in time: there is a last look.
+    const last = Date.now() >= until;
     looking = true;
     let wait = everyMs;
     try {
@@ -44,6 +41,12 @@ export function watch({ everyMs, until, look, onOver }: WatchOptions): () => voi
       // The next look may have more luck.
     }
     looking = false;
+    if (ended) return;
+    if (last) {
+      stop();
+      onOver();
+      return;
+    }
     earliest = Date.now() + (wait === everyMs ? shortestMs : wait);
     plan(wait);
   }

@@ -42,7 +42,8 @@ function Code({ kind, model }: { kind: Exclude<FactorType, "passkey">; model: Si
   function submit(): void {
     const short = kind === "totp" ? code.length !== 6 : code.trim() === "";
     setMissing(short ? t(kind === "totp" ? "factor.totpMissing" : "factor.recoveryMissing") : undefined);
-    if (!short) void model.factor(code).then(() => setCode(""));
+    // What was refused never works, what was not looked at need not be typed again.
+    if (!short) void model.factor(code).then((looked) => looked && setCode(""));
   }
 
   return (

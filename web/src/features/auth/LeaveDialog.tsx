@@ -1,5 +1,6 @@
 import { useAction } from "../../stores/useAction";
 import { SignOutConfirm } from "../../ui/signout";
+import { toast } from "../../ui/toast";
 
 interface Props {
   onSignOut(): Promise<void>;
@@ -8,7 +9,7 @@ interface Props {
 
 /** Giving up a session that cannot be opened at present deletes its keys as well. */
 export function LeaveDialog({ onSignOut, onClose }: Props) {
-  const { busy, run } = useAction();
+  const { busy, run } = useAction((failure) => toast("bad", failure));
   return (
     <SignOutConfirm
       open

@@ -19,7 +19,8 @@ interface Props {
   waiting: string | null;
   /** Looks now; without it there is no button for it. */
   onCheck?: () => void;
-  onResend(): Promise<void>;
+  /** Whether one was sent. */
+  onResend(): Promise<boolean>;
   onChange(): void;
 }
 
@@ -55,7 +56,7 @@ export function MailWays({ busy, failure, proof, waitUntil, waiting, onCheck, on
           disabled={busy || pause > 0}
           onClick={() => {
             setAgain(false);
-            void onResend().then(() => setAgain(true));
+            void onResend().then(setAgain);
           }}
         >
           {pause > 0 ? t("mail.resendIn", { wait: sayWait(pause) }) : t("mail.resend")}

@@ -11,6 +11,9 @@ import { FactorPage } from "./Factor";
 import { Frame, TextButton, Ways } from "./Frame";
 import { useWaiting } from "./useWaiting";
 
+/** How often one asks what the server offers, as long as it does not answer. */
+const lookMs = 5000;
+
 interface Props {
   server: string;
   model: Model;
@@ -29,7 +32,16 @@ interface Props {
 export function SignIn(props: Props) {
   const { model } = props;
   const needs = useStore(model.state, (state) => state.needs);
-  useEffect(() => void model.look(), [model]);
+  const known = useStore(model.state, (state) => state.ways !== null);
+  // Whoever can only sign in by a way that the server has not told yet waits for that.
+  useEffect(() => {
+    if (known) return undefined;
+    void model.look();
+    const timer = setInterval(() => {
+      if (document.visibilityState === "visible") void model.look();
+    }, lookMs);
+    return () => clearInterval(timer);
+  }, [model, known]);
   return needs === null ? <First {...props} /> : <FactorPage server={props.server} model={model} />;
 }
 

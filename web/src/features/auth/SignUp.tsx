@@ -124,7 +124,7 @@ function trimmed(values: SignUpValues): SignUpValues {
 function Fields({ model, state }: { model: Model; state: SignUpState }) {
   const { asks, draft, busy, failure, invited, resumed, waitUntil } = state;
   const waiting = useWaiting(waitUntil) > 0;
-  const [values, setValues] = useState<SignUpValues>({ ...draft, password: "" });
+  const [values, setValues] = useState<SignUpValues>({ ...draft, password: model.password() });
   const [own, setOwn] = useState<Wrong>({});
   // What the server has said of a field stands until the field is changed.
   const [changed, setChanged] = useState<ReadonlySet<string>>(new Set());

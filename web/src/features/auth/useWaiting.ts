@@ -6,7 +6,10 @@ export function useWaiting(until: number | null): number {
   const left = until === null ? 0 : Math.max(0, until - now);
   useEffect(() => {
     if (until === null || until <= Date.now()) return;
-    const timer = setInterval(() => setNow(Date.now()), 1000);
+    const timer = setInterval(() => {
+      setNow(Date.now());
+      if (until <= Date.now()) clearInterval(timer);
+    }, 1000);
     return () => clearInterval(timer);
   }, [until]);
   useEffect(() => setNow(Date.now()), [until]);

@@ -68,8 +68,8 @@ function Show({ userId, recoveryKey, onKept }: { userId: string; recoveryKey: st
     try {
       await navigator.clipboard.writeText(recoveryKey);
       toast("good", t("copied"));
-    } catch (error) {
-      toast("bad", describe(error));
+    } catch {
+      toast("bad", t("failed.copy"));
     }
   }
   function download(): void {

@@ -45,7 +45,7 @@ export function AppPasswords({ account }: { account: Account }) {
         onName={async (name) => {
           setMade({ name, password: await account.addAppPassword(name) });
           list.reload();
-          return true;
+          return null;
         }}
       />
       <Dialog

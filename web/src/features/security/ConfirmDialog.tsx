@@ -160,9 +160,12 @@ function Typed({ kind, asking }: { kind: TypedKind; asking: Asking }) {
     setMissing(answer === null);
     if (answer === null || blocked) return;
     asking.answer(answer);
-    // A code works once, and a wrong one never: the next is typed into an empty field.
-    if (kind !== "password") setTyped("");
   }
+  // A code works once, and a wrong one never: the next is typed into an empty field. What nobody has looked at stays.
+  const { refusal } = asking;
+  useEffect(() => {
+    if (kind !== "password" && refusal?.why === "wrong") setTyped("");
+  }, [kind, refusal]);
 
   const field = {
     value: typed,

@@ -15,16 +15,17 @@ const lookMs = 4000;
 
 /** All that the server has of the account, as one file: asked for, made by the server, downloaded. */
 export function DataExport({ account }: { account: Account }) {
-  const { value, failure, reload } = useLoaded(account.export);
+  const { value, failure, asking, reload } = useLoaded(account.export);
   const begin = useTask({}, (sentence) => toast("bad", sentence));
   const working = value?.state === "working";
+  // One look after the other: on a slow line the next would come before the answer to the last.
   useEffect(() => {
-    if (!working) return undefined;
+    if (!working || asking) return undefined;
     const timer = setInterval(() => {
       if (document.visibilityState === "visible") reload();
     }, lookMs);
     return () => clearInterval(timer);
-  }, [working, reload]);
+  }, [working, asking, reload]);
   return (
     <Card
       title={t("account.exportTitle")}
@@ -53,6 +54,10 @@ export function DataExport({ account }: { account: Account }) {
         ) : (
           <RowsLoading count={1} />
         )
+      ) : value.state === "none" && failure !== null ? (
+        <CardBody>
+          <Unavailable failure={failure} onRetry={reload} />
+        </CardBody>
       ) : value.state === "none" ? null : (
         <Archived account={account} state={value} onDropped={reload} />
       )}

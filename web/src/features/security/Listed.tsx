@@ -15,7 +15,7 @@ interface ListedProps<T> {
   children(each: T): ReactNode;
 }
 
-/** The rows of a list of a card: while it is loaded, when it could not be, and when it is empty. */
+/** The rows of a list of a card: while it is loaded, when it could not be, or not again, and when it is empty. */
 export function Listed<T>({ list, label, none, children }: ListedProps<T>) {
   if (list.value === null)
     return list.failure !== null ? (
@@ -24,6 +24,15 @@ export function Listed<T>({ list, label, none, children }: ListedProps<T>) {
       </CardBody>
     ) : (
       <RowsLoading count={1} />
+    );
+  if (list.failure !== null)
+    return (
+      <>
+        <CardBody>
+          <Unavailable failure={list.failure} onRetry={list.reload} />
+        </CardBody>
+        <Rows label={label}>{list.value.map(children)}</Rows>
+      </>
     );
   if (list.value.length > 0) return <Rows label={label}>{list.value.map(children)}</Rows>;
   return none === null ? null : (

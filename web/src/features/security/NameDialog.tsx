@@ -21,8 +21,8 @@ interface Props {
   initial?: string;
   action: string;
   words?: Words;
-  /** Closes the dialog where it gives true. */
-  onName(name: string): Promise<boolean>;
+  /** Gives one sentence on what stands in the way, or null: then the dialog closes. */
+  onName(name: string): Promise<string | null>;
 }
 
 /** Asks for a name and does something with it. */
@@ -51,20 +51,24 @@ function NameForm({
 }: Omit<Props, "open" | "onOpenChange" | "title" | "description"> & { onDone(): void }) {
   const [typed, setTyped] = useState(initial);
   const [error, setError] = useState<string | undefined>();
+  const [problem, setProblem] = useState<string | null>(null);
   const { busy, failure, run } = useTask(words);
   return (
     <Form
       action={action}
       busy={busy}
-      failure={failure}
+      failure={problem ?? failure}
       onSubmit={() => {
         const name = typed.trim();
         const wrong =
           name === "" ? missing : new TextEncoder().encode(name).length > maxName ? t("security.nameLong") : undefined;
         setError(wrong);
         if (wrong !== undefined) return;
+        setProblem(null);
         void run(async () => {
-          if (await onName(name)) onDone();
+          const stands = await onName(name);
+          if (stands === null) onDone();
+          else setProblem(stands);
         });
       }}
     >

@@ -69,31 +69,23 @@ function Make({
   onEnd(): void;
   onChanged(codes?: string[]): void;
 }) {
-  const [problem, setProblem] = useState<string | null>(null);
   return (
     <NameDialog
       open={begun !== null}
-      onOpenChange={() => {
-        setProblem(null);
-        onEnd();
-      }}
+      onOpenChange={onEnd}
       title={t("security.passkeyAdd")}
       description={t("security.passkeyAddText")}
       label={t("security.passkeyName")}
-      hint={problem}
       missing={t("security.passkeyNameMissing")}
       action={t("security.passkeyCreate")}
       words={{ M_FORBIDDEN: t("security.passkeyOver") }}
       onName={async (name) => {
         const made = await begun?.make(name);
-        if (made === undefined) return true;
-        if ("problem" in made) {
-          setProblem(t(`passkey.${made.problem}`));
-          return false;
-        }
+        if (made === undefined) return null;
+        if ("problem" in made) return t(`passkey.${made.problem}`);
         toast("good", t("security.passkeyAdded"));
         onChanged(made.codes);
-        return true;
+        return null;
       }}
     />
   );
@@ -142,7 +134,7 @@ function List({ account, factors, list, empty, onChanged }: Props & { empty: boo
             toast("good", t("security.renamed"));
             list.reload();
           }
-          return true;
+          return null;
         }}
       />
       <Removal
@@ -152,7 +144,7 @@ function List({ account, factors, list, empty, onChanged }: Props & { empty: boo
         text={
           <>
             <p>{t("security.passkeyRemoveText")}</p>
-            {last ? <p className="mt-2">{t("security.removeLastText")}</p> : null}
+            {last ? <p className="mt-2">{t("security.passkeyRemoveLast")}</p> : null}
           </>
         }
         words={{ M_FORBIDDEN: t("security.demanded") }}

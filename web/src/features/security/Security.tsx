@@ -37,6 +37,7 @@ export function Security({ account, userId }: { account: Account; userId: string
         )
       ) : (
         <>
+          {factors.failure !== null ? <Unavailable failure={factors.failure} onRetry={reload} /> : null}
           <Glance factors={now} />
           <Authenticator account={account} factors={now} onChanged={changed} />
           <Passkeys account={account} factors={now} list={passkeys} onChanged={changed} />

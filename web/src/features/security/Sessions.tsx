@@ -43,6 +43,7 @@ export function Sessions({ account, onSignOutHere }: Props) {
 
   return (
     <div className="flex flex-col gap-5">
+      {failure !== null ? <Unavailable failure={failure} onRetry={reload} /> : null}
       <Card title={t("sessions.current")}>
         {value === null ? <RowsLoading count={1} /> : null}
         {here.length > 0 ? (
@@ -89,7 +90,7 @@ export function Sessions({ account, onSignOutHere }: Props) {
         title={t("sessions.rename")}
         label={t("sessions.name")}
         hint={t("sessions.nameHint")}
-        missing={t("security.passkeyNameMissing")}
+        missing={t("sessions.nameMissing")}
         initial={renaming?.name ?? ""}
         action={t("security.save")}
         onName={async (name) => {
@@ -98,7 +99,7 @@ export function Sessions({ account, onSignOutHere }: Props) {
             toast("good", t("security.renamed"));
             reload();
           }
-          return true;
+          return null;
         }}
       />
     </div>

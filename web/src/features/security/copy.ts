@@ -1,5 +1,4 @@
 import { t } from "../../i18n";
-import { describe } from "../../stores/failed";
 import { toast } from "../../ui/toast";
 
 /** Puts a text where it can be pasted from, and says so. */
@@ -7,7 +6,7 @@ export async function copyText(text: string): Promise<void> {
   try {
     await navigator.clipboard.writeText(text);
     toast("good", t("copied"));
-  } catch (error) {
-    toast("bad", describe(error));
+  } catch {
+    toast("bad", t("failed.copy"));
   }
 }

@@ -65,8 +65,18 @@ function Pages({
   inside: boolean;
   onSignOut(): void;
 }) {
+  const list = useRef<HTMLElement>(null);
+  const left = useRef<string | null>(null);
+  // Whoever comes back from a page by a button that is gone goes on at its entry.
+  useEffect(() => {
+    const back = inside ? null : left.current;
+    left.current = inside ? current : null;
+    if (back !== null && (document.activeElement ?? document.body) === document.body)
+      list.current?.querySelector<HTMLElement>(`a[href="/settings/${back}"]`)?.focus();
+  }, [inside, current]);
   return (
     <nav
+      ref={list}
       aria-label={t("settingsPages.sections")}
       className={clsx(
         "flex shrink-0 flex-col gap-1 overflow-y-auto p-3 max-md:w-full md:w-56 md:border-r md:border-line",

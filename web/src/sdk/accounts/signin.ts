@@ -79,8 +79,7 @@ export function readSigningIn(answer: Record<string, unknown>): SigningIn {
   if (typeof secret !== "string" || !Array.isArray(needs) || typeof lasts !== "number")
     throw new ApiError(500, { error: "The answer of the server lacks what a sign-in needs." });
   const open = needs.filter((need): need is FactorType => factors.includes(String(need)));
-  if (open.length === 0 && needs.length > 0)
-    throw new ApiError(500, { error: "The server asks for a second factor that this client does not know." });
+  if (open.length === 0 && needs.length > 0) throw new Error("factor_unknown");
   return { secret, needs: open, expires: Date.now() + lasts };
 }
 

@@ -21,7 +21,7 @@ export function fakeSignIn(state: Partial<SignInState> = {}, userId: string | nu
     token: done,
     linked: done,
     choose: () => {},
-    factor: done,
+    factor: async () => true,
     restart: () => {},
     providerPage: () => "about:blank",
   };

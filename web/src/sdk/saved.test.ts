@@ -1,0 +1,47 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { KeyStore } from "./keystore";
+import { deviceDatabase, forgetSession, savedSession, saveSession } from "./saved";
+import { freshBrowser } from "./testing/browser";
+import type { Credentials } from "./types";
+
+const first: Credentials = { baseUrl: "https://hs.test", userId: "@ann:hs.test", deviceId: "A1", accessToken: "one" };
+
+beforeEach(() => freshBrowser());
+afterEach(() => vi.unstubAllGlobals());
+
+/** Has a session, and something that its device keeps. */
+async function kept(credentials: Credentials): Promise<void> {
+  await saveSession(credentials);
+  const store = await KeyStore.open(deviceDatabase(credentials));
+  await store.put("ratchet", { of: credentials.deviceId });
+  store.close();
+}
+
+async function databases(): Promise<string[]> {
+  return (await indexedDB.databases()).map(({ name }) => name ?? "").filter((name) => name.includes("device"));
+}
+
+test("a session is forgotten with everything that its device kept", async () => {
+  await kept(first);
+  await forgetSession(first);
+  expect(await databases()).toEqual([]);
+  expect(await savedSession()).toBeNull();
+});
+
+test("a tab that learns late that its session has ended leaves alone what another tab has opened since", async () => {
+  const second = { ...first, userId: "@bob:hs.test", deviceId: "B1", accessToken: "two" };
+  await kept(first);
+  await kept(second);
+  await forgetSession(first);
+  expect(await savedSession()).toEqual(second);
+  expect(await databases()).toEqual([deviceDatabase(second)]);
+});
+
+test("nor does it delete the keys of its device where another tab has signed in to it again", async () => {
+  const renewed = { ...first, accessToken: "two" };
+  await kept(first);
+  await kept(renewed);
+  await forgetSession(first);
+  expect(await savedSession()).toEqual(renewed);
+  expect(await databases()).toEqual([deviceDatabase(first)]);
+});
