@@ -42,6 +42,7 @@ func TestErasure(t *testing.T) {
 		t.Run("what is open", func(t *testing.T) { closedAtOnce(t, s) })
 		t.Run("by administrators", func(t *testing.T) { closedByAdmins(t, s, admin) })
 		t.Run("readers", func(t *testing.T) { erasedForNewcomers(t, s, admin) })
+		t.Run("late bodies", func(t *testing.T) { lateBodies(t, s, admin) })
 		t.Run("traces", func(t *testing.T) { erasedTraces(t, s, admin) })
 	})
 }

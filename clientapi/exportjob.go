@@ -197,6 +197,15 @@ func (x *exporter) renew(ctx context.Context, job store.Job, cancel context.Canc
 	}
 }
 
+// saved stores how far the job has come, as store.SaveJob does. It reports false also if the account was closed meanwhile: the job
+// is due then as it stands, and whoever takes it next removes what there is.
+func (m *export) saved(tx *store.Tx, job store.Job, due, leaseMS int64) (mine bool, err error) {
+	if open, err := m.x.s.Accounts.Exporting(tx, m.account.User); err != nil || !open {
+		return false, err
+	}
+	return tx.SaveJob(job, due, leaseMS)
+}
+
 // tally counts what is written to it.
 type tally struct{ n int64 }
 
@@ -225,7 +234,7 @@ func (m *export) room(ctx context.Context, room store.RoomNID, place int64) erro
 	}
 	work.Failpoint("export.before_commit")
 	err := m.x.s.Media.KeepFile(ctx, fill, func(tx *store.Tx, f media.File) (bool, error) {
-		mine, err := tx.SaveJob(job, m.x.now().UnixMilli(), exportLease.Milliseconds())
+		mine, err := m.saved(tx, job, m.x.now().UnixMilli(), exportLease.Milliseconds())
 		if err != nil || !mine {
 			return false, err
 		}
@@ -247,7 +256,7 @@ func (m *export) finish(ctx context.Context) error {
 	now := m.x.now()
 	e := store.Export{User: m.account.User, Finished: now.UnixMilli(), Expires: now.Add(exportKept).UnixMilli()}
 	err := m.x.s.Media.KeepFile(ctx, func(w io.Writer) error { return m.archive(ctx, w, now) }, func(tx *store.Tx, f media.File) (bool, error) {
-		mine, err := tx.SaveJob(m.job, e.Expires, 0)
+		mine, err := m.saved(tx, m.job, e.Expires, 0)
 		if err != nil || !mine {
 			return false, err
 		}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -30,6 +32,7 @@ type Request struct {
 	body    []byte
 	mark    string // of the browser (caller.go), "" for none
 	read    bool
+	since   time.Time // when it was found whom the request speaks for
 }
 
 // Raw is an answer that is JSON already.
@@ -96,6 +99,7 @@ func (s *Server) call(r *Request) (any, error) {
 	if err := s.authenticate(r); err != nil {
 		return nil, err
 	}
+	r.since = time.Now()
 	if err := s.mayCall(r); err != nil {
 		return nil, err
 	}
@@ -241,13 +245,29 @@ func (s *Server) unrouted(err error, c echo.Context) {
 	s.fail(c, "", matrix.Errorf(status, "M_UNRECOGNIZED", "There is no such endpoint."))
 }
 
-// Body reads the request's body once; a missing one reads as {}.
+// How long a body may take to arrive, content aside, and after how long whoever sends it is looked at again.
+const (
+	bodyTime = time.Minute
+	bodyLate = time.Second
+)
+
+// Body reads the request's body once; a missing one reads as {}. Who sends a body slowly sends it in time, or not at all, and
+// outlives no session by it (threats A06).
 func (r *Request) Body() ([]byte, error) {
 	if r.read {
 		return r.body, nil
 	}
+	control := http.NewResponseController(r.Response())
+	_ = control.SetReadDeadline(time.Now().Add(bodyTime)) // not every connection has deadlines
 	body, err := io.ReadAll(r.Request().Body)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, matrix.Errorf(http.StatusRequestTimeout, "M_UNKNOWN", "The request did not come whole within %d seconds.", int(bodyTime.Seconds()))
+	}
 	if err != nil {
+		return nil, err // the deadline stays: what is left of the body is not waited for
+	}
+	_ = control.SetReadDeadline(time.Time{})
+	if err := r.still(); err != nil {
 		return nil, err
 	}
 	if len(body) == 0 {
@@ -255,6 +275,20 @@ func (r *Request) Body() ([]byte, error) {
 	}
 	r.body, r.read = body, true
 	return body, nil
+}
+
+// still looks again at whom a request speaks for whose body came late: the session may have ended, the account may be closed,
+// locked or suspended by now.
+func (r *Request) still() error {
+	if r.Session == nil || time.Since(r.since) < bodyLate || slices.Contains(lockedMay, r.route.OperationID) {
+		return nil
+	}
+	now, err := r.server.Accounts.Again(r.Ctx(), r.Session)
+	if err != nil {
+		return err
+	}
+	r.Session = now
+	return r.gate()
 }
 
 // Decode reads the body into v, strictly.

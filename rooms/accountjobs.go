@@ -12,7 +12,7 @@ import (
 const accountJobLook = 10 * time.Second
 
 // runAccountJobs does the jobs of a kind that closed accounts leave, one after the other, whenever one is due. It ends with
-// ctx. lease is how long nobody else takes up a job of a process that has died.
+// ctx. lease is how long nobody else takes up a job of a process that has died; it is renewed while somebody works.
 func (r *Rooms) runAccountJobs(ctx context.Context, kind store.JobKind, lease time.Duration, do func(context.Context, store.Job) error) error {
 	wakes, cancel := r.bus.Subscribe(cluster.Sessions)
 	defer cancel()
@@ -50,9 +50,46 @@ func (r *Rooms) accountJobsDue(ctx context.Context, kind store.JobKind, lease ti
 		if err != nil || job == nil {
 			return err
 		}
-		if err := do(ctx, *job); err != nil {
+		if err := r.leased(ctx, *job, lease, do); err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// leased does a job, whose lease is renewed for as long as it takes. A single step may take longer than a lease, as leaving a room
+// whose server is away does: then another node would begin again, at the same room, and nobody ever come to the next.
+func (r *Rooms) leased(ctx context.Context, job store.Job, lease time.Duration, do func(context.Context, store.Job) error) error {
+	renewing, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.renew(renewing, job, lease)
+	}()
+	defer func() {
+		stop()
+		<-done
+	}()
+	return do(ctx, job)
+}
+
+// renew keeps the lease of a job until ctx ends or the lease is lost, which whoever works learns when saving.
+func (r *Rooms) renew(ctx context.Context, job store.Job, lease time.Duration) {
+	tick := time.NewTicker(lease / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		mine := false
+		err := r.db.Write(ctx, func(tx *store.Tx) (err error) {
+			mine, err = tx.RenewJob(job, lease.Milliseconds())
+			return err
+		})
+		if err == nil && !mine {
+			return
+		}
+	}
 }

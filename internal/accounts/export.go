@@ -27,6 +27,13 @@ func (a *Accounts) BeginExport(ctx context.Context, s *Session) error {
 	})
 }
 
+// Exporting says whether the account is open of which something is about to be stored for an export. It stays so until the end of
+// the transaction: of an account that is being closed nothing is stored that nobody would remove in time.
+func (a *Accounts) Exporting(tx *store.Tx, user store.UserNID) (bool, error) {
+	account, err := tx.LockAccount(user)
+	return err == nil && account != nil && !account.Deactivated, err
+}
+
 // Exported tells the owner of an account, in the transaction in which it becomes so, that all that the server has of it can be
 // downloaded.
 func (a *Accounts) Exported(tx *store.Tx, user store.UserNID, id matrix.UserID) error {

@@ -76,9 +76,9 @@ func TestTimeDoesNotTellAddresses(t *testing.T) {
 		w.guesses.on = false
 		w.owner("alice", "alice@a.test")
 		tellsNothing(t, "addresses that somebody has", func(kind, i int) {
-			address := "alice@a.test"
-			if kind == 1 {
-				address = fmt.Sprintf("nobody%d@a.test", i)
+			address := fmt.Sprintf("nobody%d@a.test", i) // for both, whose times differ by less than it takes
+			if kind == 0 {
+				address = "alice@a.test"
 			}
 			_, err := w.LoginPasswordBy(t.Context(), Identifier{Type: "m.id.thirdparty", Medium: "email", Address: address}, "a wrong password", NewDevice{})
 			wantCode(t, err, 403, "M_FORBIDDEN")

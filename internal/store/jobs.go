@@ -1,5 +1,7 @@
 package store
 
+import "math/rand/v2"
+
 // JobKind says what is to be done by a job.
 type JobKind string
 
@@ -25,6 +27,10 @@ type Job struct {
 	Fence  int64  // of the lease
 }
 
+// firstFence is where the fence of a new job begins, which is no other's: whoever worked at a job that was removed, and noted anew
+// by somebody else meanwhile, must not take the new lease for its own.
+func firstFence() int64 { return rand.Int64N(1 << 62) }
+
 // AddJob notes work that is due at a time (ms), unless it is noted already.
 func (tx *Tx) AddJob(kind JobKind, key string, due int64) error {
 	return tx.NoteJob(Job{Kind: kind, Key: key}, due)
@@ -32,8 +38,8 @@ func (tx *Tx) AddJob(kind JobKind, key string, due int64) error {
 
 // NoteJob is AddJob for work whose cursor says what is to be done.
 func (tx *Tx) NoteJob(j Job, due int64) error {
-	_, err := tx.Exec(`INSERT INTO jobs (kind, key, due, cursor) VALUES ($1, $2, $3, $4) ON CONFLICT (kind, key) DO NOTHING`,
-		string(j.Kind), j.Key, due, j.Cursor)
+	_, err := tx.Exec(`INSERT INTO jobs (kind, key, due, cursor, fence) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (kind, key) DO NOTHING`,
+		string(j.Kind), j.Key, due, j.Cursor, firstFence())
 	return err
 }
 
@@ -46,12 +52,12 @@ func (tx *Tx) CountJobs(kind JobKind, most int) (n int, err error) {
 // TakeJob notes a job and takes it at once. One that is noted under this key already is taken as it stands; nil if
 // somebody works at it.
 func (tx *Tx) TakeJob(j Job, due, leaseMS int64) (taken *Job, err error) {
-	err = tx.Query(`INSERT INTO jobs (kind, key, due, cursor, lease_until, fence) VALUES ($1, $2, $3, $4, {now} + $5, 1)
+	err = tx.Query(`INSERT INTO jobs (kind, key, due, cursor, lease_until, fence) VALUES ($1, $2, $3, $4, {now} + $5, $6)
 		ON CONFLICT (kind, key) DO UPDATE SET lease_until = excluded.lease_until, fence = jobs.fence + 1 WHERE jobs.lease_until < {now}
 		RETURNING cursor, fence`, func(r *Row) error {
 		taken = &Job{j.Kind, j.Key, r.Text(0), r.Int64(1)}
 		return nil
-	}, string(j.Kind), j.Key, due, j.Cursor, leaseMS)
+	}, string(j.Kind), j.Key, due, j.Cursor, leaseMS, firstFence())
 	return taken, err
 }
 

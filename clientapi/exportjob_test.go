@@ -1,0 +1,88 @@
+package clientapi
+
+import (
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"conclave/internal/accounts"
+	"conclave/internal/cluster"
+	"conclave/internal/config"
+	"conclave/internal/push"
+	"conclave/internal/store"
+	"conclave/internal/testserver/dbtest"
+	"conclave/media"
+)
+
+// exportWorld is what a server needs to put together what there is of somebody who is in no room.
+func exportWorld(t *testing.T, db *store.DB) *Server {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	conf := &config.Config{
+		ServerName: "us.test", DataDir: t.TempDir(), Auth: config.Auth{Argon2: config.Argon2{MemoryKiB: 64, Time: 1, Threads: 1}},
+		Media: config.Media{MaxUploadBytes: 1 << 20},
+	}
+	files, err := media.New(media.Options{DB: db, Config: conf, Server: "us.test", Log: log, Clock: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{Deps: Deps{
+		Config: conf, DB: db, Log: log, Media: files, PushRules: push.NewRules(db, log, nil, nil),
+		Accounts: accounts.New(accounts.Options{DB: db, Server: "us.test", Config: conf, Bus: cluster.NewLocal(), Log: log}),
+	}}
+	s.exporting = newExporter(s)
+	return s
+}
+
+// TestExportsOfClosedAccounts closes an account while its archive is put together: the archive is not kept, and what there is of it
+// goes as soon as somebody takes the job again.
+func TestExportsOfClosedAccounts(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		s, ctx := exportWorld(t, db), t.Context()
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		login, err := s.Accounts.Register(ctx, accounts.Registration{Username: "alice", Password: "a long password", Device: &accounts.NewDevice{}})
+		must(err)
+		session, err := s.Accounts.Authenticate(ctx, login.Token, "")
+		must(err)
+		must(s.Accounts.BeginExport(ctx, session))
+		m := &export{x: s.exporting}
+		must(db.Write(ctx, func(tx *store.Tx) error {
+			account, err := tx.AccountOf(session.User)
+			if err != nil {
+				return err
+			}
+			m.account = *account
+			job, err := tx.LeaseJob(store.JobExport, time.Now().UnixMilli(), time.Minute.Milliseconds())
+			if err == nil {
+				m.job = *job
+			}
+			return err
+		}))
+		must(s.Accounts.Close(ctx, accounts.Closing{User: session.User}))
+		if err := m.finish(ctx); !errors.Is(err, media.ErrStale) {
+			t.Errorf("the archive of a closed account is finished: %v", err)
+		}
+		look := func() (e *store.Export, due bool) {
+			must(db.Read(ctx, func(tx *store.Tx) (err error) {
+				if e, err = tx.Export(session.User); err == nil {
+					_, err = tx.QueryRow(`SELECT count(*) > 0 FROM jobs WHERE kind = 'export' AND due = 0`).Scan(&due)
+				}
+				return err
+			}))
+			return e, due
+		}
+		if e, due := look(); e == nil || e.File != "" || !due {
+			t.Errorf("what is left is %+v, and its removal is due: %v", e, due)
+		}
+		must(s.exporting.do(ctx, m.job))
+		if e, _ := look(); e != nil {
+			t.Errorf("the export is kept: %+v", e)
+		}
+	})
+}
