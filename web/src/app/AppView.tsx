@@ -67,7 +67,7 @@ function Current({ app }: { app: App }) {
     case "opening":
       return <Opening />;
     case "failed":
-      return <Failed app={app} phase={phase} />;
+      return <Failed reason={phase.reason} kept={phase.kept} onSignOut={() => app.signOut()} />;
     case "signedOut":
       return <SignedOut app={app} phase={phase} />;
     case "barred":
@@ -92,7 +92,7 @@ function Current({ app }: { app: App }) {
 }
 
 /** A session that cannot be opened, now or ever: one can try again, or give it up. */
-function Failed({ app, phase: { reason, kept } }: { app: App; phase: Extract<Phase, { at: "failed" }> }) {
+export function Failed({ reason, kept, onSignOut }: { reason: string; kept: boolean; onSignOut(): Promise<void> }) {
   const [leaving, setLeaving] = useState(false);
   return (
     <main className="flex h-full flex-col items-center justify-center gap-4 bg-side px-6 text-center">
@@ -107,7 +107,7 @@ function Failed({ app, phase: { reason, kept } }: { app: App; phase: Extract<Pha
       {kept ? <Button onClick={() => setLeaving(true)}>{t("barred.signOut")}</Button> : null}
       {leaving ? (
         <Suspense>
-          <LeaveDialog onSignOut={() => app.signOut()} onClose={() => setLeaving(false)} />
+          <LeaveDialog onSignOut={onSignOut} onClose={() => setLeaving(false)} />
         </Suspense>
       ) : null}
     </main>

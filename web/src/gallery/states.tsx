@@ -1,5 +1,6 @@
 /** Every screen and component of the client in each of its states, by name. */
 import type { ReactNode } from "react";
+import { Failed } from "../app/AppView";
 import { ChatView } from "../app/ChatView";
 import { Opening } from "../app/Opening";
 import { RecoveryKey } from "../features/identity/RecoveryKey";
@@ -56,6 +57,7 @@ export const states: Record<string, State> = {
     ),
   },
   opening: { path: "/", render: () => <Opening /> },
+  failed: { path: "/", render: () => <Failed reason={t("failed.offline")} kept onSignOut={done} /> },
   rooms: { path: "/", render: () => chat() },
   "rooms-loading": { path: "/", render: () => chat({ rooms: [], loaded: false, connection: "connecting" }) },
   "rooms-none": { path: "/", render: () => chat({ rooms: [] }) },
