@@ -277,3 +277,12 @@ test("why a password was not changed is told to whoever has closed the dialog me
   act(() => refuse(new ApiError(400, { errcode: "M_WEAK_PASSWORD", error: "weak" })));
   expect(await screen.findByText("The server does not take this password. Choose another one.")).toBeTruthy();
 });
+
+test("whoever cannot confirm the keys of a new account is not held there", async () => {
+  const user = userEvent.setup();
+  const signOut = vi.fn(async () => {});
+  const phase = { at: "setup", userId: "@ann:x.org", recoveryKey: null, failure: "It was not confirmed." } as const;
+  render(<AppView app={fakeApp(phase, { signOut })} />);
+  await user.click(await screen.findByRole("button", { name: "Sign out" }));
+  expect(signOut).toHaveBeenCalledTimes(1);
+});

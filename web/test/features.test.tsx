@@ -31,7 +31,15 @@ test("the recovery key is published only after two of its groups were typed", as
   const user = userEvent.setup();
   const confirmed = vi.fn(async () => {});
   const groups = ["aaaa", "bbbb", "cccc", "dddd"];
-  render(<RecoveryKey userId="@ann:x.org" recoveryKey={groups.join(" ")} onRetry={() => {}} onConfirmed={confirmed} />);
+  render(
+    <RecoveryKey
+      userId="@ann:x.org"
+      recoveryKey={groups.join(" ")}
+      onRetry={() => {}}
+      onSignOut={() => {}}
+      onConfirmed={confirmed}
+    />,
+  );
   await user.click(screen.getByRole("button", { name: "I have kept it" }));
   const inputs = screen.getAllByRole<HTMLInputElement>("textbox");
   expect(inputs).toHaveLength(2);

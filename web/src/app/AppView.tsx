@@ -81,6 +81,7 @@ function Current({ app }: { app: App }) {
           recoveryKey={phase.recoveryKey}
           failure={phase.failure}
           onRetry={() => void app.makeIdentity()}
+          onSignOut={() => void app.signOut()}
           onConfirmed={() => app.confirmIdentity()}
         />
       );

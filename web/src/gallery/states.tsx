@@ -40,7 +40,14 @@ const changed: RoomSafety = { sealed: true, withoutKeys: [f.erin.userId], change
 const plain: RoomSafety = { sealed: false, withoutKeys: [], changed: [] };
 
 const recovery = (props: Partial<Parameters<typeof RecoveryKey>[0]>): ReactNode => (
-  <RecoveryKey userId={f.alice.userId} recoveryKey={key} onRetry={nothing} onConfirmed={done} {...props} />
+  <RecoveryKey
+    userId={f.alice.userId}
+    recoveryKey={key}
+    onRetry={nothing}
+    onSignOut={nothing}
+    onConfirmed={done}
+    {...props}
+  />
 );
 
 export const states: Record<string, State> = {

@@ -45,3 +45,16 @@ test("nor does it delete the keys of its device where another tab has signed in 
   expect(await savedSession()).toEqual(renewed);
   expect(await databases()).toEqual([deviceDatabase(first)]);
 });
+
+test("a record that cannot be read is no session, and the next one takes its place", async () => {
+  await kept(first);
+  const request = indexedDB.open("conclave-session");
+  const database = await new Promise<IDBDatabase>((resolve) => (request.onsuccess = () => resolve(request.result)));
+  const transaction = database.transaction("records", "readwrite");
+  transaction.objectStore("records").put({ nonce: new Uint8Array(12), data: new Uint8Array(20) }, "session");
+  await new Promise((done) => (transaction.oncomplete = done));
+  database.close();
+  expect(await savedSession()).toBeNull();
+  await kept(first);
+  expect(await savedSession()).toEqual(first);
+});

@@ -9,10 +9,11 @@ export function deviceDatabase(credentials: Credentials): string {
   return `conclave-device/${encodeURIComponent(credentials.userId)}/${encodeURIComponent(credentials.deviceId)}`;
 }
 
+/** Null where there is none, or none that can be read: then one signs in. */
 export async function savedSession(): Promise<Credentials | null> {
   const store = await KeyStore.open(database);
   try {
-    const saved = await store.get(record);
+    const saved = await store.get(record).catch(() => undefined);
     const { baseUrl, userId, deviceId, accessToken } = saved ?? {};
     if (typeof baseUrl !== "string" || typeof userId !== "string") return null;
     if (typeof deviceId !== "string" || typeof accessToken !== "string") return null;
@@ -36,8 +37,7 @@ export async function saveSession(credentials: Credentials): Promise<void> {
 /** Deletes the session and everything that its device kept; what another tab has opened since then stays. */
 export async function forgetSession(credentials: Credentials): Promise<void> {
   await alone(async () => {
-    // What cannot be read is nobody's.
-    const saved = await savedSession().catch(() => null);
+    const saved = await savedSession();
     const later = saved !== null && saved.accessToken !== credentials.accessToken ? saved : null;
     if (later === null) await KeyStore.destroy(database);
     if (later === null || deviceDatabase(later) !== deviceDatabase(credentials))

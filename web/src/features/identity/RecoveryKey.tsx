@@ -14,6 +14,7 @@ interface Props {
   /** Why it could not be made. */
   failure?: string | null;
   onRetry(): void;
+  onSignOut(): void;
   /** Publishes the identity. */
   onConfirmed(): Promise<void>;
   /** For the gallery. */
@@ -21,7 +22,15 @@ interface Props {
 }
 
 /** Shows the recovery key, and goes on only once the person has shown to have it. */
-export function RecoveryKey({ userId, recoveryKey, failure, onRetry, onConfirmed, initialStep = "show" }: Props) {
+export function RecoveryKey({
+  userId,
+  recoveryKey,
+  failure,
+  onRetry,
+  onSignOut,
+  onConfirmed,
+  initialStep = "show",
+}: Props) {
   const [step, setStep] = useState<"show" | "confirm">(initialStep);
   return (
     <div className="h-full overflow-y-auto bg-side">
@@ -41,6 +50,9 @@ export function RecoveryKey({ userId, recoveryKey, failure, onRetry, onConfirmed
               >
                 {t("recovery.failed", { reason: failure })}
               </Callout>
+              <Button size="large" onClick={onSignOut} className="mt-5 w-full">
+                {t("unlock.signOut")}
+              </Button>
             </>
           ) : recoveryKey === null ? (
             <div role="status">
