@@ -105,7 +105,7 @@ func TestOwnersAreTold(t *testing.T) {
 		}
 		must(t, w.AddThreepid(t.Context(), s, w.prove(ForAdding, s, "two@a.test"), "de", "192.0.2.9"))
 		to("The e-mail address two@a.test was added", "one@a.test")
-		must(t, w.ResetPassword(t.Context(), s.User, password+"2"))
+		must(t, w.ResetPassword(t.Context(), "operator", s.User, password+"2"))
 		for _, m := range w.deliver() {
 			if german := strings.Contains(m.Text, "wurde geändert"); german != (m.To == "two@a.test") {
 				t.Errorf("to %s: %s", m.To, m.Text)
