@@ -179,10 +179,19 @@ func TestClosedAccountsLetGoOfAddresses(t *testing.T) {
 			t.Errorf("all are said to have forgotten the address: %v", err)
 		}
 		pending := w.prove(ForAdding, s, "more@a.test")
+		w.prove(ForReset, nil, "alice@a.test") // which nobody has to be signed in for
 		must(t, w.Deactivate(t.Context(), s.User))
 		must(t, w.unbindClosed(t.Context()))
 		if len(p.bound) != 2 {
 			t.Errorf("bound: %v", p.bound)
+		}
+		kept := 0
+		must(t, w.db.Read(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.QueryRow(`SELECT count(*) FROM validations`).Scan(&kept)
+			return err
+		}))
+		if kept != 0 {
+			t.Errorf("%d proofs of addresses are kept", kept)
 		}
 		p.fail = nil
 		must(t, w.unbindClosed(t.Context())) // which is not its turn yet
