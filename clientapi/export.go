@@ -1,6 +1,8 @@
 package clientapi
 
 import (
+	"errors"
+	"io/fs"
 	"net/http"
 
 	"conclave/internal/accounts"
@@ -96,6 +98,9 @@ func (s *Server) downloadExport(r *Request) (any, error) {
 		return nil, matrix.NotFound("There is nothing to download. Ask for it first, and wait until it is ready.")
 	}
 	file, err := s.Media.OpenFile(r.Ctx(), media.File{Name: e.File, Size: e.Size})
+	if errors.Is(err, fs.ErrNotExist) { // the database was put back from a copy, or the archive is being removed
+		return nil, matrix.NotFound("The archive is gone. Remove it, and ask for a new one.")
+	}
 	if err != nil {
 		return nil, err
 	}

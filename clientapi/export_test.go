@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -73,6 +75,13 @@ func TestExport(t *testing.T) {
 		s.Nobody().Refused(http.StatusUnauthorized, "M_MISSING_TOKEN", "GET", exportRoute+"/download", nil)
 
 		// Its time is over, or its owner has it removed, or the account is closed.
+		s.Stop()
+		file := s.Rows(`SELECT file FROM exports`)[0]
+		if err := os.Remove(filepath.Join(s.DataDir(), "media", "files", file[:2], file[2:])); err != nil { // as if put back from a copy
+			t.Fatal(err)
+		}
+		s.Start()
+		alice.Refused(http.StatusNotFound, "M_NOT_FOUND", "GET", exportRoute+"/download", nil)
 		s.Stop()
 		s.Rewrite(`UPDATE exports SET expires = 1`)
 		s.Rewrite(`UPDATE jobs SET due = 1 WHERE kind = 'export'`)
