@@ -32,6 +32,8 @@ func TestExport(t *testing.T) {
 		alice.Must("PUT", testserver.Path("user", alice.ID, "account_data", "im.conclave.drafts"), object{"draft": "half a"})
 		before := alice.Say(room, "said by alice")
 		bobs := bob.Say(room, "said by bob")
+		alice.Must("POST", testserver.Path("rooms", room, "receipt", "m.read.private", bobs), object{})
+		alice.Must("POST", testserver.Path("rooms", room, "report", bobs), object{"reason": "reported by alice"})
 		carol := s.Register(testserver.Unique("carol"))
 		secret := carol.CreateRoom(object{"preset": "private_chat"})
 		carol.Say(secret, "not for alice")
@@ -141,7 +143,7 @@ func inArchive(t *testing.T, raw []byte, user, room, left, own, others, uri stri
 	}
 	media := "media/" + uri[strings.LastIndex(uri, "/")+1:] + ".txt"
 	for name, parts := range map[string][]string{
-		"README.txt": {user, "encrypted"}, "LIESMICH.txt": {user, "verschlüsselt"}, "account.json": {user, `"devices"`, `"push_rules"`, `"threepids"`},
+		"README.txt": {user, "encrypted"}, "LIESMICH.txt": {user, "verschlüsselt"}, "account.json": {user, `"devices"`, `"push_rules"`, `"threepids"`, "reported by alice", `"networks"`, `"sign_in_ids"`},
 		"account_data.jsonl": {"im.conclave.drafts", "half a"}, "audit.jsonl": {"registered", "export.requested"}, "key_backup.jsonl": nil,
 		"media.jsonl": {uri, media, "cat.TXT"}, media: {"a cat"},
 	} {
@@ -150,21 +152,26 @@ func inArchive(t *testing.T, raw []byte, user, room, left, own, others, uri stri
 			t.Errorf("%s is %q, want %q in it", name, text, parts)
 		}
 	}
-	read := map[string]string{}
+	read, receipts := map[string]string{}, ""
 	for name, text := range entries {
 		if first, rest, _ := strings.Cut(text, "\n"); strings.HasPrefix(name, "rooms/") {
 			var about struct {
-				ID string `json:"room_id"`
+				ID       string          `json:"room_id"`
+				Receipts json.RawMessage `json:"receipts"`
 			}
 			if err := json.Unmarshal([]byte(first), &about); err != nil {
 				t.Errorf("%s begins with %q: %v", name, first, err)
 			}
 			read[about.ID] = rest
+			receipts += string(about.Receipts)
 		}
 	}
 	if len(read) != 2 || !strings.Contains(read[room], own) || !strings.Contains(read[room], others) || !strings.Contains(read[room], "said by bob") ||
 		!strings.Contains(read[left], "while she was there") {
 		t.Errorf("the rooms are %v", read)
+	}
+	if !strings.Contains(receipts, "m.read.private") || !strings.Contains(receipts, others) {
+		t.Errorf("how far she has read is told as %s", receipts)
 	}
 	for _, secret := range []string{"not for alice", "after she left", "argon2", testserver.Password} {
 		if strings.Contains(all, secret) {

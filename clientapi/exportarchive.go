@@ -65,12 +65,13 @@ func (a *archiving) object(name string, v any) error {
 const (
 	readmeEN = `This archive holds what %s has of the account %s, as of %s.
 
-account.json        the account, its profile, addresses, sessions, keys, push rules, pushers, app passwords, accepted terms
+account.json        the account, its profile, addresses, sessions, keys, push rules, pushers, app passwords, accepted terms; what your
+                    organization's sign-in calls you, the networks that you were seen in, what you have reported
 account_data.jsonl  settings of your programs: one line for each, of a room if it says so
 key_backup.jsonl    the key backup, as your programs have encrypted it
 audit.jsonl         what was noted of the safety of the account: sign-ins, changes, acts of administrators
-rooms/*.jsonl       a file for each room that you are or were in: a line about the room, then every event that you may see,
-                    oldest first, whoever has sent it ("sender")
+rooms/*.jsonl       a file for each room that you are or were in: a line about the room and how far you have read it, then
+                    every event that you may see, oldest first, whoever has sent it ("sender")
 media.jsonl         the files that you have uploaded, and under what name they are in the folder media
 
 Messages of encrypted rooms are in this archive as the server has them: encrypted (m.room.encrypted). The server cannot read
@@ -80,12 +81,13 @@ Lines of .jsonl files are objects in JSON, as the Matrix specification describes
 	readmeDE = `Dieses Archiv enthält, was %s vom Konto %s hat, Stand %s.
 
 account.json        das Konto, sein Profil, Adressen, Sitzungen, Schlüssel, Benachrichtigungsregeln, App-Passwörter, angenommene
-                    Bedingungen
+                    Bedingungen; wie die Anmeldung deiner Organisation dich nennt, die Netze, in denen du gesehen wurdest, was du
+                    gemeldet hast
 account_data.jsonl  Einstellungen deiner Programme: je eine Zeile, zu einem Raum, wenn es dabeisteht
 key_backup.jsonl    die Sicherung der Schlüssel, so wie deine Programme sie verschlüsselt haben
 audit.jsonl         was zur Sicherheit des Kontos festgehalten wurde: Anmeldungen, Änderungen, Handlungen von Administratoren
-rooms/*.jsonl       je eine Datei für jeden Raum, in dem du bist oder warst: eine Zeile über den Raum, dann jedes Ereignis, das
-                    du sehen darfst, das älteste zuerst, von wem auch immer („sender“)
+rooms/*.jsonl       je eine Datei für jeden Raum, in dem du bist oder warst: eine Zeile über den Raum und wie weit du ihn gelesen
+                    hast, dann jedes Ereignis, das du sehen darfst, das älteste zuerst, von wem auch immer („sender“)
 media.jsonl         die Dateien, die du hochgeladen hast, und unter welchem Namen sie im Ordner media liegen
 
 Nachrichten verschlüsselter Räume liegen in diesem Archiv so, wie der Server sie hat: verschlüsselt (m.room.encrypted). Der Server
@@ -177,9 +179,35 @@ func (a *archiving) rest(ctx context.Context, out map[string]any) error {
 		if err == nil {
 			err = tx.DeviceKeys([]matrix.UserID{a.account.ID}, func(k store.DeviceKeys) { deviceKeys = append(deviceKeys, k.JSON) })
 		}
+		if err == nil {
+			err = a.traces(tx, out)
+		}
 		out["app_passwords"], out["pushers"], out["terms"], out["cross_signing_keys"], out["device_keys"] = apps, pushers, terms, keys, deviceKeys
 		return err
 	})
+}
+
+// traces adds what the account's use has left beside settings.
+func (a *archiving) traces(tx *store.Tx, out map[string]any) error {
+	user, ids, places, reports := a.account.User, []any{}, []any{}, []any{}
+	err := tx.ExternalIDs(user, func(issuer, subject string) { ids = append(ids, map[string]any{"issuer": issuer, "subject": subject}) })
+	if err == nil {
+		err = tx.SeenPlaces(user, func(place string, seen int64) {
+			places = append(places, map[string]any{"network": place, "seen_ts": seen})
+		})
+	}
+	if err == nil {
+		err = tx.ReportsBy(user, func(r store.Report) {
+			reports = append(reports, map[string]any{"room_id": r.Room, "event_id": r.Event, "user_id": r.User, "reason": r.Reason, "created_ts": r.TS})
+		})
+	}
+	if err == nil {
+		err = tx.PresenceOf([]store.UserNID{user}, func(p store.PresenceRow) {
+			out["presence"] = map[string]any{"status_msg": p.Message, "last_active_ts": p.Active}
+		})
+	}
+	out["sign_in_ids"], out["networks"], out["reports"] = ids, places, reports
+	return err
 }
 
 // accountData writes settings and drafts.

@@ -21,7 +21,7 @@ import (
 const (
 	exportLook  = 10 * time.Second
 	exportLease = 15 * time.Second // renewed while somebody works; after a crash nobody goes on before its end
-	exportAgain = time.Minute      // after a failure
+	exportAgain = time.Minute      // after a failure at least
 	exportKept  = 7 * 24 * time.Hour
 	exportTries = 7 * 24 * time.Hour // after which one is given up that cannot be made
 )
@@ -122,19 +122,25 @@ func (x *exporter) do(ctx context.Context, job store.Job) error {
 	}
 	m := &export{x: x, job: job, account: *account}
 	if err := m.make(ctx); err != nil && !errors.Is(err, media.ErrStale) && ctx.Err() == nil {
-		return errors.Join(err, x.failed(ctx, m.job, user.NID))
+		return errors.Join(err, x.failed(ctx, m.job, *e))
 	}
 	return ctx.Err()
 }
 
 // failed puts an export off that could not be made.
-func (x *exporter) failed(ctx context.Context, job store.Job, user store.UserNID) error {
+func (x *exporter) failed(ctx context.Context, job store.Job, e store.Export) error {
 	return x.s.DB.Write(ctx, func(tx *store.Tx) error {
-		if mine, err := tx.SaveJob(job, x.now().Add(exportAgain).UnixMilli(), 0); err != nil || !mine {
+		if mine, err := tx.SaveJob(job, nextTry(e.Asked, x.now()).UnixMilli(), 0); err != nil || !mine {
 			return err
 		}
-		return tx.FailExport(user, notExported)
+		return tx.FailExport(e.User, notExported)
 	})
+}
+
+// nextTry is when an export is tried again that was asked for at a time (ms): the longer it fails the more seldom. Each try may
+// write the whole archive, and what is missing may be room for it: others need the disk too.
+func nextTry(asked int64, now time.Time) time.Time {
+	return now.Add(max(exportAgain, now.Sub(time.UnixMilli(asked))/4))
 }
 
 // export is one that is being made. The job's cursor is the last room that was read, and its place in the archive.

@@ -86,3 +86,15 @@ func TestExportsOfClosedAccounts(t *testing.T) {
 		}
 	})
 }
+
+// TestFailingExportsAreTriedMoreSeldom counts how often an export is tried that cannot be made.
+func TestFailingExportsAreTriedMoreSeldom(t *testing.T) {
+	asked := time.UnixMilli(1_000_000)
+	first, tries := nextTry(asked.UnixMilli(), asked.Add(time.Second)), 0
+	for now := first; now.Sub(asked) < exportTries; now = nextTry(asked.UnixMilli(), now) {
+		tries++
+	}
+	if first.Sub(asked) > 2*time.Minute || tries < 10 || tries > 100 {
+		t.Errorf("it is tried again after %v, and %d times in all", first.Sub(asked), tries)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"math"
 
 	"conclave/clientapi/sync"
 	"conclave/internal/matrix"
@@ -20,6 +21,31 @@ type exportedRoom struct {
 	Version    string            `json:"room_version"`
 	Membership string            `json:"membership"`
 	State      []json.RawMessage `json:"state"` // the room's own, and what the account has set or is
+	Receipts   []exportedReceipt `json:"receipts"`
+}
+
+// exportedReceipt says how far the account has read a room or one of its threads. What m.fully_read says stands in the account data.
+type exportedReceipt struct {
+	Type   string         `json:"type"`
+	Thread string         `json:"thread_id,omitempty"`
+	Event  matrix.EventID `json:"event_id"`
+	TS     int64          `json:"ts"`
+}
+
+// receiptTypes are those of the specification, and ours.
+var receiptTypes = map[store.ReceiptKind]string{
+	store.ReadReceipt: "m.read", store.PrivateReceipt: "m.read.private", store.DeliveredReceipt: "im.conclave.delivered",
+}
+
+// receipts reads how far the account has read a room.
+func (m *export) receipts(ctx context.Context, room store.RoomNID) (list []exportedReceipt, err error) {
+	err = m.x.s.DB.Read(ctx, func(tx *store.Tx) error {
+		list = []exportedReceipt{}
+		return tx.OwnReceipts(room, m.account.User, 0, math.MaxInt64, func(r store.Receipt) {
+			list = append(list, exportedReceipt{receiptTypes[r.Kind], r.Thread, r.Event, r.TS})
+		})
+	})
+	return list, err
 }
 
 // shownState are the types of state that tell what a room is.
@@ -74,6 +100,9 @@ func (m *export) aboutRoom(ctx context.Context, ref rooms.Ref, viewer rooms.View
 	}
 	rows, err := r.AllState(ctx, ref.NID, state, false)
 	if err != nil {
+		return about, err
+	}
+	if about.Receipts, err = m.receipts(ctx, ref.NID); err != nil {
 		return about, err
 	}
 	own, err := r.StateEvent(ctx, ref.NID, state, "m.room.member", string(m.account.ID))

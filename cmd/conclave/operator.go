@@ -28,6 +28,9 @@ type operator struct {
 	accounts *accounts.Accounts
 }
 
+// byOperator is who the audit log says it was.
+const byOperator = "operator"
+
 // userRequest is one of the commands `conclave user …`.
 type userRequest struct {
 	Action   string `json:"action"` // create, list, reset-password, reset-2fa, link, unlink, deactivate
@@ -60,7 +63,7 @@ const usersPerPage = 1000
 func (o operator) do(ctx context.Context, q userRequest) (userAnswer, error) {
 	switch q.Action {
 	case "create":
-		login, err := o.accounts.Register(ctx, accounts.Registration{Username: q.Name, Password: q.Password, Admin: q.Admin})
+		login, err := o.accounts.Register(ctx, accounts.Registration{Username: q.Name, Password: q.Password, Admin: q.Admin, By: byOperator})
 		if err != nil {
 			return userAnswer{}, err
 		}
@@ -78,15 +81,15 @@ func (o operator) do(ctx context.Context, q userRequest) (userAnswer, error) {
 	}
 	switch q.Action {
 	case "reset-password":
-		err = o.accounts.ResetPassword(ctx, account.User, q.Password)
+		err = o.accounts.ResetPassword(ctx, byOperator, account.User, q.Password)
 	case "reset-2fa":
-		err = o.accounts.ResetFactors(ctx, "operator", account.User)
+		err = o.accounts.ResetFactors(ctx, byOperator, account.User)
 	case "link":
-		err = o.accounts.Link(ctx, "operator", account.User, q.Subject)
+		err = o.accounts.Link(ctx, byOperator, account.User, q.Subject)
 	case "unlink":
-		err = o.accounts.Unlink(ctx, "operator", account.User)
+		err = o.accounts.Unlink(ctx, byOperator, account.User)
 	case "deactivate":
-		err = o.accounts.Deactivate(ctx, account.User)
+		err = o.accounts.Close(ctx, accounts.Closing{User: account.User, By: byOperator})
 	default:
 		err = matrix.Unrecognized("This server does not know the command %q.", q.Action)
 	}
@@ -99,7 +102,7 @@ func (o operator) erase(ctx context.Context, id matrix.UserID) error {
 	if err != nil {
 		return err
 	}
-	return o.accounts.Close(ctx, accounts.Closing{User: user.User, Erase: true, By: "operator"})
+	return o.accounts.Close(ctx, accounts.Closing{User: user.User, Erase: true, By: byOperator})
 }
 
 func (o operator) list(ctx context.Context, after string) (a userAnswer, err error) {

@@ -118,7 +118,7 @@ func changeUser(ctx context.Context, c console, conf *config.Config, action stri
 	fmt.Fprintf(c.out, "%s %s\n", a.UserID, map[string]string{
 		"create": "is made", "reset-password": "has a new password and is logged out everywhere",
 		"reset-2fa": "has no second factor any more; its password and sessions are as they were",
-		"link":      "signs in by the organization's sign-in from now on", "unlink": "does not sign in by the organization's sign-in any more and is logged out everywhere",
+		"link":      "signs in by the organization's sign-in from now on", "unlink": "does not sign in by the organization's sign-in any more and is logged out everywhere; its second factors and addresses are as they were",
 		"deactivate": "is deactivated",
 	}[action])
 	if made {

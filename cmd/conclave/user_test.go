@@ -105,6 +105,10 @@ func TestUserCommands(t *testing.T) {
 		if status, _ := login("bob", password); status != http.StatusForbidden {
 			t.Errorf("bob, deactivated, is answered %d", status)
 		}
+		noted := s.Rows(`SELECT event FROM audit_log WHERE by_user = 'operator'`)
+		if got := strings.Join(noted, " "); got != "deactivated factor.reset password.reset registered registered" {
+			t.Errorf("of the operator the audit log has %q", got)
+		}
 		running, _ := user("", "list")
 		s.Kill()
 		stopped, _ := user("", "list")

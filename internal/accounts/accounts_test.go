@@ -201,7 +201,7 @@ func TestSessionsEndAtOnce(t *testing.T) {
 		must(t, w.LogoutAll(t.Context(), w.session(second).User))
 		ends("logout/all", []*Login{second, third}, nil)
 		first = login()
-		must(t, w.ResetPassword(t.Context(), w.session(first).User, "given by the admin"))
+		must(t, w.ResetPassword(t.Context(), "operator", w.session(first).User, "given by the admin"))
 		ends("reset", []*Login{first}, nil)
 		_, err := w.login("alice", "given by the admin")
 		must(t, err)
@@ -238,7 +238,7 @@ func TestDeactivated(t *testing.T) {
 		_, err = w.login("alice", "")
 		wantCode(t, err, 403, "M_FORBIDDEN")
 		wantCode(t, w.CheckUsername(t.Context(), "alice"), 400, "M_USER_IN_USE")
-		wantCode(t, w.ResetPassword(t.Context(), s.User, password), 404, "M_NOT_FOUND")
+		wantCode(t, w.ResetPassword(t.Context(), "operator", s.User, password), 404, "M_NOT_FOUND")
 		wantCode(t, w.ChangePassword(t.Context(), s, password, "", true), 403, "M_USER_DEACTIVATED") // a request that was under way
 		_, err = w.login("alice", password)
 		wantCode(t, err, 403, "M_FORBIDDEN")

@@ -171,7 +171,7 @@ func TestConfirmationsAndPasswordsOfTheDirectory(t *testing.T) {
 
 		// The password is not ours to change, and nothing of the other sessions ends by the attempt.
 		for what, err := range map[string]error{
-			"change": w.ChangePassword(t.Context(), s, password, "", true), "reset": w.ResetPassword(t.Context(), s.User, password),
+			"change": w.ChangePassword(t.Context(), s, password, "", true), "reset": w.ResetPassword(t.Context(), "operator", s.User, password),
 		} {
 			wantCode(t, err, 403, "M_FORBIDDEN")
 			if !strings.Contains(fmt.Sprint(err), "your organization") && !strings.Contains(fmt.Sprint(err), "one of your organization") {

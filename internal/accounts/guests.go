@@ -27,6 +27,9 @@ func (a *Accounts) RegisterGuest(ctx context.Context, deviceName, address, block
 	if !a.config.Registration.Guests {
 		return nil, errNoGuests()
 	}
+	if err := a.mayHaveGuest(ctx, block); err != nil {
+		return nil, err
+	}
 	id := a.userID("guest-" + lower(newName(guestNameLength)))
 	user, err := a.db.User(ctx, id)
 	if err != nil {
@@ -37,13 +40,8 @@ func (a *Accounts) RegisterGuest(ctx context.Context, deviceName, address, block
 	if err != nil {
 		return nil, err
 	}
-	var wait int64
-	err = a.db.Write(ctx, func(tx *store.Tx) (err error) {
-		now := a.now().UnixMilli()
-		if wait, err = a.spendGuest(tx, block, now); err != nil || wait > 0 {
-			return err
-		}
-		account := store.Account{User: user.NID, ID: id, Created: now, Guest: true}
+	err = a.db.Write(ctx, func(tx *store.Tx) error {
+		account := store.Account{User: user.NID, ID: id, Created: a.now().UnixMilli(), Guest: true}
 		made, err := tx.CreateAccount(account)
 		if err == nil && !made {
 			err = errTaken()
@@ -57,10 +55,24 @@ func (a *Accounts) RegisterGuest(ctx context.Context, deviceName, address, block
 		a.note(tx, Event{Name: EventRegistered, User: id, Address: address, Details: map[string]any{"guest": true}})
 		return open(tx)
 	})
+	if err != nil {
+		return nil, err
+	}
+	return login, nil
+}
+
+// mayHaveGuest counts a guest of a block of addresses (M_LIMIT_EXCEEDED), before anything is kept of them: what is refused leaves
+// nothing.
+func (a *Accounts) mayHaveGuest(ctx context.Context, block string) error {
+	var wait int64
+	err := a.db.Write(ctx, func(tx *store.Tx) (err error) {
+		wait, err = a.spendGuest(tx, block, a.now().UnixMilli())
+		return err
+	})
 	if err == nil && wait > 0 {
 		err = matrix.LimitExceeded(wait)
 	}
-	return login, err
+	return err
 }
 
 // spendGuest counts a guest of a block of addresses, and says how long (ms) to wait if there are too many.

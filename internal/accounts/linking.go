@@ -47,8 +47,10 @@ func (a *Accounts) Link(ctx context.Context, by string, user store.UserNID, subj
 	})
 }
 
-// Unlink ends that anybody signs in to an account by the organization's provider, and signs it out everywhere: the link may
-// have been a mistake. by is the administrator who says so. An account without a password can be given one from then on.
+// Unlink ends that anybody signs in to an account by the organization's provider, and signs it out everywhere, app passwords too:
+// the link may have been a mistake. Second factors and addresses stay, which somebody may have set up who was let in by that
+// mistake: ResetFactors ends the former. by is the administrator who says so. An account without a password can be given one
+// from then on.
 func (a *Accounts) Unlink(ctx context.Context, by string, user store.UserNID) error {
 	if a.provider == nil {
 		return matrix.NotFound("This server has no single sign-on: oidc.issuer is not set.")
@@ -69,8 +71,10 @@ func (a *Accounts) Unlink(ctx context.Context, by string, user store.UserNID) er
 			return matrix.NotFound("Nobody of your organization signs in to this account.")
 		}
 		a.audit(tx, "sso.unlinked", account.ID, by)
-		if err := tx.DropSignIns(user); err != nil {
-			return err
+		for _, drop := range []func(store.UserNID) error{tx.DropSignIns, tx.DropAppPasswords, tx.ForgetPlaces} {
+			if err := drop(user); err != nil {
+				return err
+			}
 		}
 		return a.deleteDevices(tx, user, nil)
 	})

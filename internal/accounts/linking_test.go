@@ -31,13 +31,18 @@ func TestWhoIsLinkedSignsIn(t *testing.T) {
 		// Ann had a password before, which stays hers, and ends nothing.
 		must(t, w.ChangePassword(t.Context(), ann, "another password", "", false))
 
+		// Nor does an app password outlive the link, that somebody may have made who was let in by mistake.
+		_, app, err := w.NewAppPassword(t.Context(), ann, "mail")
+		must(t, err)
 		must(t, w.Unlink(t.Context(), "@admin:us.test", ann.User))
+		_, err = w.login("ann", app)
+		wantCode(t, err, 403, "M_FORBIDDEN")
 		wantCode(t, w.Unlink(t.Context(), "@admin:us.test", ann.User), 404, "M_NOT_FOUND")
 		wantCode(t, finish("ann"), 403, "M_FORBIDDEN")
 		if got := w.devices(ann.User); len(got) != 0 {
 			t.Errorf("still signed in: %v", got)
 		}
-		_, err := w.login("ann", "another password")
+		_, err = w.login("ann", "another password")
 		must(t, err)
 
 		must(t, w.Deactivate(t.Context(), bob.User))
@@ -57,7 +62,7 @@ func TestNoPasswordOutlastsTheProvider(t *testing.T) {
 		must(t, w.AddThreepid(t.Context(), carol, w.prove(ForAdding, carol, "carol@firma.test"), "en", ""))
 		for what, set := range map[string]func() error{
 			"by a confirmation":   func() error { return w.ChangePassword(t.Context(), carol, password, "", false) },
-			"by an administrator": func() error { return w.ResetPassword(t.Context(), carol.User, password) },
+			"by an administrator": func() error { return w.ResetPassword(t.Context(), "operator", carol.User, password) },
 			"by mail": func() error {
 				return w.ResetByEmail(t.Context(), w.prove(ForReset, nil, "carol@firma.test"), password, "", false)
 			},
@@ -73,7 +78,7 @@ func TestNoPasswordOutlastsTheProvider(t *testing.T) {
 		}
 		// Where the administrator takes the account from the provider, it is like any other.
 		must(t, w.Unlink(t.Context(), "@admin:us.test", carol.User))
-		must(t, w.ResetPassword(t.Context(), carol.User, password))
+		must(t, w.ResetPassword(t.Context(), "operator", carol.User, password))
 		_, err := w.login("carol", password)
 		must(t, err)
 	})

@@ -287,8 +287,8 @@ func (a *Accounts) ChangePassword(ctx context.Context, s *Session, password, fro
 }
 
 // ResetPassword sets a new password for whoever has lost the old one, and ends all sessions and app passwords: somebody else
-// may have had it. A second factor stays. It is for administrators.
-func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, password string) error {
+// may have had it. A second factor stays. by is the administrator who does it.
+func (a *Accounts) ResetPassword(ctx context.Context, by string, user store.UserNID, password string) error {
 	phc, err := a.newHash(ctx, password)
 	if err != nil {
 		return err
@@ -312,7 +312,7 @@ func (a *Accounts) ResetPassword(ctx context.Context, user store.UserNID, passwo
 			err = a.tellOwner(tx, user, mail.Password, "", "")
 		}
 		if err == nil {
-			err = a.noteOf(tx, user, Event{Name: "password.reset"})
+			err = a.noteOf(tx, user, Event{Name: "password.reset", By: by})
 		}
 		if err == nil {
 			err = tx.DropSignIns(user)

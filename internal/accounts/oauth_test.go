@@ -406,7 +406,7 @@ func TestOAuthAsksForTheSecondFactor(t *testing.T) {
 		must(t, err)
 		_, code, err = w.Allow(t.Context(), visit, secret)
 		must(t, err)
-		must(t, w.ResetPassword(t.Context(), alice.User, password+"!"))
+		must(t, w.ResetPassword(t.Context(), "operator", alice.User, password+"!"))
 		_, err = w.redeem(c, code)
 		wantOAuth(t, err, "invalid_grant")
 	})

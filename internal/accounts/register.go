@@ -29,6 +29,7 @@ type Registration struct {
 	Approved    *store.Validation // that address, where it was taken with the request that an administrator approves of
 	Lang        string            // of mails to it
 	Address     string            // the network address that it comes from, "" if nobody knows
+	By          string            // the administrator who makes the account for somebody else, "" for its owner
 
 	Token  string                // of an invitation, whose use it is; "" for none
 	Terms  []store.AcceptedTerms // what was agreed to
@@ -151,7 +152,7 @@ func (a *Accounts) create(tx *store.Tx, account store.Account, q Registration) e
 		return err
 	}
 	if !q.NoLogin || q.External != nil { // application services make users by the thousand
-		a.note(tx, Event{Name: EventRegistered, User: account.ID, Address: q.Address, Details: map[string]any{"admin": q.Admin}})
+		a.note(tx, Event{Name: EventRegistered, User: account.ID, By: q.By, Address: q.Address, Details: map[string]any{"admin": q.Admin}})
 	}
 	return nil
 }

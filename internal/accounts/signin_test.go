@@ -57,7 +57,7 @@ func TestNoDoorLeadsAroundTheSecondFactor(t *testing.T) {
 		if e := new(matrix.Error); errors.As(err, &e) && e.Fields != nil {
 			t.Errorf("a wrong password was told %v", e.Fields)
 		}
-		must(t, w.ResetPassword(t.Context(), alice.User, password+"!"))
+		must(t, w.ResetPassword(t.Context(), "operator", alice.User, password+"!"))
 		_, err = w.login("alice", password+"!")
 		secret, _ = refusedWithSignIn(t, err)
 
@@ -250,7 +250,7 @@ func TestAppPasswords(t *testing.T) {
 
 		_, secret, err = w.NewAppPassword(t.Context(), alice, "mail")
 		must(t, err)
-		must(t, w.ResetPassword(t.Context(), alice.User, password+"!"))
+		must(t, w.ResetPassword(t.Context(), "operator", alice.User, password+"!"))
 		_, err = w.login("alice", secret)
 		wantCode(t, err, 403, "M_FORBIDDEN")
 

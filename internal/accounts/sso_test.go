@@ -150,7 +150,7 @@ func TestNamesThatTheProviderCannotGiveAway(t *testing.T) {
 		}
 		for what, err := range map[string]error{
 			"closed":   w.Close(t.Context(), Closing{User: notices.User, By: "operator"}),
-			"opened":   w.ResetPassword(t.Context(), notices.User, password),
+			"opened":   w.ResetPassword(t.Context(), "operator", notices.User, password),
 			"a person": w.Link(t.Context(), "operator", notices.User, "id-of-carol-2"),
 		} {
 			if err == nil {

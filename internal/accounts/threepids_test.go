@@ -105,7 +105,7 @@ func TestOwnersAreTold(t *testing.T) {
 		}
 		must(t, w.AddThreepid(t.Context(), s, w.prove(ForAdding, s, "two@a.test"), "de", "192.0.2.9"))
 		to("The e-mail address two@a.test was added", "one@a.test")
-		must(t, w.ResetPassword(t.Context(), s.User, password+"2"))
+		must(t, w.ResetPassword(t.Context(), "operator", s.User, password+"2"))
 		for _, m := range w.deliver() {
 			if german := strings.Contains(m.Text, "wurde geändert"); german != (m.To == "two@a.test") {
 				t.Errorf("to %s: %s", m.To, m.Text)
@@ -179,10 +179,19 @@ func TestClosedAccountsLetGoOfAddresses(t *testing.T) {
 			t.Errorf("all are said to have forgotten the address: %v", err)
 		}
 		pending := w.prove(ForAdding, s, "more@a.test")
+		w.prove(ForReset, nil, "alice@a.test") // which nobody has to be signed in for
 		must(t, w.Deactivate(t.Context(), s.User))
 		must(t, w.unbindClosed(t.Context()))
 		if len(p.bound) != 2 {
 			t.Errorf("bound: %v", p.bound)
+		}
+		kept := 0
+		must(t, w.db.Read(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.QueryRow(`SELECT count(*) FROM validations`).Scan(&kept)
+			return err
+		}))
+		if kept != 0 {
+			t.Errorf("%d proofs of addresses are kept", kept)
 		}
 		p.fail = nil
 		must(t, w.unbindClosed(t.Context())) // which is not its turn yet

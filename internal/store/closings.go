@@ -99,9 +99,13 @@ func (tx *Tx) ClosingRecovered(user UserNID, failure string) error {
 // closedTables hold what somebody may still be about to do whose account is closed, each by its member.
 var closedTables = []string{"uia_sessions", "openid_tokens", "passkey_challenges", "validations"}
 
-// EndBeginnings drops what somebody was about to do whose account is closed.
+// EndBeginnings drops what somebody was about to do whose account is closed, also without having signed in: an address that a new
+// password was asked for by is the account's.
 func (tx *Tx) EndBeginnings(user UserNID) error {
-	_, err := tx.Exec(`DELETE FROM validation_tokens WHERE validation IN (SELECT id FROM validations WHERE member = $1)`, user)
+	_, err := tx.Exec(`DELETE FROM validation_tokens WHERE validation IN (SELECT id FROM validations WHERE member = $1 OR owner = $1)`, user)
+	if err == nil {
+		_, err = tx.Exec(`DELETE FROM validations WHERE owner = $1`, user)
+	}
 	for _, table := range closedTables {
 		if err == nil {
 			_, err = tx.Exec(`DELETE FROM `+table+` WHERE member = $1`, user)

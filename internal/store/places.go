@@ -36,6 +36,14 @@ func (tx *Tx) SeePlace(user UserNID, place string, now, since int64) (here, anyw
 	return here, anywhere, err
 }
 
+// SeenPlaces reads where a user was seen, and when last (ms).
+func (tx *Tx) SeenPlaces(user UserNID, each func(place string, seen int64)) error {
+	return tx.Query(`SELECT place, seen FROM places WHERE member = $1 ORDER BY place`, func(r *Row) error {
+		each(r.Text(0), r.Int64(1))
+		return nil
+	}, user)
+}
+
 // ForgetSeenPlaces forgets where a user was seen.
 func (tx *Tx) ForgetSeenPlaces(user UserNID) error {
 	_, err := tx.Exec(`DELETE FROM places WHERE member = $1`, user)

@@ -45,6 +45,14 @@ func (tx *Tx) PutReport(r Report, most int) (bool, error) {
 	return err == nil, err
 }
 
+// ReportsBy reads what a user has reported, which is not dealt with yet: as many as PutReport lets there be at most.
+func (tx *Tx) ReportsBy(user UserNID, each func(Report)) error {
+	return tx.Query(selectReports+`WHERE p.reporter = $1 ORDER BY p.nid`, func(r *Row) error {
+		each(reportRow(r))
+		return nil
+	}, user)
+}
+
 // ReportQuery asks for reports of one kind. Empty texts stand for any.
 type ReportQuery struct {
 	Kind        ReportKind

@@ -58,3 +58,12 @@ func (tx *Tx) DropExternalIDs(issuer string, user UserNID) (bool, error) {
 	n, err := tx.Exec(`DELETE FROM external_ids WHERE member = $1 AND issuer = $2`, user, issuer)
 	return n > 0, err
 }
+
+// ExternalIDs reads what others than this server call a user: the organization's provider and its directory (Directory), which have
+// an ID each.
+func (tx *Tx) ExternalIDs(user UserNID, each func(issuer, subject string)) error {
+	return tx.Query(`SELECT issuer, subject FROM external_ids WHERE member = $1 ORDER BY issuer, subject`, func(r *Row) error {
+		each(r.Text(0), r.Text(1))
+		return nil
+	}, user)
+}
