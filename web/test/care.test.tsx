@@ -14,6 +14,7 @@ import { Barred } from "../src/features/auth/Barred";
 import { LeaveDialog } from "../src/features/auth/LeaveDialog";
 import { MailWays } from "../src/features/auth/MailWays";
 import { SignIn } from "../src/features/auth/SignIn";
+import { SignUp } from "../src/features/auth/SignUp";
 import { AccountPage } from "../src/features/security/AccountPage";
 import { AppPasswords } from "../src/features/security/AppPasswords";
 import { ConfirmDialog } from "../src/features/security/ConfirmDialog";
@@ -22,6 +23,7 @@ import { Passkeys } from "../src/features/security/Passkeys";
 import { Security } from "../src/features/security/Security";
 import { Settings } from "../src/features/settings/Settings";
 import { fakeAccount, without } from "../src/gallery/account";
+import { fakeSignUp } from "../src/gallery/entry";
 import * as f from "../src/gallery/fixtures";
 import { ApiError, type Session } from "../src/sdk";
 import type { App, Phase } from "../src/stores/app";
@@ -285,4 +287,28 @@ test("whoever cannot confirm the keys of a new account is not held there", async
   render(<AppView app={fakeApp(phase, { signOut })} />);
   await user.click(await screen.findByRole("button", { name: "Sign out" }));
   expect(signOut).toHaveBeenCalledTimes(1);
+});
+
+test("what is wrong in a form is where one goes on, also when the server says it later, unless one has gone on", async () => {
+  const user = userEvent.setup();
+  const model = fakeSignUp({ asks: { token: true, email: "no", reason: false } });
+  let answer: () => void = nothing;
+  vi.spyOn(model, "isNameFree").mockReturnValue(new Promise<boolean>(nothing));
+  vi.spyOn(model, "submit").mockImplementation(() => {
+    model.state.setState({ busy: true, wrong: {} });
+    answer = () => model.state.setState({ busy: false, wrong: { token: "This invitation is not known." } });
+    return Promise.resolve();
+  });
+  render(<SignUp server="x.org" model={model} onSignIn={nothing} />);
+  const field = (name: string): HTMLElement => screen.getByLabelText(name);
+  await user.type(field("Name"), "ann");
+  await user.type(field("Invitation token"), "used{Enter}");
+  expect(document.activeElement).toBe(field("Password")); // too short
+  await user.type(field("Password"), "a long password{Enter}");
+  await act(async () => answer());
+  expect(document.activeElement).toBe(field("Invitation token"));
+  await user.keyboard("x{Enter}");
+  await user.click(field("Name"));
+  await act(async () => answer());
+  expect(document.activeElement).toBe(field("Name"));
 });

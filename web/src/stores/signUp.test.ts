@@ -196,6 +196,16 @@ describe("what is wrong is said where it is", () => {
     expect(state(model).failure).toMatch(/^So many people wait/);
   });
 
+  test("what was wrong with a field is not said again of what has taken its place", async () => {
+    server.accounts.set("taken", { password: "x", factors: [], codes: [] });
+    const model = await opened();
+    await model.submit({ ...values, name: "taken" });
+    expect(state(model).wrong.name).toBeDefined();
+    server.intercept = () => refuse(503, "M_UNKNOWN");
+    await model.submit(values);
+    expect(state(model)).toMatchObject({ wrong: {}, failure: expect.stringContaining("did not work") as string });
+  });
+
   test("a refusal without a field is told in the words of the server", async () => {
     server.intercept = (_path, body) => {
       if (body.auth !== undefined) refuse(403, "M_FORBIDDEN", { error: "Only addresses at example.org." });

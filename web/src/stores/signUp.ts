@@ -277,7 +277,7 @@ class SigningUp implements SignUp {
   private async run(first?: Record<string, unknown>): Promise<void> {
     if (this.running) return;
     this.running = true;
-    this.state.setState({ busy: true, failure: null, waitUntil: null });
+    this.state.setState({ busy: true, failure: null, waitUntil: null, wrong: {} });
     try {
       let auth = first;
       for (let round = 0; round < maxRounds; round++) {

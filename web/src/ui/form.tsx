@@ -1,6 +1,15 @@
 import { clsx } from "clsx";
 import { CircleAlert, Eye, EyeOff } from "lucide-react";
-import { type FormEvent, type InputHTMLAttributes, type ReactNode, type Ref, useId, useState } from "react";
+import {
+  type FormEvent,
+  type InputHTMLAttributes,
+  type ReactNode,
+  type Ref,
+  useEffect,
+  useId,
+  useRef,
+  useState,
+} from "react";
 import { t } from "../i18n";
 import { Button, Callout } from "./core";
 
@@ -16,15 +25,35 @@ interface FormProps {
   children: ReactNode;
 }
 
-/** Fields, one button, and between them what went wrong. The fields say themselves what is wrong in them. */
+/**
+ * Fields, one button, and between them what went wrong. The fields say themselves what is wrong in them; the first of those is where one goes
+ * on, unless one has gone on meanwhile.
+ */
 export function Form({ action, busy, disabled, failure, onSubmit, children }: FormProps) {
+  const form = useRef<HTMLFormElement>(null);
+  const sent = useRef(false);
+  const goneOn = (): void => {
+    sent.current = false;
+  };
+  useEffect(() => {
+    if (!sent.current || busy) return;
+    const wrong = form.current?.querySelector<HTMLElement>("[aria-invalid=true]");
+    if (wrong === null || wrong === undefined) return;
+    sent.current = false;
+    wrong.focus();
+  });
   return (
     <form
+      ref={form}
       noValidate
       className="flex flex-col gap-4"
+      onKeyDownCapture={goneOn}
+      onPointerDownCapture={goneOn}
       onSubmit={(event) => {
         event.preventDefault();
-        if (!busy && disabled !== true) onSubmit(event);
+        if (busy || disabled === true) return;
+        sent.current = true;
+        onSubmit(event);
       }}
     >
       {children}
