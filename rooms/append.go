@@ -264,11 +264,11 @@ func (r *Rooms) committed(rm *room, d *draft, units []*unit) {
 	}
 	rm.head = &h
 	r.merges.note(rm.ref, h.extremities)
+	r.unpark(rm.ref, d.out.Events...) // before anybody goes on for whom nothing waits any more
+	r.unpark(rm.ref, d.out.Aside...)
 	for _, u := range units {
 		u.finish(nil)
 	}
-	r.unpark(rm.ref, d.out.Events...)
-	r.unpark(rm.ref, d.out.Aside...)
 	if last := d.out.Last(); last != 0 {
 		r.bus.Publish(cluster.Stream, int64(last))
 	}

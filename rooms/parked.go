@@ -19,7 +19,19 @@ type parking struct {
 	mu    sync.Mutex
 	rooms map[store.RoomNID]map[int64]*spot // by the number of the staged row
 	total int
+	looks map[store.RoomNID]*look // that are under way
 }
+
+// look is one at what waits in a room. What comes to be held meanwhile by another way may be what an event was just found to
+// lack that is parked only then: nobody would tell that event again.
+type look struct {
+	came map[matrix.EventID]int // in which order
+	n    int
+	many int // the last of those that are not remembered
+}
+
+// maxCame bounds what a look remembers to have come.
+const maxCame = 10_000
 
 // spot is one event that was put off.
 type spot struct {
@@ -34,11 +46,34 @@ type spot struct {
 const maxParked = 20_000
 
 func newParking() *parking {
-	return &parking{rooms: map[store.RoomNID]map[int64]*spot{}}
+	return &parking{rooms: map[store.RoomNID]map[int64]*spot{}, looks: map[store.RoomNID]*look{}}
 }
 
-// park takes in an event that was put off, unless there are too many. until is zero where delays knows when it is due.
-func (p *parking) park(room store.RoomNID, row int64, ev *matrix.Event, from matrix.ServerName, until time.Time) {
+// look begins one at a room, of which there is one at a time; the function that it returns ends it.
+func (p *parking) look(room store.RoomNID) (end func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.looks[room] = &look{came: map[matrix.EventID]int{}}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.looks, room)
+	}
+}
+
+// mark is a moment of the look at a room.
+func (p *parking) mark(room store.RoomNID) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l := p.looks[room]; l != nil {
+		return l.n
+	}
+	return 0
+}
+
+// park takes in an event that was put off, unless there are too many. until is zero where delays knows when it is due. It says
+// whether something that the event was found to lack may have come since a moment: then it is to be looked at again.
+func (p *parking) park(room store.RoomNID, row int64, ev *matrix.Event, from matrix.ServerName, until time.Time, since int) (again bool) {
 	s := &spot{id: matrix.EventID(strings.Clone(string(ev.ID()))), from: from, until: until, lacks: map[matrix.EventID]bool{}}
 	for _, list := range [][]matrix.EventID{ev.PrevEvents(), ev.AuthEvents()} {
 		for _, id := range list {
@@ -47,16 +82,23 @@ func (p *parking) park(room store.RoomNID, row int64, ev *matrix.Event, from mat
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if l := p.looks[room]; l != nil {
+		s.ready = l.many > since
+		for id := range s.lacks {
+			s.ready = s.ready || l.came[id] > since
+		}
+	}
 	if p.rooms[room] == nil {
 		p.rooms[room] = map[int64]*spot{}
 	}
 	if p.rooms[room][row] == nil {
 		if p.total >= maxParked {
-			return
+			return s.ready
 		}
 		p.total++
 	}
 	p.rooms[room][row] = s
+	return s.ready
 }
 
 // sift says which of the rows that wait in a room are to be looked at now, in their order; when the first of the others is
@@ -99,6 +141,15 @@ func (p *parking) sift(room store.RoomNID, rows []int64, now time.Time, wait fun
 func (p *parking) came(room store.RoomNID, ids []matrix.EventID) (wanted bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if l := p.looks[room]; l != nil {
+		for _, id := range ids {
+			if l.n++; len(l.came) < maxCame {
+				l.came[id] = l.n
+			} else {
+				l.many = l.n
+			}
+		}
+	}
 	for _, s := range p.rooms[room] {
 		if !s.ready && slices.ContainsFunc(ids, func(id matrix.EventID) bool { return s.lacks[id] }) {
 			s.ready, wanted = true, true
@@ -129,9 +180,16 @@ func (p *parking) any(room store.RoomNID) bool {
 	return len(p.rooms[room]) > 0
 }
 
+// matters says whether it matters to anybody what comes to be held in a room.
+func (p *parking) matters(room store.RoomNID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.rooms[room]) > 0 || p.looks[room] != nil
+}
+
 // unpark notes that events of a room are held now, or have a place: what was put off because it lacked them is looked at.
 func (r *Rooms) unpark(ref Ref, rows ...*store.EventRow) {
-	if len(rows) == 0 || !r.parked.any(ref.NID) {
+	if len(rows) == 0 || !r.parked.matters(ref.NID) {
 		return
 	}
 	ids := make([]matrix.EventID, len(rows))

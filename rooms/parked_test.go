@@ -100,10 +100,10 @@ func TestParkingForgetsAndIsBounded(t *testing.T) {
 		parents = append(parents, w.say(bob, fmt.Sprint("parent", i)).ID())
 		events = append(events, w.sayAfter(bob, fmt.Sprint(i), parents[i]))
 	}
-	p.park(1, 10, events[0], near, time.Time{})
-	p.park(1, 11, events[1], near, time.Time{})
-	p.park(1, 12, events[2], near, now.Add(time.Minute))
-	p.park(2, 13, events[3], near, time.Time{})
+	p.park(1, 10, events[0], near, time.Time{}, 0)
+	p.park(1, 11, events[1], near, time.Time{}, 0)
+	p.park(1, 12, events[2], near, now.Add(time.Minute), 0)
+	p.park(2, 13, events[3], near, time.Time{}, 0)
 	left := map[matrix.EventID]time.Duration{events[0].ID(): time.Hour, events[1].ID(): time.Hour}
 	sift := func(rows ...int64) ([]int64, time.Duration, map[matrix.EventID]*pausedError) {
 		return p.sift(1, rows, now, func(id matrix.EventID, _ matrix.ServerName) time.Duration { return left[id] })
@@ -123,13 +123,47 @@ func TestParkingForgetsAndIsBounded(t *testing.T) {
 		t.Errorf("due %v, again in %s, %d parked", due, again, p.total)
 	}
 	for row := range int64(maxParked + 5) {
-		p.park(3, row, events[0], near, time.Time{})
+		p.park(3, row, events[0], near, time.Time{}, 0)
 	}
 	if p.total != maxParked || len(p.rooms[3]) != maxParked-1 {
 		t.Errorf("%d parked", p.total)
 	}
-	p.park(2, 13, events[3], near, now) // one that is there may change
+	p.park(2, 13, events[3], near, now, 0) // one that is there may change
 	if !p.rooms[2][13].until.Equal(now) {
 		t.Error("a parked event did not change")
+	}
+}
+
+// TestWhatComesDuringALook: what comes to be held while an event that lacks it is looked at has it looked at once more, and what
+// came before does not.
+func TestWhatComesDuringALook(t *testing.T) {
+	w := newWorld(t, 10)
+	p := newParking()
+	early, late := w.say(bob, "early").ID(), w.say(bob, "late").ID()
+	ofEarly, ofLate := w.sayAfter(bob, "after early", early), w.sayAfter(bob, "after late", late)
+	end := p.look(1)
+	if p.any(1) || !p.matters(1) {
+		t.Error("what comes during a look matters to nobody")
+	}
+	p.came(1, []matrix.EventID{early})
+	began := p.mark(1)
+	p.came(1, []matrix.EventID{late})
+	p.came(2, []matrix.EventID{early}) // in another room
+	if p.park(1, 10, ofEarly, near, time.Time{}, began) || !p.park(1, 11, ofLate, near, time.Time{}, began) {
+		t.Error("an event is looked at again for what was there, or not for what came")
+	}
+	never := func(matrix.EventID, matrix.ServerName) time.Duration { return time.Hour }
+	if due, _, _ := p.sift(1, []int64{10, 11}, time.Now(), never); !slices.Equal(due, []int64{11}) {
+		t.Errorf("due are %v", due)
+	}
+	for i := range maxCame + 1 {
+		p.came(1, []matrix.EventID{matrix.EventID(fmt.Sprint("$", i))})
+	}
+	if !p.park(1, 12, ofEarly, near, time.Time{}, began) || p.park(1, 13, ofEarly, near, time.Time{}, p.mark(1)) || len(p.looks[1].came) != maxCame {
+		t.Error("what is not remembered is taken for nothing, or for ever for something")
+	}
+	end()
+	if p.park(1, 14, ofLate, near, time.Time{}, began) || len(p.looks) != 0 {
+		t.Error("a look that is over is remembered")
 	}
 }

@@ -227,10 +227,11 @@ const (
 // round goes once through what waits in a room, but for what is parked. again is when the first event that was put off is
 // due, 0 for none.
 func (r *Rooms) round(ctx context.Context, ref Ref) (again time.Duration, err error) {
-	switch {
-	case r.joining.has(ref.NID):
+	if r.joining.has(ref.NID) {
 		return 0, nil // the join looks itself, once the room has a state
-	case r.parked.any(ref.NID):
+	}
+	defer r.parked.look(ref.NID)()
+	if r.parked.any(ref.NID) {
 		return r.roundOfDue(ctx, ref)
 	}
 	stuck := map[matrix.EventID]*pausedError{}
@@ -336,6 +337,7 @@ func (r *Rooms) takeBatch(ctx context.Context, ref Ref, rows []store.Staged, fro
 		}
 		ev := events[0]
 		events = events[1:]
+		began := r.parked.mark(ref.NID)
 		err := r.tryPlace(ctx, ref, from[ev.ID()], ev, stuck)
 		if ctx.Err() != nil {
 			return done, 0, ctx.Err()
@@ -346,7 +348,9 @@ func (r *Rooms) takeBatch(ctx context.Context, ref Ref, rows []store.Staged, fro
 			continue
 		}
 		wait, until := r.putOff(ref, ev.ID(), err)
-		r.parked.park(ref.NID, numbers[ev.ID()], ev, from[ev.ID()], until)
+		if r.parked.park(ref.NID, numbers[ev.ID()], ev, from[ev.ID()], until, began) {
+			r.wake(ref)
+		}
 		if r.now().Sub(time.UnixMilli(received[ev.ID()])) > maxWait {
 			done = append(done, numbers[ev.ID()])
 			continue
