@@ -98,8 +98,9 @@ func (b *browser) serve(rw http.ResponseWriter, r *http.Request) {
 	b.checkSender(r.Header.Get("Authorization"))
 	m := b.open(raw)
 	m["urgency"] = r.Header.Get("Urgency")
+	status := b.status.Load() // before the test hears of the message: it may set another one for the next
 	b.told <- m
-	rw.WriteHeader(int(b.status.Load()))
+	rw.WriteHeader(int(status))
 }
 
 // checkSender checks the VAPID token against the server's key.
