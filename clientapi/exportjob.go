@@ -161,7 +161,12 @@ func (m *export) make(ctx context.Context) error {
 	defer cancel()
 	renewing := work.NewGroup(ctx, m.x.s.Log)
 	job := m.job
-	renewing.Go("lease of an export", func(ctx context.Context) error { return m.x.renew(ctx, job, cancel) })
+	renewing.Go("lease of an export", func(ctx context.Context) error {
+		if m.x.s.DB.KeepJob(ctx, job, exportLease) {
+			cancel()
+		}
+		return nil
+	})
 	for {
 		last, place := m.at()
 		var room store.RoomNID
@@ -177,28 +182,6 @@ func (m *export) make(ctx context.Context) error {
 		}
 		if err := m.room(ctx, room, place+1); err != nil {
 			return err
-		}
-	}
-}
-
-// renew keeps the lease of a job, and cancels the work when it is lost.
-func (x *exporter) renew(ctx context.Context, job store.Job, cancel context.CancelFunc) error {
-	tick := time.NewTicker(exportLease / 3)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-		mine := false
-		err := x.s.DB.Write(ctx, func(tx *store.Tx) (err error) {
-			mine, err = tx.RenewJob(job, exportLease.Milliseconds())
-			return err
-		})
-		if err == nil && !mine {
-			cancel()
-			return nil
 		}
 	}
 }

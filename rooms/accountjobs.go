@@ -64,32 +64,11 @@ func (r *Rooms) leased(ctx context.Context, job store.Job, lease time.Duration, 
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.renew(renewing, job, lease)
+		r.db.KeepJob(renewing, job, lease) // whoever works learns when saving that the lease is lost
 	}()
 	defer func() {
 		stop()
 		<-done
 	}()
 	return do(ctx, job)
-}
-
-// renew keeps the lease of a job until ctx ends or the lease is lost, which whoever works learns when saving.
-func (r *Rooms) renew(ctx context.Context, job store.Job, lease time.Duration) {
-	tick := time.NewTicker(lease / 3)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		mine := false
-		err := r.db.Write(ctx, func(tx *store.Tx) (err error) {
-			mine, err = tx.RenewJob(job, lease.Milliseconds())
-			return err
-		})
-		if err == nil && !mine {
-			return
-		}
-	}
 }

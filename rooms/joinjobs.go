@@ -15,7 +15,6 @@ import (
 const (
 	joinLook  = 2 * time.Second
 	joinLease = 10 * time.Second
-	joinRenew = 2 * time.Second
 	joinPoll  = 500 * time.Millisecond
 	joinTries = 3             // starts of the process with the same join under way
 	joinsBack = 4             // joins that are taken up again at a time
@@ -78,7 +77,9 @@ func (r *Rooms) joinDurably(ctx context.Context, log *joinLog, tell func(error))
 	renewed := make(chan struct{})
 	go func() {
 		defer close(renewed)
-		log.renew(inLease, cancel)
+		if r.db.KeepJob(inLease, *log.job, joinLease) {
+			cancel(errLeaseLost)
+		}
 	}()
 	err := r.joinThroughAny(inLease, log)
 	tell(err)
@@ -128,28 +129,6 @@ func (l *joinLog) start(ctx context.Context) error {
 	plan.Request, plan.Servers = l.plan.Request, l.plan.Servers // the user asked anew
 	l.plan = plan
 	return nil
-}
-
-// renew keeps the lease until ctx ends, and ends the join if it is lost.
-func (l *joinLog) renew(ctx context.Context, lost context.CancelCauseFunc) {
-	tick := time.NewTicker(joinRenew)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		var mine bool
-		err := l.r.db.Write(ctx, func(tx *store.Tx) (err error) {
-			mine, err = tx.RenewJob(*l.job, joinLease.Milliseconds())
-			return err
-		})
-		if err == nil && !mine {
-			lost(errLeaseLost)
-			return
-		}
-	}
 }
 
 var errLeaseLost = errors.New("rooms: somebody else took up the join")

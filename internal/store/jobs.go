@@ -1,6 +1,10 @@
 package store
 
-import "math/rand/v2"
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
 
 // JobKind says what is to be done by a job.
 type JobKind string
@@ -93,6 +97,28 @@ func (tx *Tx) SaveJob(j Job, due, leaseMS int64) (bool, error) {
 func (tx *Tx) RenewJob(j Job, leaseMS int64) (bool, error) {
 	n, err := tx.Exec(`UPDATE jobs SET lease_until = {now} + $4 WHERE kind = $1 AND key = $2 AND fence = $3`, string(j.Kind), j.Key, j.Fence, leaseMS)
 	return n == 1, err
+}
+
+// KeepJob renews the lease of a job, three times in its length, until ctx ends or the lease is lost, which it reports. While the
+// database cannot be asked nothing is known to be lost: whoever works learns it when saving.
+func (db *DB) KeepJob(ctx context.Context, j Job, lease time.Duration) (lost bool) {
+	tick := time.NewTicker(lease / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+		mine := false
+		err := db.Write(ctx, func(tx *Tx) (err error) {
+			mine, err = tx.RenewJob(j, lease.Milliseconds())
+			return err
+		})
+		if err == nil && !mine {
+			return true
+		}
+	}
 }
 
 // EndJob removes a job that is done; it reports false if the lease was lost.

@@ -1,11 +1,13 @@
 package store_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/wait"
 )
 
 // TestAJobNotedAnewIsAnother removes a job at which somebody works, and notes it again: whoever worked at the one before has lost
@@ -57,4 +59,36 @@ func TestAJobNotedAnewIsAnother(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAKeptJob keeps a job whose lease is over, until it is removed.
+func TestAKeptJob(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		const lease = 1500 * time.Millisecond
+		var job *store.Job
+		change(t, db, func(tx *store.Tx) (err error) {
+			job, err = tx.TakeJob(store.Job{Kind: store.JobExport, Key: "@a:b"}, 1, 0)
+			return err
+		})
+		due := func() (yes bool) {
+			change(t, db, func(tx *store.Tx) (err error) {
+				yes, err = tx.JobDue(store.JobExport, 1)
+				return err
+			})
+			return yes
+		}
+		wait.Until(t, "the lease to be over", due)
+		lost := make(chan bool, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { lost <- db.KeepJob(ctx, *job, lease) }()
+		wait.Until(t, "the lease to be renewed", func() bool { return !due() })
+		cancel()
+		if <-lost {
+			t.Error("a lease that is kept until the end is lost")
+		}
+		change(t, db, func(tx *store.Tx) error { return tx.CancelJob(store.JobExport, "@a:b") })
+		if !db.KeepJob(t.Context(), *job, lease) {
+			t.Error("the lease of a job that is no more is kept")
+		}
+	})
 }
