@@ -29,7 +29,7 @@ func exporting(u *testserver.User) object {
 func TestExport(t *testing.T) {
 	t.Parallel() // it mostly waits
 	testserver.EachAtOnce(t, func(t *testing.T, engine string) {
-		s := testserver.Start(t, testserver.Options{Engine: engine})
+		s := testserver.Start(t, testserver.Options{Engine: engine, Presence: true})
 		alice, bob, room := together(t, s)
 		alice.Must("PUT", testserver.Path("user", alice.ID, "account_data", "im.conclave.drafts"), object{"draft": "half a"})
 		before := alice.Say(room, "said by alice")
@@ -52,6 +52,12 @@ func TestExport(t *testing.T) {
 		if a := alice.Must("GET", exportRoute, nil).Body; a["state"] != "none" {
 			t.Errorf("before it is asked for there is %v", a)
 		}
+		alice.Must("PUT", testserver.Path("presence", alice.ID, "status"), object{"presence": "online", "status_msg": "busy with alice's things"})
+		wait.Until(t, "others to be told of alice's presence", func() bool {
+			return bytes.Contains(bob.Must("GET", "/_matrix/client/v3/sync", nil).Raw, []byte("busy with alice's things"))
+		})
+		s.Stop() // what was told is written down
+		s.Start()
 		exporting(alice)
 		s.Kill() // wherever it is
 		s.Start()
@@ -152,7 +158,7 @@ func inArchive(t *testing.T, raw []byte, user, room, left, own, others, uri stri
 	}
 	media := "media/" + uri[strings.LastIndex(uri, "/")+1:] + ".txt"
 	for name, parts := range map[string][]string{
-		"README.txt": {user, "encrypted"}, "LIESMICH.txt": {user, "verschlüsselt"}, "account.json": {user, `"devices"`, `"push_rules"`, `"threepids"`, "reported by alice", `"networks"`, `"sign_in_ids"`},
+		"README.txt": {user, "encrypted"}, "LIESMICH.txt": {user, "verschlüsselt"}, "account.json": {user, `"devices"`, `"push_rules"`, `"threepids"`, "reported by alice", "busy with alice's things", `"networks"`, `"sign_in_ids"`},
 		"account_data.jsonl": {"im.conclave.drafts", "half a"}, "audit.jsonl": {"registered", "export.requested"}, "key_backup.jsonl": nil,
 		"media.jsonl": {uri, media, "cat.TXT"}, media: {"a cat"},
 	} {
