@@ -3,6 +3,7 @@ package accounts
 import (
 	"context"
 	"crypto/rand"
+	"net/http"
 	"strings"
 
 	"conclave/internal/mail/address"
@@ -47,7 +48,7 @@ func stageToken(ctx context.Context, a *Accounts, c *confirmation) error {
 		return matrix.Forbidden("This token is not known, or cannot be used any more.")
 	}
 	if t.EmailDomain != "" && !c.has(StageEmail) {
-		return matrix.Forbidden("This token is for people with a certain e-mail address, and this server cannot confirm addresses.")
+		return matrix.Errorf(http.StatusForbidden, "M_THREEPID_MEDIUM_NOT_SUPPORTED", "This token is for people with a certain e-mail address, and this server cannot confirm addresses.")
 	}
 	return c.set(foundToken, t.Token)
 }

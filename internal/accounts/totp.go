@@ -7,6 +7,7 @@ import (
 	"encoding/base32"
 	"fmt"
 	"image/png"
+	"net/http"
 	"strings"
 	"time"
 
@@ -116,6 +117,10 @@ func (a *Accounts) RemoveTOTP(ctx context.Context, s *Session) error {
 	return err
 }
 
+// errUnreadable is the errcode of a code that may well be right: the seed that it was made with cannot be decrypted here any more. Whoever
+// has it should not try the next one, but use a recovery code.
+const errUnreadable = "IM.CONCLAVE.AUTHENTICATOR_UNREADABLE"
+
 // useTOTP takes a code of an account's authenticator app, once.
 func (a *Accounts) useTOTP(tx *store.Tx, account *store.Account, code string) (bool, error) {
 	t, err := tx.TOTP(account.User)
@@ -125,7 +130,7 @@ func (a *Accounts) useTOTP(tx *store.Tx, account *store.Account, code string) (b
 	seed, err := a.unseal(account.ID, t.Sealed)
 	if err != nil {
 		a.log.Error("the seed of an authenticator app cannot be decrypted: the secret key of this server is not the one it was made with", "user", account.ID)
-		return false, matrix.Forbidden("This server cannot check your authenticator app any more. Use a recovery code, or ask its administrator.").With(err)
+		return false, matrix.Errorf(http.StatusForbidden, errUnreadable, "This server cannot check your authenticator app any more. Use a recovery code, or ask its administrator.").With(err)
 	}
 	step, ok := matchTOTP(seed, code, a.now(), t.Step)
 	if !ok {

@@ -115,6 +115,8 @@ export const deAuth = {
     tokenHint: "Du hast ihn von den Menschen bekommen, die diesen Server betreiben.",
     tokenMissing: "Dieser Server verlangt einen Einladungscode.",
     tokenBad: "Diese Einladung ist nicht bekannt oder gilt nicht mehr.",
+    tokenNoMail:
+      "Diese Einladung gilt für Menschen mit einer bestimmten E-Mail-Adresse, und dieser Server kann Adressen nicht bestätigen. Frag, wer sie dir gegeben hat.",
     email: "E-Mail-Adresse",
     emailOptional: "E-Mail-Adresse (freiwillig)",
     emailHint: "Mit ihr kannst du ein neues Passwort festlegen, wenn du deines vergisst.",

@@ -34,6 +34,8 @@ export const de = {
     notFound: "Das gibt es hier nicht oder nicht mehr.",
     unrecognized: "Dieser Server kann das nicht.",
     noMail: "Dieser Server verschickt keine Mails.",
+    authenticator:
+      "Dieser Server kann deine Authenticator-App nicht mehr prüfen. Nimm einen Wiederherstellungscode, oder frag die Menschen, die ihn betreiben.",
     cancelled: "Es wurde nicht bestätigt.",
     noStorage:
       "Auf dem Server liegt nichts, was ein Wiederherstellungsschlüssel öffnen könnte. Mach an einem Gerät weiter, auf dem du angemeldet bist.",

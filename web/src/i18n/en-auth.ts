@@ -110,6 +110,8 @@ export const enAuth = {
     tokenHint: "You got it from the people who run this server.",
     tokenMissing: "This server asks for an invitation token.",
     tokenBad: "This invitation is not known, or cannot be used any more.",
+    tokenNoMail:
+      "This invitation is for people with a certain e-mail address, and this server cannot confirm addresses. Ask whoever gave it to you.",
     email: "E-mail address",
     emailOptional: "E-mail address (optional)",
     emailHint: "With it you can set a new password if you forget yours.",

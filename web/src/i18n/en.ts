@@ -29,6 +29,8 @@ export const en = {
     notFound: "That is not here, or not any more.",
     unrecognized: "This server cannot do that.",
     noMail: "This server sends no mail.",
+    authenticator:
+      "This server cannot check your authenticator app any more. Use a recovery code, or ask the people who run it.",
     cancelled: "It was not confirmed.",
     noStorage:
       "There is nothing on the server that a recovery key could open. Go on at a device where you are signed in.",

@@ -30,7 +30,7 @@ function challenge(rest: Record<string, unknown> = {}): ApiError {
 }
 
 function asked(flows: string[][], rest: Partial<Challenge> = {}): Confirmation {
-  return begin({ session: "s", flows, completed: [], factors: [], refused: false, ...rest });
+  return begin({ session: "s", flows, completed: [], factors: [], refused: null, ...rest });
 }
 
 function steps(state: Confirmation): Step[] {
@@ -50,7 +50,7 @@ describe("what a challenge asks for", () => {
       flows: [["a"]],
       completed: [],
       factors: ["totp", "passkey", "recovery"],
-      refused: true,
+      refused: "M_FORBIDDEN",
     });
   });
 
@@ -91,6 +91,11 @@ describe("what a refusal means", () => {
     const state = refused(at(both), challenge({ errcode: "M_FORBIDDEN" }), password, 0);
     expect(state).toMatchObject({ at: "asking", session: "s", refusal: { why: "wrong" } });
     expect(answered(state)).toMatchObject({ at: "checking", refusal: null });
+  });
+
+  test("a code that cannot be checked is not called wrong", () => {
+    const state = refused(at(both), challenge({ errcode: "IM.CONCLAVE.AUTHENTICATOR_UNREADABLE" }), code, 0);
+    expect(state).toMatchObject({ at: "asking", refusal: { why: "unreadable" } });
   });
 
   test("a right one leads to the next stage", () => {

@@ -17,8 +17,8 @@ export interface Challenge {
   completed: string[];
   /** The kinds of second factor that the account can show. */
   factors: FactorType[];
-  /** Why the last stage was refused. */
-  refused: boolean;
+  /** Why the last stage was refused: an errcode, null if it was not. */
+  refused: string | null;
 }
 
 /** What the person has to do next. `elsewhere` is a stage that this client leaves to a page of the server. */
@@ -38,14 +38,16 @@ export type Answer =
 
 /**
  * Why the last answer did not do. `wrong`: the password or code. `limited`: there were too many, until a time (ms). `offline`: the server
- * cannot be reached. `expired`: it took too long, and begins anew. `unfinished`: the page of the server is not done yet.
+ * cannot be reached. `expired`: it took too long, and begins anew. `unfinished`: the page of the server is not done yet. `unreadable`: the
+ * server cannot check the person's authenticator app any more.
  */
 export type Refusal =
   | { why: "wrong" }
   | { why: "limited"; until: number }
   | { why: "offline" }
   | { why: "expired" }
-  | { why: "unfinished" };
+  | { why: "unfinished" }
+  | { why: "unreadable" };
 
 /** `over` is the end of what cannot go on: the error is for whoever made the request. */
 export type Confirmation =
@@ -71,7 +73,7 @@ export function readChallenge(error: unknown): Challenge | null {
       .filter((stages) => stages.length > 0),
     completed: texts(completed),
     factors: (["totp", "passkey", "recovery"] as const).filter((kind) => kinds.includes(kind)),
-    refused: typeof errcode === "string",
+    refused: typeof errcode === "string" ? errcode : null,
   };
 }
 
@@ -130,9 +132,14 @@ function again(before: { session: string }, challenge: Challenge, answer: Answer
   if (state.at === "over") return state;
   if (challenge.session !== before.session) return { ...state, refusal: { why: "expired" } };
   const asksAgain = state.steps.some((step) => step.kind === answer.kind);
-  if (challenge.refused) return { ...state, refusal: { why: answer.kind === "elsewhere" ? "unfinished" : "wrong" } };
+  if (challenge.refused !== null) return { ...state, refusal: { why: whyRefused(challenge.refused, answer) } };
   if (answer.kind === "elsewhere" && asksAgain) return { ...state, refusal: { why: "unfinished" } };
   return state;
+}
+
+function whyRefused(errcode: string, answer: Answer): "unfinished" | "unreadable" | "wrong" {
+  if (answer.kind === "elsewhere") return "unfinished";
+  return errcode === "IM.CONCLAVE.AUTHENTICATOR_UNREADABLE" ? "unreadable" : "wrong";
 }
 
 /** The member `auth` that repeats a request with an answer. */

@@ -45,6 +45,7 @@ const sentences: Readonly<Record<string, () => string>> = {
   M_THREEPID_DENIED: () => t("signUp.emailDenied"),
   M_THREEPID_AUTH_FAILED: () => t("mail.notYet"),
   M_THREEPID_MEDIUM_NOT_SUPPORTED: () => t("failed.noMail"),
+  "IM.CONCLAVE.AUTHENTICATOR_UNREADABLE": () => t("failed.authenticator"),
   M_SESSION_EXPIRED: () => t("mail.over"),
 };
 

@@ -196,6 +196,16 @@ describe("what is wrong is said where it is", () => {
     expect(state(model).failure).toMatch(/^So many people wait/);
   });
 
+  test("an invitation that is not for people without a proven address is not called unknown", async () => {
+    server.flows = [[token]];
+    server.tokens.set("unprovable", 1);
+    const model = await opened();
+    await model.submit({ ...values, token: "unprovable" });
+    expect(state(model).wrong.token).toMatch(/certain e-mail address/);
+    await model.submit({ ...values, token: "another" });
+    expect(state(model).wrong.token).toMatch(/not known/);
+  });
+
   test("what was wrong with a field is not said again of what has taken its place", async () => {
     server.accounts.set("taken", { password: "x", factors: [], codes: [] });
     const model = await opened();

@@ -407,7 +407,13 @@ class SigningUp implements SignUp {
   private refused(stage: string, { refusal, policies }: Challenge): void {
     if (refusal === null) return;
     const { errcode, text } = refusal;
-    if (stage === stages.token) return this.show("form", { wrong: { token: t("signUp.tokenBad") }, invited: false });
+    if (stage === stages.token) {
+      const unprovable = errcode === "M_THREEPID_MEDIUM_NOT_SUPPORTED"; // it is for people with an address that nobody can prove here
+      return this.show("form", {
+        wrong: { token: t(unprovable ? "signUp.tokenNoMail" : "signUp.tokenBad") },
+        invited: false,
+      });
+    }
     if (errcode === "M_THREEPID_DENIED") return this.show("form", { wrong: { email: t("signUp.emailDenied") } });
     if (stage === stages.email || errcode === "M_THREEPID_AUTH_FAILED") {
       const looked = this.state.getState().step === "mail";

@@ -107,6 +107,7 @@ function Refused({ refusal, wrong }: { refusal: Refusal | null; wrong: string })
     offline: t("confirm.offline"),
     expired: t("confirm.expired"),
     unfinished: t("confirm.unfinished"),
+    unreadable: t("failed.authenticator"),
   }[refusal.why];
   return (
     <Callout tone="bad" role="alert" icon={<CircleAlert />}>

@@ -252,6 +252,7 @@ export class AccountServer {
     if (auth.type === "m.login.registration_token") {
       const left = this.tokens.get(String(auth.token)) ?? 0;
       if (left < 1) return no("M_FORBIDDEN");
+      if (auth.token === "unprovable") return no("M_THREEPID_MEDIUM_NOT_SUPPORTED");
       this.tokens.set(String(auth.token), left - 1);
     } else if (auth.type === "m.login.email.identity") {
       if (!this.proven("register", creds)) return no("M_THREEPID_AUTH_FAILED");
