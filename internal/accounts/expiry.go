@@ -12,12 +12,14 @@ import (
 const (
 	expiryEvery = time.Hour
 	expireAtOne = 500
+
+	txnLife = 30 * day // how long a device's transaction is known: repeated later it is a new one
 )
 
 const day = 24 * time.Hour
 
-// RunExpiry ends what is too old, until ctx ends: entries of the audit log, and requests for accounts that nobody has
-// answered. Any number of nodes may do so at the same time.
+// RunExpiry ends what is too old, until ctx ends: entries of the audit log, requests for accounts that nobody has answered, and
+// transactions of devices. Any number of nodes may do so at the same time.
 func (a *Accounts) RunExpiry(ctx context.Context) error {
 	ticker := time.NewTicker(expiryEvery)
 	defer ticker.Stop()
@@ -40,6 +42,9 @@ func (a *Accounts) expire(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := a.forgetTxns(ctx, a.now().Add(-txnLife)); err != nil {
+		return err
+	}
 	days := a.config.Registration.RequestDays
 	if days == 0 {
 		return nil
@@ -60,6 +65,20 @@ func (a *Accounts) trimAudit(ctx context.Context, before time.Time) error {
 			if n, err = tx.TrimAudit(before.UnixMilli(), expireAtOne); err == nil && n > 0 {
 				a.note(tx, Event{Name: "audit.trimmed", By: "retention", Details: map[string]any{"entries": n, "before": before.UnixMilli()}})
 			}
+			return err
+		})
+		if err != nil || n < expireAtOne {
+			return err
+		}
+	}
+}
+
+// forgetTxns forgets what transactions of before a time were answered.
+func (a *Accounts) forgetTxns(ctx context.Context, before time.Time) error {
+	for {
+		var n int64
+		err := a.db.Write(ctx, func(tx *store.Tx) (err error) {
+			n, err = tx.ForgetTxns(before.UnixMilli(), expireAtOne)
 			return err
 		})
 		if err != nil || n < expireAtOne {

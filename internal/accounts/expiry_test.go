@@ -92,3 +92,44 @@ func TestRequestsForAccountsEnd(t *testing.T) {
 		}
 	})
 }
+
+// TestTransactionsAreForgotten lets more transactions of devices grow old than one database transaction removes.
+func TestTransactionsAreForgotten(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		key := func(i int) store.TxnKey { return store.TxnKey{Device: int64(i), Hash: [16]byte{1}} }
+		start := func(from, to int) {
+			t.Helper()
+			must(t, w.db.Write(t.Context(), func(tx *store.Tx) error {
+				for i := from; i <= to; i++ { // every second one made an event
+					if _, err := tx.StartTxn(store.Txn{Key: key(i), Event: store.EventNID(i % 2 * i), Answer: "{}"}, w.now().UnixMilli()); err != nil {
+						return err
+					}
+				}
+				return nil
+			}))
+		}
+		known := func(i int) (found bool) {
+			t.Helper()
+			must(t, w.db.Read(t.Context(), func(tx *store.Tx) (err error) {
+				_, found, err = tx.TxnAnswer(key(i))
+				return err
+			}))
+			return found
+		}
+		const old = 2*expireAtOne + 6
+		start(1, old)
+		w.pass(txnLife - time.Hour)
+		start(old+1, old+2)
+		must(t, w.expire(t.Context()))
+		if !known(1) || !known(2) || !known(old) {
+			t.Error("a transaction is forgotten before its time")
+		}
+		w.pass(2 * time.Hour)
+		must(t, w.expire(t.Context()))
+		for i := range old + 2 {
+			if known(i+1) != (i >= old) {
+				t.Fatalf("transaction %d, of %d old ones, is known: %v", i+1, old, known(i+1))
+			}
+		}
+	})
+}

@@ -215,7 +215,7 @@ func (tx *Tx) TxnsOf(device int64, events []EventNID, each func(EventNID, string
 		}, int64s(events), device)
 }
 
-// TxnAnswer reads what a transaction that makes no event was answered; false if it is new.
+// TxnAnswer reads what a transaction was answered; false if it is new.
 func (tx *Tx) TxnAnswer(key TxnKey) (answer string, found bool, err error) {
 	err = tx.Query(`SELECT answer FROM txns WHERE txn = $1`, func(r *Row) error {
 		answer, found = r.Text(0), true
@@ -224,5 +224,14 @@ func (tx *Tx) TxnAnswer(key TxnKey) (answer string, found bool, err error) {
 	return answer, found, err
 }
 
-// PutTxn stores what a transaction that makes no event is answered.
-func (tx *Tx) PutTxn(t Txn, ts int64) error { return tx.InsertRows(txnInsert([]Txn{t}, ts)) }
+// ForgetTxns deletes transactions of devices from before a time (ms), limit at most of those that made an event and as many of the
+// others, and returns how many. Events get their numbers in the order of time, so that only the oldest are looked at.
+func (tx *Tx) ForgetTxns(before int64, limit int) (int64, error) {
+	made, err := tx.Exec(`DELETE FROM txns WHERE txn IN (SELECT oldest.txn FROM
+		(SELECT txn, ts FROM txns WHERE event <> 0 ORDER BY event LIMIT $2) AS oldest WHERE oldest.ts < $1)`, before, limit)
+	if err != nil {
+		return 0, err
+	}
+	others, err := tx.Exec(`DELETE FROM txns WHERE txn IN (SELECT txn FROM txns WHERE event = 0 AND ts < $1 ORDER BY ts LIMIT $2)`, before, limit)
+	return made + others, err
+}
