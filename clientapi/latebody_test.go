@@ -15,7 +15,6 @@ import (
 // lateBodies begins requests and sends the rest of their bodies when the sessions have ended (TestErasure).
 func lateBodies(t *testing.T, s *testserver.Server, admin *testserver.User) {
 	proof.Of(t, "A06")
-	began := time.Now()
 	type late struct {
 		name   string
 		more   *io.PipeWriter
@@ -50,6 +49,7 @@ func lateBodies(t *testing.T, s *testserver.Server, admin *testserver.User) {
 		c.end(u)
 		all = append(all, l)
 	}
+	began := time.Now() // after which none is let in
 	wait.Until(t, "the bodies to be late", func() bool { return time.Since(began) > 3*time.Second/2 })
 	for _, l := range all {
 		if _, err := fmt.Fprintf(l.more, `"late after %s"}`, l.name); err != nil {
