@@ -77,8 +77,11 @@ func newShared(r Redis, log *slog.Logger, clock func() time.Time) (*shared, erro
 	if err != nil {
 		return nil, fmt.Errorf("redis.url: %w", err)
 	}
+	wait := cmp.Or(r.Wait, redisWait)
+	longest := max(wait, redisProbe) // else a request that may wait for longer would not
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = longest, longest, longest, longest
 	quiet()
-	s := &shared{client: redis.NewClient(o), log: log, clock: clock, wait: cmp.Or(r.Wait, redisWait)}
+	s := &shared{client: redis.NewClient(o), log: log, clock: clock, wait: wait}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }

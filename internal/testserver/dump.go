@@ -1,6 +1,7 @@
 package testserver
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,10 +14,16 @@ func (s *Server) Kept() map[string]string {
 	s.t.Helper()
 	kept := map[string]string{}
 	err := filepath.WalkDir(s.Dir, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) { // it has gone in between, and holds nothing
+			return nil
+		}
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
 		text, err := os.ReadFile(path) //nolint:gosec // below the test's own directory
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		kept[strings.TrimPrefix(path, s.Dir)] = string(text)
 		return err
 	})

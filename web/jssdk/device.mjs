@@ -134,6 +134,14 @@ export class Device {
     }
   }
 
+  /**
+   * Makes a thread of a message, as pages do when somebody starts one; at whoever only reads it comes by itself. Without it the
+   * SDK loses a first message in it that /sync brings before the answer to its sending.
+   */
+  async startThread(roomId, rootId) {
+    this.client.getRoom(roomId).createThread(rootId, await this.event(roomId, rootId), [], true);
+  }
+
   /** What /sync brought of a message in a thread whose sending the SDK lost sight of. */
   async echo(roomId, threadId, txnId) {
     const sent = (event) => event.getUnsigned().transaction_id === txnId;

@@ -17,7 +17,7 @@ Promise.withResolvers ??= function withResolvers() {
 };
 
 /** How long anything may take before the run calls it lost: far longer than it needs on a busy machine. */
-const patienceMs = 20_000;
+const patienceMs = 60_000;
 const lookEveryMs = 20;
 
 /** Writes a line for the Go test. Synchronous: a process that is ended loses nothing that it said. */

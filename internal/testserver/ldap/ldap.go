@@ -10,8 +10,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +23,7 @@ import (
 	"conclave/internal/config"
 	"conclave/internal/observe"
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/ports"
 	"conclave/internal/testserver/wait"
 )
 
@@ -60,15 +59,11 @@ func Start(t testing.TB) *Directory {
 	t.Helper()
 	d := &Directory{t: t, CA: peer.NewCA(t), dir: t.TempDir()}
 	d.configure()
-	for try := 1; ; try++ { // somebody else may take a port before slapd does
-		d.URL, d.TLSURL = "ldap://"+freeAddress(t), "ldaps://"+freeAddress(t)
-		if d.run() {
-			break
-		}
-		if try == 5 {
-			log, _ := os.ReadFile(filepath.Join(d.dir, "log")) //nolint:errcheck // there is nothing else to show
-			t.Fatalf("slapd does not start:\n%s", log)
-		}
+	taken := ports.Take(t, 2)
+	d.URL, d.TLSURL = fmt.Sprintf("ldap://127.0.0.1:%d", taken[0]), fmt.Sprintf("ldaps://127.0.0.1:%d", taken[1])
+	if !d.run() {
+		log, _ := os.ReadFile(filepath.Join(d.dir, "log")) //nolint:errcheck // there is nothing else to show
+		t.Fatalf("slapd does not start:\n%s", log)
 	}
 	t.Cleanup(d.Stop)
 	d.do(func(c *ldap.Conn) error {
@@ -161,22 +156,6 @@ func (d *Directory) write(name string, data []byte) {
 	if err := os.WriteFile(filepath.Join(d.dir, name), data, 0o600); err != nil {
 		d.t.Fatal(err)
 	}
-}
-
-// freeAddress is a port below those that the system gives out by itself: it has to be free still when the directory comes
-// back.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	const lowest, count = 32_001, 700
-	for range count {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", lowest+rand.IntN(count))) //nolint:noctx // ends at once
-		if err == nil {
-			_ = l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("there is no free port")
-	return ""
 }
 
 // run starts slapd, and says whether it answers.
