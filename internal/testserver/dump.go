@@ -1,6 +1,7 @@
 package testserver
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,6 +18,9 @@ func (s *Server) Kept() map[string]string {
 			return err
 		}
 		text, err := os.ReadFile(path) //nolint:gosec // below the test's own directory
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // the server has removed it in this moment
+		}
 		kept[strings.TrimPrefix(path, s.Dir)] = string(text)
 		return err
 	})
