@@ -11,8 +11,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,6 +24,7 @@ import (
 	"conclave/internal/matrix"
 	"conclave/internal/testserver/dbtest"
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/ports"
 	"conclave/internal/testserver/proof"
 )
 
@@ -104,14 +103,14 @@ func New(t testing.TB, o Options) *Server {
 	if o.Engine == "" {
 		o.Engine = "sqlite"
 	}
-	ports := freePorts(t, 4)
-	listen := ports[1] // where federation really listens
+	free := ports.Free(t, 4)
+	listen := free[1] // where federation really listens
 	if o.Net != nil {
-		listen = ports[3]
+		listen = free[3]
 	}
 	s := &Server{
-		Name: matrix.ServerName(fmt.Sprintf("localhost:%d", ports[1])), URL: fmt.Sprintf("http://127.0.0.1:%d", ports[0]),
-		Admin: fmt.Sprintf("http://127.0.0.1:%d", ports[2]), Dir: t.TempDir(), CA: o.CA, t: t, binary: binaryOf(t, o),
+		Name: matrix.ServerName(fmt.Sprintf("localhost:%d", free[1])), URL: fmt.Sprintf("http://127.0.0.1:%d", free[0]),
+		Admin: fmt.Sprintf("http://127.0.0.1:%d", free[2]), Dir: t.TempDir(), CA: o.CA, t: t, binary: binaryOf(t, o),
 		env: append(os.Environ(), o.Env...),
 	}
 	if o.Presence {
@@ -137,9 +136,9 @@ presence: {enabled: false}
 federation: {ca_file: %q}
 network: {allow_private: ["127.0.0.0/8", "::1/128"]}
 log: {level: debug}
-`, s.Name, s.URL, ports[0], listen, ports[2], cert, key, url, o.CA.File))
+`, s.Name, s.URL, free[0], listen, free[2], cert, key, url, o.CA.File))
 	if o.Net != nil {
-		o.Net.front(t, s, ports[1], listen)
+		o.Net.front(t, s, free[1], listen)
 	}
 	t.Cleanup(func() {
 		s.Kill()
@@ -340,33 +339,3 @@ func (s *Server) record() {
 
 // answered is a line of the metrics about requests that had success.
 var answered = regexp.MustCompile(`^conclave_requests_total{api="([a-z]+)",operation="([^"]+)",status="[1-3]xx"} `)
-
-// freePorts finds ports of loopback that nobody listens on. They are below those that the system gives to outgoing
-// connections and to listeners on port 0: one of those could take a port between now and the start of the server. Other
-// tests that look for ports find them taken, until the end of this one: the UDP port of the same number, which no server
-// of a test uses, is held meanwhile, also while the server is down.
-func freePorts(t testing.TB, n int) []int {
-	t.Helper()
-	const lowest, highest = 15_000, 32_000
-	var ports []int
-	for range 1000 {
-		port := lowest + rand.IntN(highest-lowest)
-		address := fmt.Sprintf("127.0.0.1:%d", port)
-		held, err := net.ListenPacket("udp", address)
-		if err != nil {
-			continue
-		}
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			_ = held.Close() // nothing was done with it
-			continue
-		}
-		_ = l.Close() // it has done its work
-		t.Cleanup(func() { _ = held.Close() })
-		if ports = append(ports, port); len(ports) == n {
-			return ports
-		}
-	}
-	t.Fatal("there are no free ports")
-	return nil
-}

@@ -19,6 +19,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"conclave/internal/testserver/peer"
+	"conclave/internal/testserver/ports"
 )
 
 // Password is what a Service wants of its clients.
@@ -69,13 +70,7 @@ func StartTLS(t testing.TB, ca *peer.CA) *Service {
 }
 
 func prepare(t testing.TB) *Service {
-	s := &Service{t: t, dir: t.TempDir()}
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.port = l.Addr().(*net.TCPAddr).Port //nolint:errcheck // what a TCP listener has
-	_ = l.Close()                         // it has done its work
+	s := &Service{t: t, dir: t.TempDir(), port: ports.Free(t, 1)[0]}
 	s.args = []string{
 		"--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no", "--requirepass", Password, "--logfile", filepath.Join(s.dir, "log"),
 		"--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru", // as the documentation advises: nothing in it is dear
