@@ -130,12 +130,16 @@ func TestLongAccessListsCostLittle(t *testing.T) {
 	many := slices.Repeat([]string{"*a*a*a*a*b"}, 10_000)
 	content, _ := json.Marshal(map[string]any{"allow": []string{"*"}, "deny": many})
 	acl := matrix.ParseServerACL(content)
-	began := time.Now()
-	if !acl.Allowed(matrix.ServerName(long)) {
-		t.Error("a server that no pattern matches is shut out")
+	fastest := time.Hour
+	for range 3 {
+		began := time.Now()
+		if !acl.Allowed(matrix.ServerName(long)) {
+			t.Error("a server that no pattern matches is shut out")
+		}
+		fastest = min(fastest, time.Since(began))
 	}
-	if took := time.Since(began); took > time.Second { // 8 ms; a pattern matcher that goes back would take years
-		t.Errorf("one look takes %s", took)
+	if fastest > time.Second { // 8 ms; a pattern matcher that goes back would take years
+		t.Errorf("one look takes %s", fastest)
 	}
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newHouse(t, db)

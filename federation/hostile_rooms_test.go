@@ -56,12 +56,13 @@ func TestForgedEventsOnEveryRoad(t *testing.T) {
 		roads := map[string]bool{}
 		var mu sync.Mutex
 		spoil := func(operation string, e *peer.Event) []byte {
-			if !forged[e.ID] {
+			mu.Lock()
+			spoilt := forged[e.ID]
+			roads[operation] = roads[operation] || spoilt
+			mu.Unlock()
+			if !spoilt {
 				return e.JSON
 			}
-			mu.Lock()
-			roads[operation] = true
-			mu.Unlock()
 			members := map[string]any{}
 			for k, v := range e.Members {
 				members[k] = v
@@ -100,7 +101,9 @@ func TestForgedEventsOnEveryRoad(t *testing.T) {
 
 		root := []matrix.EventID{w.message("root").ID}
 		missing, fine := after("missing forged", root), after("missing good", root)
+		mu.Lock()
 		forged[missing.ID] = true
+		mu.Unlock()
 		sent := w.apart("sent forged", w.p.BadSignature())
 		last := after("last", []matrix.EventID{missing.ID, fine.ID})
 		v := w.send("roads", sent, last)

@@ -193,10 +193,7 @@ func TestCommandsFromOutside(t *testing.T) {
 	}
 	accounts, _ := w.s.Run("user list")
 	w.send("commands", events...)
-	w.sees(commands[len(commands)-1])
-	if got := w.bodies(); len(got) != len(events) {
-		t.Errorf("the room says %q", got)
-	}
+	wait.Until(t, "all that was said", func() bool { return len(w.bodies()) == len(events) })
 	if calls := w.p.Calls(peer.V1 + "/send/"); len(calls) != 0 {
 		t.Errorf("the server answered with %s", calls[0].Body)
 	}

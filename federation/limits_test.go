@@ -128,9 +128,7 @@ func TestRequestsHaveOneFrame(t *testing.T) {
 			}
 			defer func() { _ = conn.Close() }()
 			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-			if _, err := io.WriteString(conn, text); err != nil {
-				t.Fatal(err)
-			}
+			_, _ = io.WriteString(conn, text) // who is refused in the middle of it cannot write the rest, and is answered
 			in := bufio.NewReader(conn)
 			for {
 				res, err := http.ReadResponse(in, nil)

@@ -9,6 +9,7 @@ import (
 	"conclave/internal/matrix"
 	"conclave/internal/store"
 	"conclave/internal/testserver/dbtest"
+	"conclave/internal/testserver/wait"
 	"conclave/rooms"
 )
 
@@ -64,12 +65,7 @@ func TestReceiptsWaitForTheirEvents(t *testing.T) {
 func (w *houseWorld) hasRead(ref rooms.Ref, user matrix.UserID, id matrix.EventID) {
 	w.t.Helper()
 	want := fmt.Sprint(user, " 1 ", id)
-	for deadline := time.Now().Add(20 * time.Second); !slices.Contains(w.receipts(ref), want); {
-		if time.Now().After(deadline) {
-			w.t.Fatalf("no receipt %s, only %v", want, w.receipts(ref))
-		}
-		<-time.After(5 * time.Millisecond) // between two looks
-	}
+	wait.Until(w.t, "the receipt "+want, func() bool { return slices.Contains(w.receipts(ref), want) })
 }
 
 // count is how many rows a table has.

@@ -37,8 +37,13 @@ func (o *outbox) add(room, edu string, n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for range n {
-		o.items = append(o.items, item{store.Pos(len(o.items) + 1), room, edu})
+		o.put(room, edu)
 	}
+}
+
+// put is add for one thing, by who holds o.mu.
+func (o *outbox) put(room, edu string) {
+	o.items = append(o.items, item{store.Pos(len(o.items) + 1), room, edu})
 }
 
 func (o *outbox) head() store.Pos { return store.Pos(len(o.items)) }
@@ -251,7 +256,7 @@ func (w *sendWorld) setJudge(f func(sentTxn) peer.Reply) {
 // until waits for a condition over what the peer got, letting time pass for the sender if pass is not 0.
 func (w *sendWorld) until(what string, pass time.Duration, ok func() bool) {
 	w.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		w.mu.Lock()
 		done := ok()

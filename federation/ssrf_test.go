@@ -184,7 +184,9 @@ func TestHostileDelegationDocuments(t *testing.T) {
 	for name, h := range cases {
 		docs.set("bad.test", h)
 		disc := testDiscovery(&dns{}, docs, ca, time.Now)
-		disc.wellKnown.client.Timeout = limit
+		if name == "slow" { // the others are cut off by what they are, however slow this machine is
+			disc.wellKnown.client.Timeout = limit
+		}
 		hits := docs.count("bad.test")
 		began := time.Now()
 		for range 20 {

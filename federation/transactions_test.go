@@ -14,6 +14,7 @@ import (
 	"conclave/internal/testserver/dbtest"
 	"conclave/internal/testserver/peer"
 	"conclave/internal/testserver/proof"
+	"conclave/internal/testserver/wait"
 	"conclave/rooms"
 )
 
@@ -77,14 +78,10 @@ func (w *houseWorld) send(p *peer.Peer, txn string, pdus, edus []string) peer.An
 // arrives waits until an event is in its room.
 func (w *houseWorld) arrives(ref rooms.Ref, id matrix.EventID) {
 	w.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for time.Now().Before(deadline) {
-		if row, err := w.rooms.EventInRoom(w.t.Context(), ref.NID, id); err == nil && row.Visible() {
-			return
-		}
-		<-time.After(5 * time.Millisecond) // between two looks
-	}
-	w.t.Fatalf("%s does not arrive", id)
+	wait.Until(w.t, string(id)+" in its room", func() bool {
+		row, err := w.rooms.EventInRoom(w.t.Context(), ref.NID, id)
+		return err == nil && row.Visible()
+	})
 }
 
 func accepted(t *testing.T, a peer.Answer) map[matrix.EventID]map[string]any {

@@ -135,10 +135,12 @@ func TestQueryOfOtherServers(t *testing.T) {
 			t.Error("a user about whom nothing is known has an empty list of devices")
 		}
 		for asked, want := range map[time.Duration]time.Duration{0: 10 * time.Second, 5 * time.Second: 5 * time.Second, time.Hour: 30 * time.Second} {
+			// What has passed meanwhile is missing, which may be seconds on a busy machine: more than the next shorter one is it.
+			more := map[time.Duration]time.Duration{5 * time.Second: 0, 10 * time.Second: 5 * time.Second, 30 * time.Second: 10 * time.Second}[want]
 			if _, err := w.Query(t.Context(), alice.User, keys.Asked{far: nil}, asked); err != nil {
 				t.Error(err)
 			}
-			if got := w.remote.patient; got > want || got < want-3*time.Second {
+			if got := w.remote.patient; got > want || got <= more {
 				t.Errorf("asked to wait %v, another server is waited for %v, want %v", asked, got, want)
 			}
 		}

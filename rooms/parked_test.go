@@ -12,10 +12,12 @@ import (
 )
 
 // TestParkedEventsGoOnWithWhatTheyLack: events that were put off because nobody had what they follow go to their places
-// as soon as it comes by itself, in whatever order, and nobody is asked again.
+// as soon as it comes by itself, in whatever order, and nobody is asked again. No time passes: after a second all would be
+// asked once more, as they should.
 func TestParkedEventsGoOnWithWhatTheyLack(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, 10)
+		w.now = newTickingClock().now
 		n := newNode(t, db, w)
 		ref := n.join()
 		w.down[near], w.down[other] = true, true

@@ -167,6 +167,7 @@ func TestGapTooWide(t *testing.T) {
 func TestGapThatNobodyFills(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, db *store.DB) {
 		w := newWorld(t, 10)
+		w.now = newTickingClock().now // no time passes
 		n := newNode(t, db, w)
 		ref := n.join()
 		lost := w.say(bob, "lost")

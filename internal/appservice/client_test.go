@@ -100,10 +100,11 @@ func TestOneNameThatHangs(t *testing.T) {
 			<-r.Context().Done()
 		}
 	})
-	c.callTime, c.askTime = 200*time.Millisecond, 300*time.Millisecond
 	for range silentAfter {
+		c.callTime, c.askTime = 200*time.Millisecond, 300*time.Millisecond
 		_, err := c.HasUser(t.Context(), "@_irc_hangs:example.org")
 		wantCode(t, err, 408, "M_UNKNOWN")
+		c.callTime, c.askTime = time.Minute, time.Minute // which the other answers in, however slow this machine is
 		if found, err := c.HasUser(t.Context(), "@_irc_other:example.org"); !found || err != nil {
 			t.Errorf("another name: %v %v", found, err)
 		}

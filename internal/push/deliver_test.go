@@ -29,7 +29,7 @@ type world struct {
 	t    *testing.T
 	db   *store.DB
 	user store.User
-	log  bytes.Buffer
+	log  lockedLog
 	gate *httptest.Server
 
 	mu      sync.Mutex
@@ -41,6 +41,24 @@ type world struct {
 }
 
 const testKey = "the-secret-pushkey"
+
+// lockedLog is a log that several deliverers write to while a test reads it.
+type lockedLog struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
 
 func newWorld(t *testing.T, db *store.DB) *world {
 	w := &world{t: t, db: db, now: time.UnixMilli(1_700_000_000_000)}
@@ -160,7 +178,7 @@ func (w *world) advance(by time.Duration) {
 func (w *world) run(change ...func(*DelivererOptions)) (d *Deliverer, stop func()) {
 	o := DelivererOptions{
 		DB: w.db, Source: w, Clock: w.clock, Sweep: 5 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
-		Client: &http.Client{Timeout: 2 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		Client: &http.Client{Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 	for _, f := range change {
 		f(&o)

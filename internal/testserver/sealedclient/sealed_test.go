@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -130,6 +131,9 @@ func everything(t *testing.T, dir string) (files [][]byte) {
 			return err
 		}
 		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // the server has removed it in this moment
+		}
 		files = append(files, data)
 		database = database || strings.HasPrefix(d.Name(), "conclave.db")
 		return err
