@@ -13,7 +13,9 @@ export default defineConfig({
     // Tests of the crypto and sdk layers need no page; those of components ask for one in their first line:
     // `// @vitest-environment happy-dom`.
     environment: "node",
-    testTimeout: 30_000,
+    // Far more than anything needs, on a machine that is busy with other things.
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
     maxWorkers: 2,
     allowOnly: false,
     css: false,

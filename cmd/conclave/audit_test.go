@@ -12,6 +12,7 @@ import (
 // TestAuditExport prints the audit log of a server that runs and of one that is stopped.
 func TestAuditExport(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, engine string) {
+		day := time.Now().UTC().Format(time.DateOnly) // before the first entry, in case that midnight comes in between
 		s := testserver.Start(t, testserver.Options{Engine: engine})
 		s.Register("alice")
 		export := func(args ...string) (events []string) {
@@ -40,7 +41,6 @@ func TestAuditExport(t *testing.T) {
 		if !strings.Contains(running, "registered") || !strings.Contains(running, "login") {
 			t.Errorf("the log of a running server is %q", running)
 		}
-		day := time.Now().UTC().Format(time.DateOnly)
 		tomorrow := time.Now().UTC().Add(24 * time.Hour).Format(time.RFC3339)
 		if some := strings.Join(export("-from", day, "-to", tomorrow), " "); some != running {
 			t.Errorf("of today there is %q", some)

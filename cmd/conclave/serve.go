@@ -136,6 +136,9 @@ func (p ports) close() {
 
 // run serves until ctx ends, and then finishes what was begun.
 func (s *server) run(ctx context.Context, p ports) error {
+	// Before anybody is answered: whoever has seen the server run gives it commands, which take it for stopped as long as there
+	// is no socket.
+	defer s.operate()()
 	servers := []*http.Server{s.clientHTTP}
 	failed := make(chan error, 3)
 	serve := func(h *http.Server, l net.Listener) {
@@ -153,7 +156,6 @@ func (s *server) run(ctx context.Context, p ports) error {
 		go serve(s.adminHTTP, p.admin)
 	}
 	s.log.Info("serving", "server_name", s.conf.ServerName, "client", address(p.client), "federation", address(p.federation), "admin", address(p.admin))
-	defer s.operate()()
 	var err error
 	select {
 	case <-ctx.Done():

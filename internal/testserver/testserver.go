@@ -318,7 +318,7 @@ func (s *Server) record() {
 	if !proof.Wanted() || !s.Running() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second) // the test's own context may have ended
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // the test's own context may have ended
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Admin+"/metrics", nil)
 	if err != nil {

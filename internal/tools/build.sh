@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 packages() {
 	if [ ! -e web/node_modules/.package-lock.json ] || [ web/package-lock.json -nt web/node_modules/.package-lock.json ]; then
 		say "installing the client's packages"
-		(cd web && npm ci --ignore-scripts --no-audit --no-fund </dev/null)
+		(cd web && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries 5 </dev/null)
 		touch web/node_modules/.package-lock.json
 	fi
 }

@@ -82,8 +82,8 @@ apt_install() {
 	if [ -e "$policy" ]; then policy=""; else printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"; fi
 	log=$(mktemp)
 	# A source of packages that is out of reach is no reason to give up: the others may do.
-	apt-get update -qq </dev/null >"$log" 2>&1 || true
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	apt-get update -qq -o Acquire::Retries=3 </dev/null >"$log" 2>&1 || true
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Acquire::Retries=3 \
 		-o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 "$@" </dev/null >>"$log" 2>&1 || code=1
 	if [ -n "$policy" ]; then rm -f "$policy"; fi
 	[ "$code" -eq 0 ] || tail -n 20 "$log" >&2

@@ -88,7 +88,7 @@ inside() {
 }
 
 case $form in
-short) limit=15m ;;
+short) limit=30m ;; # of a package, of which the longest takes six minutes on two processors
 long) limit=6h; export CONCLAVE_LONG=1 ;;
 inside) limit=$CONCLAVE_TEST_LIMIT; inside; exit ;;
 *) die "usage: test.sh [short|long]" ;;

@@ -424,7 +424,6 @@ describe.each(stories.slice(0, long ? 2 : 1))("%s, %s", (name, language, options
 
   test("an invitation, and a mail, make an account", async () => {
     owner = new Owner(await Person.arrive(browser, name, server.url, language, options), language);
-    owner.person.page.setDefaultTimeout(20_000);
     await owner.signUp(await newInvitation());
   });
 

@@ -17,6 +17,7 @@ function executable(): string {
 export function launch(args: string[] = []): Promise<Browser> {
   return chromium.launch({
     executablePath: executable(),
+    timeout: 120_000, // of a busy machine
     args: [
       "--no-sandbox",
       "--disable-gpu",

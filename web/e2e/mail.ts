@@ -30,7 +30,7 @@ export class Mailbox {
   }
 
   /** The oldest mail to an address with a link that has `part` in it, which nobody has taken yet, once it is there. */
-  async take(to: string, part: string, timeoutMs = 20_000): Promise<Mail> {
+  async take(to: string, part: string, timeoutMs = 60_000): Promise<Mail> {
     let look = (): void => undefined;
     let timer: NodeJS.Timeout | undefined;
     const taken = new Promise<Mail>((resolve, reject) => {

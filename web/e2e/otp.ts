@@ -22,8 +22,8 @@ export function code(secret: string, step: number): string {
 }
 
 /**
- * The phone of a person. A server takes each code once, and those of the steps before and after the present one as well: beginning with
- * the step before, three codes can be used at once, where a person would wait for the next.
+ * The phone of a person. A server takes each code once, and those of the steps before and after the present one as well: two codes can be
+ * used at once, where a person would wait for the next. That of the step before would be refused if a step ended while it is typed.
  */
 export class Phone {
   private used = -1;
@@ -32,8 +32,8 @@ export class Phone {
 
   next(): string {
     const now = Math.floor(Date.now() / 30_000);
-    this.used = Math.max(this.used + 1, now - 1);
-    if (this.used > now + 1) throw new Error("three codes are in use already: the next comes in a while");
+    this.used = Math.max(this.used + 1, now);
+    if (this.used > now + 1) throw new Error("two codes are in use already: the next comes in a while");
     return code(this.secret, this.used);
   }
 }

@@ -192,7 +192,7 @@ test("the newest message stays in sight however large the window is", async () =
   const newest = alice.message(said.at(-1)?.text ?? "");
   for (const size of [phone, desktop, phone, { width: 600, height: 500 }, desktop]) {
     await alice.page.setViewportSize(size);
-    expect(await newest.evaluate(isWhollyInSight)).toBe(true);
+    await expect.poll(() => newest.evaluate(isWhollyInSight), { timeout: 45_000 }).toBe(true);
   }
 });
 

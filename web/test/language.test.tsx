@@ -1,12 +1,13 @@
 // @vitest-environment happy-dom
-import { act, cleanup, configure, render, screen } from "@testing-library/react";
+import { act, cleanup, render, screen } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { createStore } from "zustand/vanilla";
 import { Router } from "wouter";
 import { memoryLocation } from "wouter/memory-location";
 import { AppView } from "../src/app/AppView";
-import "../src/app/ChatView"; // at once, not when it is first shown
+import "../src/app/ChatView"; // at once, not when it is first shown, or after the modules were reset
+import "../src/app/SettingsView";
 import { MessageRow } from "../src/features/timeline/MessageRow";
 import { fakeChat, fakeRoom, message, alice } from "../src/gallery/fixtures";
 import {
@@ -29,7 +30,6 @@ import type { App, Phase } from "../src/stores/app";
 import { createConfirming } from "../src/stores/confirm";
 import { fakeSignIn } from "../src/stores/testing/signIn";
 
-configure({ asyncUtilTimeout: 10_000 }); // of a busy machine
 beforeEach(async () => {
   await setLanguage("en");
   localStorage.clear();

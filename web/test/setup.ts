@@ -10,3 +10,11 @@ if (typeof Promise.withResolvers !== "function") {
     return { promise, resolve, reject };
   };
 }
+
+// What appears in a page is waited for as long as anything else: a busy machine takes more than the second that is usual.
+if (typeof document !== "undefined") {
+  const { configure } = await import("@testing-library/react");
+  configure({ asyncUtilTimeout: 20_000 });
+}
+
+export {};

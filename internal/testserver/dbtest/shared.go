@@ -126,7 +126,7 @@ func lockFile(path string, how int) (*os.File, error) {
 
 func alive(url string) bool {
 	c := Cluster{URL: url, ended: make(chan struct{})}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second) // a busy one is not to be taken for dead
 	defer cancel()
 	return c.wait(ctx) == nil
 }

@@ -292,7 +292,7 @@ describe("sessions", () => {
     await a.sendText(roomId, "lost at first");
     await until("bob cannot read it", () => failures(b, roomId)[0] === "no_key");
     hs.intercept = () => undefined;
-    await until("bob asked and was answered", () => bodies(b, roomId).includes("lost at first"), 20_000);
+    await until("bob asked and was answered", () => bodies(b, roomId).includes("lost at first"));
   });
 
   test("never use an index twice from a restored profile", async () => {

@@ -3,6 +3,7 @@ import { IDBFactory } from "fake-indexeddb";
 import { beforeEach, expect, test, vi } from "vitest";
 import { draftStore, forgetDrafts } from "./drafts";
 
+const patience = 20_000; // of a busy machine
 const draft = { text: "half a senten", replyTo: null };
 
 beforeEach(() => vi.stubGlobal("indexedDB", new IDBFactory()));
@@ -14,9 +15,9 @@ test("a draft is kept per room and outlives the page, and an emptied one is forg
   await vi.waitFor(async () => {
     const again = await draftStore("@ann:x.org");
     expect([again.of("!a:x.org").get(), again.of("!b:x.org").get().text]).toEqual([draft, "other"]);
-  }, 5000);
+  }, patience);
   before.of("!b:x.org").set({ text: "", replyTo: null });
-  await vi.waitFor(async () => expect((await draftStore("@ann:x.org")).has("!b:x.org")).toBe(false), 5000);
+  await vi.waitFor(async () => expect((await draftStore("@ann:x.org")).has("!b:x.org")).toBe(false), patience);
   expect((await draftStore("@bob:x.org")).has("!a:x.org")).toBe(false);
 });
 
@@ -29,7 +30,7 @@ test("a page that is put away writes its drafts down at once", async () => {
   } finally {
     vi.useRealTimers();
   }
-  await vi.waitFor(async () => expect((await draftStore("@ann:x.org")).has("!a:x.org")).toBe(true), 5000);
+  await vi.waitFor(async () => expect((await draftStore("@ann:x.org")).has("!a:x.org")).toBe(true), patience);
 });
 
 test("what lies in the database cannot be read, nor moved to another room", async () => {
@@ -45,7 +46,7 @@ test("what lies in the database cannot be read, nor moved to another room", asyn
       const request = database.transaction("drafts").objectStore("drafts").get("!a:x.org");
       request.onsuccess = () => done(request.result as { data: ArrayBuffer } | undefined);
     });
-  await vi.waitFor(async () => expect(await read()).toBeDefined(), 5000);
+  await vi.waitFor(async () => expect(await read()).toBeDefined(), patience);
   const kept = await read();
   expect(new TextDecoder().decode(kept?.data)).not.toContain("senten");
   await new Promise((done) => {
@@ -58,7 +59,7 @@ test("what lies in the database cannot be read, nor moved to another room", asyn
 test("a device that was signed out elsewhere keeps no drafts, also while a page holds them", async () => {
   const held = await draftStore("@ann:x.org");
   held.of("!a:x.org").set(draft);
-  await vi.waitFor(async () => expect((await draftStore("@ann:x.org")).has("!a:x.org")).toBe(true), 5000);
+  await vi.waitFor(async () => expect((await draftStore("@ann:x.org")).has("!a:x.org")).toBe(true), patience);
   await forgetDrafts("@ann:x.org");
   expect((await draftStore("@ann:x.org")).has("!a:x.org")).toBe(false);
 });
