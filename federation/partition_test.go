@@ -16,9 +16,9 @@ import (
 	"conclave/internal/testserver/wait"
 )
 
-// healTime is how long servers may take to agree once they reach one another again: a second or two by themselves. A server that
-// was away for a moment is tried again within 16 seconds, and this machine may be busy.
-const healTime = 40 * time.Second
+// healTime is how long servers may take to agree once they reach one another again: that is what we promise. By themselves they
+// take a second or two.
+const healTime = 15 * time.Second
 
 // three are three servers with two people on each, and what lies between them.
 type three struct {
