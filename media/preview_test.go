@@ -404,6 +404,7 @@ func TestNobodyWaitsLongForAPreview(t *testing.T) {
 	_, err := w.preview(s.URL)
 	wantCode(t, err, 429, "M_LIMIT_EXCEEDED")
 	<-w.previews.workers
+	w.previews.wait = time.Minute // so that a place and the end of a millisecond are not there at once
 	if _, err = w.preview(s.URL); err != nil || len(w.previews.workers) != previewWorkers-1 {
 		t.Errorf("%d workers are busy: %v", len(w.previews.workers), err)
 	}
