@@ -117,6 +117,16 @@ test("an invitation is no way around a session that is to be signed in to again:
   history.replaceState(null, "", "/");
 });
 
+test.each([
+  ["Welcome back", { at: "signedOut", ended: null, signIn: fakeSignIn() }],
+  ["Something in here broke", { at: "failed", reason: "no", kept: false }],
+  ["Enter your recovery key", { at: "locked", userId: "@ann:x.org" }],
+] as const)("a tab says which page it is in front of a session: %s", async (heading, phase) => {
+  render(<AppView app={fakeApp(phase)} />);
+  expect(await screen.findByRole("heading", { level: 1, name: heading })).toBeTruthy();
+  expect(document.title).toBe(`${heading} · Conclave`);
+});
+
 test("a tab does not go on saying where somebody was", () => {
   const { hook } = memoryLocation({ path: `/room/${encodeURIComponent("!board:northwind.org")}` });
   const chat = f.fakeChat({ rooms: [f.summary("!board:northwind.org", "Board")] });

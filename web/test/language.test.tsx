@@ -98,6 +98,7 @@ test("switching on the sign-in page changes the page and keeps what was typed", 
   await user.type(screen.getByLabelText("Name or e-mail address"), "ann");
   await user.click(screen.getByRole("button", { name: "Deutsch" }));
   expect(await screen.findByRole("heading", { level: 1, name: "Willkommen zurück" })).toBeTruthy();
+  expect(document.title).toBe("Willkommen zurück · Conclave");
   expect(screen.getByLabelText<HTMLInputElement>("Name oder E-Mail-Adresse").value).toBe("ann");
   expect(document.activeElement?.textContent).toBe("Deutsch");
   expect(screen.getByRole("button", { name: "Deutsch" }).getAttribute("aria-pressed")).toBe("true");

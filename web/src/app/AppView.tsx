@@ -4,6 +4,7 @@ import { t, useLanguage } from "../i18n";
 import type { App, Phase } from "../stores/app";
 import { useValue } from "../stores/context";
 import { Button, Mark } from "../ui/core";
+import { useTitle } from "../ui/title";
 import { Toaster } from "../ui/toast";
 import { Opening } from "./Opening";
 import { SignedOut } from "./SignedOut";
@@ -95,6 +96,7 @@ function Current({ app }: { app: App }) {
 /** A session that cannot be opened, now or ever: one can try again, or give it up. */
 export function Failed({ reason, kept, onSignOut }: { reason: string; kept: boolean; onSignOut(): Promise<void> }) {
   const [leaving, setLeaving] = useState(false);
+  useTitle(t("shell.errorTitle"));
   return (
     <main className="flex h-full flex-col items-center justify-center gap-4 bg-side px-6 text-center">
       <Mark size={40} />

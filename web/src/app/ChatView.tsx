@@ -11,6 +11,7 @@ import type { Chat } from "../stores/model";
 import { Button, Empty, Kbd } from "../ui/core";
 import { TooltipProvider } from "../ui/icon";
 import { Boundary } from "../ui/Boundary";
+import { useTitle } from "../ui/title";
 import { MessagesSquare } from "lucide-react";
 import { RoomView } from "./RoomView";
 import { Sidebar } from "./Sidebar";
@@ -122,21 +123,6 @@ function safeDecode(text: string): string {
   } catch {
     return text;
   }
-}
-
-/** How much is unread, and where one is: what a tab among many has to say. */
-function useTitle(place: string | null, unread: number): void {
-  useEffect(() => {
-    const count = unread > 0 ? `(${unread > 99 ? "99+" : unread}) ` : "";
-    document.title = `${count}${place === null ? "" : `${place} · `}Conclave`;
-  }, [place, unread]);
-  // Whoever comes next need not know where somebody was.
-  useEffect(
-    () => () => {
-      document.title = "Conclave";
-    },
-    [],
-  );
 }
 
 function Nothing() {

@@ -3,6 +3,7 @@ import { type ReactNode, useEffect, useRef } from "react";
 import { t } from "../../i18n";
 import { Mark } from "../../ui/core";
 import { LanguageLine } from "../../ui/language";
+import { useTitle } from "../../ui/title";
 
 /** The card of a page in front of a session, in the middle of an otherwise empty page. */
 export function Frame({
@@ -25,6 +26,7 @@ export function Frame({
   other?: { question: string; action: string; go(): void } | undefined;
   children: ReactNode;
 }) {
+  useTitle(title);
   const heading = useRef<HTMLHeadingElement>(null);
   const first = useRef(!sudden);
   useEffect(() => {

@@ -5,6 +5,7 @@ import { describe } from "../../stores/failed";
 import { Button, Callout, Mark, Skeleton } from "../../ui/core";
 import { saveText } from "../../ui/download";
 import { TextField } from "../../ui/form";
+import { useTitle } from "../../ui/title";
 import { toast } from "../../ui/toast";
 
 interface Props {
@@ -32,6 +33,7 @@ export function RecoveryKey({
   initialStep = "show",
 }: Props) {
   const [step, setStep] = useState<"show" | "confirm">(initialStep);
+  useTitle(t(step === "show" ? "recovery.title" : "recovery.confirmTitle"));
   return (
     <div className="h-full overflow-y-auto bg-side">
       <main className="mx-auto flex min-h-full w-full max-w-[32rem] flex-col justify-center px-4 py-10">

@@ -4,6 +4,7 @@ import { t } from "../../i18n";
 import { describe } from "../../stores/failed";
 import { Button, Callout } from "../../ui/core";
 import { TextField } from "../../ui/form";
+import { useTitle } from "../../ui/title";
 
 interface Props {
   userId: string;
@@ -15,6 +16,7 @@ interface Props {
 const keyPattern = /(?:[1-9A-HJ-NP-Za-km-z]{2,8} ){8,}[1-9A-HJ-NP-Za-km-z]{2,8}/;
 
 export function Unlock({ userId, onUnlock, onSignOut }: Props) {
+  useTitle(t("unlock.title"));
   const [key, setKey] = useState("");
   const [error, setError] = useState<string | undefined>();
   const [busy, setBusy] = useState(false);
