@@ -106,10 +106,10 @@ func SelfSigned(dir string, name matrix.ServerName) (certFile, keyFile string, e
 		err = os.MkdirAll(dir, 0o700)
 	}
 	if err == nil {
-		err = os.WriteFile(keyFile, keyPEM, 0o600)
+		err = replacePrivate(keyFile, keyPEM)
 	}
 	if err == nil {
-		err = os.WriteFile(certFile, certPEM, 0o600) // last: it says that the pair is there
+		err = replacePrivate(certFile, certPEM) // last: it says that the pair is there
 	}
 	if err != nil {
 		return "", "", fmt.Errorf("making a certificate: %w", err)

@@ -88,7 +88,7 @@ func version(id matrix.KeyID) string { return strings.TrimPrefix(string(id), "ed
 // replacePrivate writes a file that only its owner can read, all of it or nothing, durably.
 func replacePrivate(path string, text []byte) error {
 	folder := filepath.Dir(path)
-	f, err := os.CreateTemp(folder, ".signing-*") // mode 0600
+	f, err := os.CreateTemp(folder, ".new-*") // mode 0600
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
