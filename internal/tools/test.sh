@@ -39,7 +39,7 @@ race_tests() {
 	export GOFLAGS="${GOFLAGS:-} -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false"
 	go build -race -o "$work/conclave-race" ./cmd/conclave || return 1
 	# The longest first, so that none of them is left to run alone at the end.
-	local longest="conclave/rooms conclave/federation conclave/clientapi conclave/keys"
+	local longest="conclave/rooms conclave/federation conclave/clientapi conclave/internal/accounts conclave/cmd/conclave conclave/internal/store"
 	CONCLAVE_TEST_BINARY=$work/conclave-race CONCLAVE_TEST_PLAIN_BINARY=$PWD/bin/conclave gotest -race -parallel 4 $longest $(go list ./... | grep -vE "$pure" | grep -vxF "${longest// /$'\n'}")
 }
 
