@@ -23,7 +23,7 @@ func TestRooms(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *testserver.Server){
 			"creation": roomCreation, "versions": roomVersions, "membership": roomMembership, "refusals": roomRefusals, "state": roomState,
 			"redaction": roomRedaction, "transactions": roomTransactions, "reading": roomReading, "history": roomHistory, "aliases": roomAliases,
-			"profiles": roomProfiles, "account data": userData, "names": badNames, "meta": serverMeta,
+			"profiles": roomProfiles, "account data": userData, "names": badNames, "meta": serverMeta, "policy lists": policyLists,
 		} {
 			t.Run(name, func(t *testing.T) { test(t, s) })
 		}
@@ -408,4 +408,38 @@ func serverMeta(t *testing.T, s *testserver.Server) {
 	}
 	alice.Must("POST", "/logout", object{})
 	alice.Refused(http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "GET", "/account/whoami", nil)
+}
+
+// policyLists: rules against users, rooms and servers are state like any other. What to do about them is for clients and bots to
+// say: the server shuts nobody out by itself.
+func policyLists(t *testing.T, s *testserver.Server) {
+	proof.Of(t, "RM-16")
+	alice, bob, room := together(t, s)
+	since := token(bob.Sync("", 0))
+	rules := map[string]object{
+		"m.policy.rule.user":   {"entity": "@bob*", "recommendation": "m.ban", "reason": "spam"},
+		"m.policy.rule.room":   {"entity": room, "recommendation": "m.ban", "reason": "spam"},
+		"m.policy.rule.server": {"entity": "*", "recommendation": "org.example.recommendation", "reason": "spam"},
+	}
+	for typ, rule := range rules {
+		bob.Refused(http.StatusForbidden, "M_FORBIDDEN", "PUT", is(room, "state", typ, "rule"), rule)
+		alice.Must("PUT", is(room, "state", typ, "rule"), rule)
+		if got := bob.Must("GET", is(room, "state", typ, "rule"), nil).Body; got["entity"] != rule["entity"] || got["recommendation"] != rule["recommendation"] || got["reason"] != "spam" {
+			t.Errorf("%s is %v", typ, got)
+		}
+	}
+	told := map[string]bool{}
+	for _, ev := range testserver.Events(testserver.At(bob.Sync(since, 0), "rooms", "join", room, "timeline", "events")) {
+		typ, _ := ev["type"].(string)
+		told[typ] = true
+	}
+	for typ := range rules {
+		if !told[typ] {
+			t.Errorf("bob is not told of %s", typ)
+		}
+	}
+	bob.Say(room, "still here")
+	bob.Must("POST", is(room, "leave"), object{})
+	alice.Must("POST", is(room, "invite"), object{"user_id": bob.ID})
+	bob.Join(room)
 }

@@ -23,7 +23,7 @@ func inTree(body testserver.JSON) (ids []string) {
 // TestSpaces: the tree of a space whose rooms are on two servers, in order, in pages, with what each may know of it.
 func TestSpaces(t *testing.T) {
 	eachTwo(t, func(w *two) {
-		proof.Of(w.t, "RM-13", "RM-14")
+		proof.Of(w.t, "RM-13", "RM-14", "RM-15")
 		child := func(u *testserver.User, space, room string, content testserver.JSON) {
 			content["via"] = []string{string(u.Server.Name)}
 			u.Must("PUT", testserver.Path("rooms", space, "state", "m.space.child", room), content)
@@ -51,6 +51,9 @@ func TestSpaces(t *testing.T) {
 		w.alice.Must("PUT", testserver.Path("rooms", top, "state", "m.space.child", "!gone"), testserver.JSON{}) // taken out again
 		child(w.bob, inner, third, testserver.JSON{})
 		w.bob.Must("PUT", testserver.Path("rooms", inner, "state", "m.space.child", top), testserver.JSON{"via": []string{string(w.a.Name)}}) // a loop
+		// A room that says of itself that it belongs to a space is not believed.
+		claims := make(w.bob, testserver.JSON{"name": "Claims"})
+		w.bob.Must("PUT", testserver.Path("rooms", claims, "state", "m.space.parent", top), testserver.JSON{"via": []string{string(w.a.Name)}, "canonical": true})
 
 		tree := func(u *testserver.User, query string) testserver.JSON {
 			return u.Must("GET", "/_matrix/client/v1"+testserver.Path("rooms", top, "hierarchy")+query, nil).Body
