@@ -1,7 +1,6 @@
 package limits_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -30,26 +29,11 @@ func newClock() *clock {
 func (c *clock) now() time.Time       { return time.UnixMilli(c.ms.Load()) }
 func (c *clock) pass(d time.Duration) { c.ms.Add(d.Milliseconds()) }
 
-// log is a logger that can be read while it is written.
-type log struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *log) count(part string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), part)
-}
+// count is how often a log has something.
+func count(out *wait.Log, part string) int { return strings.Count(out.String(), part) }
 
 // node is the counter of one node.
-func node(t *testing.T, r *limits.Redis, c *clock, out *log) *limits.Counter {
+func node(t *testing.T, r *limits.Redis, c *clock, out *wait.Log) *limits.Counter {
 	t.Helper()
 	if r != nil && r.Wait == 0 {
 		r.Wait = time.Minute // a busy machine is no reason to count alone
@@ -70,7 +54,7 @@ var login = limits.Budget{Every: 3 * time.Minute, Burst: 10}
 
 func TestBudget(t *testing.T) {
 	c := newClock()
-	n := node(t, nil, c, &log{})
+	n := node(t, nil, c, &wait.Log{})
 	for i := range 10 {
 		if wait := n.Spend(t.Context(), login, "a"); wait != 0 {
 			t.Fatalf("call %d waits for %v", i, wait)
@@ -106,7 +90,7 @@ func TestBudget(t *testing.T) {
 // TestManyNamesPushOutFew spends as somebody with very many addresses would, whose aim is that an exhausted budget is
 // forgotten.
 func TestManyNamesPushOutFew(t *testing.T) {
-	n := node(t, nil, newClock(), &log{})
+	n := node(t, nil, newClock(), &wait.Log{})
 	const targets = 1000
 	once := limits.Budget{Every: time.Hour, Burst: 1}
 	for i := range targets {
@@ -143,7 +127,7 @@ func guess(t *testing.T, c *clock, name string, during func(i int), nodes ...*li
 }
 
 func TestNodesCountTogether(t *testing.T) {
-	s, c, out := redis.Start(t), newClock(), &log{}
+	s, c, out := redis.Start(t), newClock(), &wait.Log{}
 	shared := &limits.Redis{URL: observe.Secret(s.URL)}
 	a, b := node(t, shared, c, out), node(t, shared, c, out)
 	if n := guess(t, c, "@alice:example.org", nil, a, b); n < 29 || n > 30 {
@@ -169,16 +153,16 @@ func TestNodesCountTogether(t *testing.T) {
 			s.Kill()
 		case 5000:
 			s.Start()
-			wait.Until(t, "the nodes find Redis again", func() bool { return out.count("Redis answers again") == 2 })
+			wait.Until(t, "the nodes find Redis again", func() bool { return count(out, "Redis answers again") == 2 })
 		}
 	}, a, b)
 	if n < 29 || n > 2*30 { // without it each node counts for itself, from where it was
 		t.Errorf("two nodes with a Redis that was away allowed %d within an hour", n)
 	}
-	if n := out.count("Redis does not answer"); n != 2 {
-		t.Errorf("two nodes have told %d times that Redis is away:\n%s", n, out.text.String())
+	if n := count(out, "Redis does not answer"); n != 2 {
+		t.Errorf("two nodes have told %d times that Redis is away:\n%s", n, out.String())
 	}
-	if out.count(redis.Password) > 0 {
+	if count(out, redis.Password) > 0 {
 		t.Error("the log holds the password of Redis")
 	}
 	if n := guess(t, c, "carol", nil, a, b); n < 29 || n > 30 {
@@ -188,10 +172,10 @@ func TestNodesCountTogether(t *testing.T) {
 
 // TestNobodyWaitsForRedis freezes it, as a network does that loses every packet.
 func TestNobodyWaitsForRedis(t *testing.T) {
-	s, out := redis.Start(t), &log{}
+	s, out := redis.Start(t), &wait.Log{}
 	n := node(t, &limits.Redis{URL: observe.Secret(s.URL), Wait: time.Second}, nil, out)
 	fast := limits.Budget{Every: time.Millisecond, Burst: 1000}
-	for n.Spend(t.Context(), fast, "a"); out.count("does not answer") != out.count("answers again"); n.Spend(t.Context(), fast, "a") {
+	for n.Spend(t.Context(), fast, "a"); count(out, "does not answer") != count(out, "answers again"); n.Spend(t.Context(), fast, "a") {
 	}
 	s.Freeze()
 	began := time.Now()
@@ -207,19 +191,19 @@ func TestNobodyWaitsForRedis(t *testing.T) {
 	if took := time.Since(began); took > 20*time.Second { // 50 if each waited
 		t.Errorf("a thousand calls took %v while Redis is frozen", took)
 	}
-	told := out.count("Redis does not answer")
+	told := count(out, "Redis does not answer")
 	if told < 1 || told > 2 { // once more if the machine was that busy before
 		t.Errorf("it was told %d times", told)
 	}
 	s.Thaw()
-	wait.Until(t, "Redis is found again", func() bool { return out.count("Redis answers again") == told })
+	wait.Until(t, "Redis is found again", func() bool { return count(out, "Redis answers again") == told })
 	// Somebody who goes away says nothing about Redis.
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 100 {
 		n.Spend(gone, fast, "a")
 	}
-	if n := out.count("Redis does not answer"); n > told+1 {
+	if n := count(out, "Redis does not answer"); n > told+1 {
 		t.Error("a client that went away was taken for a Redis that does not answer")
 	}
 }
@@ -227,19 +211,19 @@ func TestNobodyWaitsForRedis(t *testing.T) {
 func TestRedisOverTLS(t *testing.T) {
 	ca, c := peer.NewCA(t), newClock()
 	s := redis.StartTLS(t, ca)
-	out := &log{}
+	out := &wait.Log{}
 	r := &limits.Redis{URL: observe.Secret(s.URL), Roots: ca.Pool()}
-	if n := guess(t, c, "alice", nil, node(t, r, c, out), node(t, r, c, out)); n > 30 || out.count("does not answer") > 0 {
-		t.Errorf("over TLS two nodes allowed %d:\n%s", n, out.text.String())
+	if n := guess(t, c, "alice", nil, node(t, r, c, out), node(t, r, c, out)); n > 30 || count(out, "does not answer") > 0 {
+		t.Errorf("over TLS two nodes allowed %d:\n%s", n, out.String())
 	}
 	node(t, &limits.Redis{URL: observe.Secret(s.URL)}, c, out).Spend(t.Context(), login, "alice")
-	if out.count("certificate") == 0 {
+	if count(out, "certificate") == 0 {
 		t.Error("a certificate of an unknown authority was taken")
 	}
 	wrong := strings.Replace(s.URL, redis.Password, "not-the-password", 1)
 	node(t, &limits.Redis{URL: observe.Secret(wrong), Roots: ca.Pool()}, c, out).Spend(t.Context(), login, "alice")
-	if out.count("WRONGPASS") == 0 || out.count("not-the-password") > 0 {
-		t.Errorf("a wrong password:\n%s", out.text.String())
+	if count(out, "WRONGPASS") == 0 || count(out, "not-the-password") > 0 {
+		t.Errorf("a wrong password:\n%s", out.String())
 	}
 	for _, url := range []string{"http://x", "redis://", "unix:///tmp/x", "redis://:pass word@x", "://"} {
 		if _, err := limits.ParseRedis(limits.Redis{URL: observe.Secret(url)}); (err == nil) != (url == "redis://") {

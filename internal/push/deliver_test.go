@@ -29,7 +29,7 @@ type world struct {
 	t    *testing.T
 	db   *store.DB
 	user store.User
-	log  lockedLog
+	log  wait.Log
 	gate *httptest.Server
 
 	mu      sync.Mutex
@@ -41,24 +41,6 @@ type world struct {
 }
 
 const testKey = "the-secret-pushkey"
-
-// lockedLog is a log that several deliverers write to while a test reads it.
-type lockedLog struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
 
 func newWorld(t *testing.T, db *store.DB) *world {
 	w := &world{t: t, db: db, now: time.UnixMilli(1_700_000_000_000)}
