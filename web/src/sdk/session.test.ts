@@ -369,6 +369,58 @@ describe("a message on its way", () => {
   });
 });
 
+describe("how far one has read", () => {
+  /** Two messages that bob has, and what the server was told of his reading. */
+  async function two(): Promise<{ a: Session; b: Session; roomId: string; told: string[] }> {
+    const { a, b, roomId } = await direct();
+    await a.sendText(roomId, "one");
+    await a.sendText(roomId, "two");
+    await until("bob has both", () => messages(b, roomId).length === 2);
+    return { a, b, roomId, told: [] };
+  }
+
+  const idOf = (session: Session, roomId: string, i: number): string => messages(session, roomId)[i]?.getId() ?? "";
+
+  test("is told again by itself once the server can be reached, and only the newest of it", async () => {
+    const { a, b, roomId, told } = await two();
+    let reachable = false;
+    hs.intercept = (_method, path, body) => {
+      if (!path.endsWith("/read_markers")) return undefined;
+      told.push(String(body["m.fully_read"]));
+      return reachable ? undefined : 0;
+    };
+    const first = b.markRead(roomId, idOf(b, roomId, 0));
+    await until("it was tried", () => told.length === 1);
+    await b.markRead(roomId, idOf(b, roomId, 1));
+    reachable = true;
+    await first;
+    await until("read", () => a.delivery(messages(a, roomId)[1] as MatrixEvent) === "read");
+    expect(told.slice(1)).toContain(idOf(b, roomId, 1));
+    expect(told.slice(1)).not.toContain(idOf(b, roomId, 0));
+  });
+
+  test("is told of what was read while an earlier mark was on its way, after it", async () => {
+    const { a, b, roomId, told } = await two();
+    let second: Promise<void> | undefined;
+    hs.intercept = (_method, path, body) => {
+      if (!path.endsWith("/read_markers")) return undefined;
+      told.push(String(body["m.fully_read"]));
+      second ??= b.markRead(roomId, idOf(b, roomId, 1));
+      return undefined;
+    };
+    await b.markRead(roomId, idOf(b, roomId, 0));
+    await until("read", () => a.delivery(messages(a, roomId)[1] as MatrixEvent) === "read");
+    expect(told).toEqual([idOf(b, roomId, 0), idOf(b, roomId, 1)]);
+  });
+
+  test("is not told again where the server refuses it", async () => {
+    const { b, roomId, told } = await two();
+    hs.intercept = (_method, path) => (path.endsWith("/read_markers") && told.push(path) > 0 ? 403 : undefined);
+    await expect(b.markRead(roomId, idOf(b, roomId, 0))).rejects.toThrow();
+    expect(told).toHaveLength(1);
+  });
+});
+
 describe("signing in again", () => {
   test("with the recovery key makes the device one that others seal to", async () => {
     const { session: a, recoveryKey } = await join(alice, "A1");

@@ -19,6 +19,7 @@ import { SealedBackend } from "./backend";
 import { ConclaveClient } from "./client";
 import { Engine } from "./engine";
 import { KeyStore, recordName } from "./keystore";
+import { ReadMarkers } from "./markers";
 import type { Value } from "./observable";
 import { Outbox, outgoing } from "./outbox";
 import { Receipts, typeDelivered } from "./receipts";
@@ -79,6 +80,7 @@ class ConclaveSession implements Session {
   readonly ended: Observable<Ending | null>;
   private readonly outbox: Outbox;
   private readonly receipts: Receipts;
+  private readonly markers: ReadMarkers;
   private readonly safety: Safety;
   private started = false;
 
@@ -96,6 +98,7 @@ class ConclaveSession implements Session {
     this.receipts = new Receipts(credentials.userId, engine.store, (roomId, eventId) =>
       this.sendDelivered(roomId, eventId),
     );
+    this.markers = new ReadMarkers(this.outbox, (roomId, eventId) => this.sendMarker(roomId, eventId));
     this.safety = new Safety(engine, (roomId) => client.getRoom(roomId));
     client.attach({ engine, backend, outbox: this.outbox, receipts: this.receipts, transport });
     this.listen();
@@ -321,10 +324,11 @@ class ConclaveSession implements Session {
   }
 
   async markRead(roomId: string, eventId: string): Promise<void> {
-    const room = this.client.getRoom(roomId);
-    const event = room?.findEventById(eventId);
-    if (event?.status) return;
-    await this.client.setRoomReadMarkers(roomId, eventId, event);
+    if (!this.client.getRoom(roomId)?.findEventById(eventId)?.status) await this.markers.tell(roomId, eventId);
+  }
+
+  private async sendMarker(roomId: string, eventId: string): Promise<void> {
+    await this.client.setRoomReadMarkers(roomId, eventId, this.client.getRoom(roomId)?.findEventById(eventId));
   }
 
   async typing(roomId: string, on: boolean): Promise<void> {

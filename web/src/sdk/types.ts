@@ -110,6 +110,7 @@ export interface Session {
   delivery(event: MatrixEvent): Delivery;
   roomSafety(roomId: string): Observable<RoomSafety>;
   acceptIdentity(userId: string): Promise<void>;
+  /** Tried again until the server has it, has refused it, or there is a newer one for the room. */
   markRead(roomId: string, eventId: string): Promise<void>;
   typing(roomId: string, on: boolean): Promise<void>;
   /** Stops everything; what is stored stays, and the session can be opened again. */

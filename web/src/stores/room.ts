@@ -22,6 +22,8 @@ interface Options {
 export interface LiveRoom extends RoomModel {
   changed(): void;
   membersChanged(): void;
+  /** Another one was opened: nothing more is told to this one. */
+  close(): void;
 }
 
 const pageSize = 40;
@@ -57,7 +59,7 @@ export function openRoom(options: Options): LiveRoom {
     const room = find();
     return room === null ? [] : [...options.typing.get()].map((userId) => personOf(room, userId));
   });
-  options.typing.subscribe(() => typing.invalidate());
+  const untyped = options.typing.subscribe(() => typing.invalidate());
 
   const mayInvite = derived(() => find()?.canInvite(me) === true);
   const maySend = derived(() => find()?.maySendMessage() !== false);
@@ -103,6 +105,7 @@ export function openRoom(options: Options): LiveRoom {
       timeline.invalidate();
     },
     membersChanged,
+    close: untyped,
     async pageBack() {
       const room = find();
       if (room === null || loading || !hasMore(room)) return;
@@ -138,9 +141,7 @@ export function openRoom(options: Options): LiveRoom {
       const newest = find()?.getLiveTimeline().getEvents().at(-1)?.getId();
       if (newest === undefined || newest === readSent || find()?.getEventReadUpTo(me) === newest) return;
       readSent = newest;
-      session.markRead(roomId, newest).catch(() => {
-        readSent = null; // the next message, or the next look at the window, tries again
-      });
+      void session.markRead(roomId, newest).catch(() => undefined); // of a mark that the server refuses nobody else needs to know
     },
     setTyping(on) {
       void session.typing(roomId, on).catch(() => undefined); // of no consequence
