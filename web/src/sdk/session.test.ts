@@ -1,6 +1,7 @@
 import type { MatrixEvent } from "matrix-js-sdk";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { createCrossSigning, isJsonObject, type JsonObject } from "../crypto";
+import { KeyStore } from "./keystore";
 import { createSession } from "./session";
 import { deviceDatabase } from "./saved";
 import { freshBrowser, restore, snapshot, until } from "./testing/browser";
@@ -354,6 +355,15 @@ describe("a message on its way", () => {
     expect(wire(roomId).length).toBe(1);
     await a.resend(roomId, pending.getId() ?? "");
     expect(wire(roomId).length).toBe(2);
+  });
+
+  test("that the browser has no room to keep goes all the same", async () => {
+    const { a, b, roomId } = await direct();
+    const full = vi.spyOn(KeyStore.prototype, "put");
+    full.mockRejectedValueOnce(new DOMException("no room left", "QuotaExceededError"));
+    await a.sendText(roomId, "on a full disk");
+    await until("bob reads it", () => bodies(b, roomId).includes("on a full disk"));
+    full.mockRestore();
   });
 
   test("survives a reload", async () => {

@@ -245,7 +245,8 @@ class ConclaveSession implements Session {
 
   private async send(roomId: string, type: string, content: JsonObject): Promise<void> {
     const txnId = crypto.randomUUID();
-    await this.outbox.keep(roomId, txnId, type, content);
+    // A browser that cannot keep it, because it has no room left, must not swallow it: only a reload would lose it now.
+    await this.outbox.keep(roomId, txnId, type, content).catch(() => undefined);
     await this.dispatch(roomId, txnId, type, content);
   }
 
