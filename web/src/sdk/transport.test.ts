@@ -7,6 +7,7 @@ const syncUrl = "https://hs.test/_matrix/client/v3/sync?filter=f&timeout=30000";
 
 class FakeSocket {
   static opened: FakeSocket[] = [];
+  static onCreated: (socket: FakeSocket) => void = () => undefined;
   onopen: (() => void) | null = null;
   onclose: ((event: { code: number }) => void) | null = null;
   onerror: (() => void) | null = null;
@@ -18,6 +19,7 @@ class FakeSocket {
     readonly protocol: string,
   ) {
     FakeSocket.opened.push(this);
+    FakeSocket.onCreated(this);
     queueMicrotask(() => this.onopen?.());
   }
 
@@ -39,6 +41,7 @@ let transport: Transport;
 
 beforeEach(() => {
   FakeSocket.opened = [];
+  FakeSocket.onCreated = () => undefined;
   http = [];
   status = (url) => Response.json(url.pathname.endsWith("/ticket") ? { ticket: "once" } : { next_batch: "polled" });
   const fetch = async (input: RequestInfo | URL, init?: RequestInit): Promise<Response> => {
@@ -176,4 +179,14 @@ test("garbage from the socket closes it", async () => {
   socket.onmessage?.({ data: "{" });
   expect(await answer(waiting)).toEqual({ next_batch: "polled" });
   expect(close).toHaveBeenCalled();
+});
+
+test("a socket that opens after the end of its session is closed again", async () => {
+  const close = vi.spyOn(FakeSocket.prototype, "close");
+  FakeSocket.onCreated = () => transport.stop();
+  await transport.fetch(`${syncUrl}&since=s1`);
+  expect(FakeSocket.opened).toHaveLength(1);
+  expect(close).toHaveBeenCalledTimes(1);
+  expect(transport.connection.get()).not.toBe("live");
+  close.mockRestore();
 });

@@ -212,6 +212,10 @@ export class Transport {
         since,
         (code) => this.closed(opened, code),
       );
+      if (this.stopped) {
+        opened.close();
+        return undefined;
+      }
       this.socket = opened;
       this.connection.set("live");
       return opened;
