@@ -205,6 +205,51 @@ describe("a second factor", () => {
   });
 });
 
+describe("whoever goes back to the first step while a code is looked at", () => {
+  async function underWay(code: string): Promise<{ model: SignIn; end: () => Promise<boolean> }> {
+    server.accounts.set("ann", { password: "right", factors: ["totp"], codes: ["123456"] });
+    const model = signIn();
+    await model.password("ann", "right");
+    const held = Promise.withResolvers<void>();
+    vi.stubGlobal("fetch", async (...args: Parameters<typeof fetch>) => {
+      await held.promise;
+      return server.fetch(...args);
+    });
+    const looked = model.factor(code);
+    model.restart();
+    return {
+      model,
+      end: () => {
+        held.resolve();
+        return looked;
+      },
+    };
+  }
+
+  test("is not signed in by it", async () => {
+    const { model, end } = await underWay("123456");
+    await end();
+    expect(entered).toEqual([]);
+    expect(model.state.getState()).toMatchObject({ needs: null, busy: false, failure: null });
+  });
+
+  test("is not told that it was wrong", async () => {
+    const { model, end } = await underWay("000000");
+    await end();
+    expect(failure(model)).toBeNull();
+  });
+});
+
+test("a session that is opened for nobody any more is ended", async () => {
+  const model = signIn();
+  server.intercept = (path, body) => {
+    if (path === "/login" && body.type !== undefined) model.restart();
+  };
+  await model.password("ann", "right");
+  expect(entered).toEqual([]);
+  expect(server.requests.at(-1)?.path).toBe("POST /logout");
+});
+
 test("a sign-in inside a refusal that cannot be opened is refused in words, too", async () => {
   server.loginFlows = [{ type: "m.login.password" }];
   server.intercept = (path, body) => {

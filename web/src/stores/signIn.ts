@@ -70,6 +70,9 @@ export interface SignInOptions {
 /** The order in which they are offered: what is at hand first. */
 const preferred: FactorType[] = ["totp", "passkey", "recovery"];
 
+/** Whether somebody still waits for what a step brings: they may have gone back to the first one. */
+type Wanted = () => boolean;
+
 /** A sign-in of a session that this browser keeps, by somebody else. */
 class SomebodyElse extends Error {}
 
@@ -79,6 +82,8 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
   let under: SigningIn | null = null;
   let typed: string | undefined;
   let asked: Promise<LoginWays> | undefined;
+  /** Rises whenever it begins anew: what comes back from a step of before counts no more. */
+  let turn = 0;
 
   function ways(): Promise<LoginWays> {
     asked ??= loginWays(baseUrl).catch((error: unknown) => {
@@ -97,26 +102,28 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
   }
 
   function restart(failure: string | null = null): void {
+    turn++;
     under = null;
     typed = undefined;
     state.setState({ ...idle, failure });
   }
 
-  async function enter(credentials: Credentials): Promise<void> {
-    if (userId !== null && credentials.userId !== userId) {
-      await endSession(credentials);
-      throw new SomebodyElse();
-    }
-    const password = typed;
-    await onEntered(credentials, password);
+  async function enter(open: () => Promise<Credentials>, wanted: Wanted): Promise<void> {
+    const credentials = await open();
+    const other = userId !== null && credentials.userId !== userId;
+    if (other || !wanted()) await endSession(credentials);
+    if (other) throw new SomebodyElse();
+    if (!wanted()) return;
+    await onEntered(credentials, typed);
     restart();
   }
 
   /** Opens the session, or asks for what is missing. */
-  async function goOn(next: SigningIn): Promise<void> {
+  async function goOn(next: SigningIn, wanted: Wanted): Promise<void> {
+    if (!wanted()) return;
     under = next;
     if (next.needs.length === 0) {
-      await enter(await openSignIn(baseUrl, next.secret, device));
+      await enter(() => openSignIn(baseUrl, next.secret, device), wanted);
       return;
     }
     const needs = preferred.filter((factor) => next.needs.includes(factor));
@@ -124,19 +131,21 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
   }
 
   /** Does one step. What goes wrong becomes a sentence; `wrong` is the one for what was not right. */
-  async function step(wrong: string, work: () => Promise<void>): Promise<void> {
+  async function step(wrong: string, work: (wanted: Wanted) => Promise<void>): Promise<void> {
     if (state.getState().busy) return;
+    const mine = turn;
+    const wanted: Wanted = () => mine === turn;
     state.setState({ busy: true, failure: null, waitUntil: null });
     try {
-      await work().catch((error: unknown) => {
+      await work(wanted).catch((error: unknown) => {
         const further = signingInOf(error);
         if (further === null) throw error;
-        return goOn(further);
+        return goOn(further, wanted);
       });
     } catch (error) {
-      fail(error, wrong);
+      if (wanted()) fail(error, wrong);
     } finally {
-      state.setState({ busy: false });
+      if (wanted()) state.setState({ busy: false });
     }
   }
 
@@ -160,6 +169,7 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
 
   /** Asks the browser for a passkey; null, and a sentence, where it gives none. */
   async function askPasskey(
+    wanted: Wanted,
     secret?: string,
   ): Promise<{ challenge: string; credential: Record<string, unknown> } | null> {
     const { options, challenge } = await passkeyChallenge(baseUrl, secret).catch((error: unknown) => {
@@ -167,6 +177,7 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
       throw error;
     });
     const outcome = await showPasskey(options);
+    if (!wanted()) return null;
     if (outcome.ok) return { challenge, credential: outcome.credential };
     state.setState({ failure: sayPasskey(outcome.problem) });
     return null;
@@ -180,22 +191,20 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
     providerPage: (provider, back) => providerPage(baseUrl, provider, back),
     choose: (chosen) => state.setState({ chosen, failure: null }),
     password: (user, password) =>
-      step(t("signIn.wrong"), async () => {
+      step(t("signIn.wrong"), async (wanted) => {
         typed = password;
         const name = userId ?? user;
-        if ((await ways()).steps) await goOn(await signInPassword(baseUrl, name, password));
-        else await enter(await logInPassword(baseUrl, name, password, device));
+        if ((await ways()).steps) await goOn(await signInPassword(baseUrl, name, password), wanted);
+        else await enter(() => logInPassword(baseUrl, name, password, device), wanted);
       }),
     passkey: () =>
-      step(t("signIn.wrongPasskey"), async () => {
-        const shown = await askPasskey();
-        if (shown !== null) await goOn(await signInPasskey(baseUrl, shown.challenge, shown.credential));
+      step(t("signIn.wrongPasskey"), async (wanted) => {
+        const shown = await askPasskey(wanted);
+        if (shown !== null) await goOn(await signInPasskey(baseUrl, shown.challenge, shown.credential), wanted);
       }),
     token: (token) =>
-      step(t("signIn.tokenOver"), async () => {
-        await enter(await logInToken(baseUrl, token, device));
-      }),
-    linked: (signingIn) => step(t("signIn.tokenOver"), () => goOn(signingIn)),
+      step(t("signIn.tokenOver"), (wanted) => enter(() => logInToken(baseUrl, token, device), wanted)),
+    linked: (signingIn) => step(t("signIn.tokenOver"), (wanted) => goOn(signingIn, wanted)),
     factor: async (code = "") => {
       const { chosen } = state.getState();
       const going = under;
@@ -205,16 +214,16 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
         recovery: "signIn.wrongRecovery",
         passkey: "signIn.wrongPasskey",
       } as const;
-      await step(t(wrong[chosen]), async () => {
+      await step(t(wrong[chosen]), async (wanted) => {
         let answer: FactorAnswer;
         if (chosen === "passkey") {
-          const shown = await askPasskey(going.secret);
+          const shown = await askPasskey(wanted, going.secret);
           if (shown === null) return;
           answer = { type: "passkey", ...shown };
         } else {
           answer = { type: chosen, code: chosen === "totp" ? code.replace(/\D/g, "") : code.trim() };
         }
-        await goOn(await signInFactor(baseUrl, going.secret, answer));
+        await goOn(await signInFactor(baseUrl, going.secret, answer), wanted);
       });
       const { failure } = state.getState();
       return failure === null || failure === t(wrong[chosen]);
