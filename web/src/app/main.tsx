@@ -1,7 +1,15 @@
 import { lazy, StrictMode, Suspense } from "react";
 import { createRoot } from "react-dom/client";
 import { currentLanguage, onLanguage, restoreLanguage } from "../i18n";
-import { endSession, factorRule, forgetSession, openSession, preferLanguage, savedSession } from "../sdk";
+import {
+  endSession,
+  factorRule,
+  forgetSession,
+  openSession,
+  preferLanguage,
+  savedSession,
+  unlessSignedIn,
+} from "../sdk";
 import { createApp, describeDevice } from "../stores/app";
 import { restoreTheme } from "../stores/appearance";
 import { watchForLink } from "../stores/arrivedLink";
@@ -30,7 +38,7 @@ function show(page: HTMLElement): void {
   }
   watchForLink();
   const app = createApp({
-    sdk: { endSession, factorRule, forgetSession, openSession, savedSession },
+    sdk: { endSession, factorRule, forgetSession, openSession, savedSession, unlessSignedIn },
     createSignIn,
     baseUrl: location.origin,
     deviceName: describeDevice(navigator.userAgent),

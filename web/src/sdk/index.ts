@@ -18,10 +18,22 @@ export async function savedSession(): Promise<Credentials | null> {
   return saved.savedSession();
 }
 
-/** Deletes what this browser keeps of a session that is not open. */
-export async function forgetSession(credentials: Credentials): Promise<void> {
+/** Deletes what this browser keeps of a session that is not open. Gives the one that another tab has opened since, if there is one. */
+export async function forgetSession(credentials: Credentials): Promise<Credentials | null> {
   const saved = await import("./saved");
-  await saved.forgetSession(credentials);
+  return saved.forgetSession(credentials);
+}
+
+/** Signs in again to a device that this browser keeps (saved.ts). */
+export async function renewing<T>(work: () => Promise<T>): Promise<T> {
+  const saved = await import("./saved");
+  return saved.renewing(work);
+}
+
+/** Deletes what else this browser keeps for a person who has no session here any more. */
+export async function unlessSignedIn(userId: string, work: () => Promise<void>): Promise<void> {
+  const saved = await import("./saved");
+  await saved.unlessSignedIn(userId, work);
 }
 
 /** Solves the puzzle of a registration, in a worker. */

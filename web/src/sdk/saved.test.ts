@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { KeyStore } from "./keystore";
-import { deviceDatabase, forgetSession, savedSession, saveSession } from "./saved";
+import { deviceDatabase, forgetSession, renewing, savedSession, saveSession, unlessSignedIn } from "./saved";
 import { freshBrowser } from "./testing/browser";
 import type { Credentials } from "./types";
 
@@ -57,4 +57,31 @@ test("a record that cannot be read is no session, and the next one takes its pla
   expect(await savedSession()).toBeNull();
   await kept(first);
   expect(await savedSession()).toEqual(first);
+});
+
+test("while a tab signs in again to a device nobody takes it for one that is gone", async () => {
+  const renewed = { ...first, accessToken: "two" };
+  await kept(first);
+  const answer = Promise.withResolvers<void>();
+  const signingIn = renewing(async () => {
+    await answer.promise; // the server has ended the session of before
+    await saveSession(renewed);
+  });
+  const forgetting = forgetSession(first);
+  answer.resolve();
+  await signingIn;
+  expect(await forgetting).toEqual(renewed);
+  expect(await savedSession()).toEqual(renewed);
+  expect(await databases()).toEqual([deviceDatabase(first)]);
+});
+
+test("what else is kept for a person goes with their last session here", async () => {
+  const gone: string[] = [];
+  const forget = (userId: string): Promise<void> => unlessSignedIn(userId, async () => void gone.push(userId));
+  await kept(first);
+  await forget(first.userId);
+  await forget("@bob:hs.test");
+  await forgetSession(first);
+  await forget(first.userId);
+  expect(gone).toEqual(["@bob:hs.test", first.userId]);
 });

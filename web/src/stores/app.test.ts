@@ -1,5 +1,6 @@
 // @vitest-environment happy-dom
-import { afterEach, describe, expect, test, vi } from "vitest";
+import { IDBFactory } from "fake-indexeddb";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { ApiError, type Credentials, type Ending, type FactorRule, type IdentityState, type Session } from "../sdk";
 import { fakeSignIn } from "./testing/signIn";
 import { createApp, describeDevice, type Sdk } from "./app";
@@ -14,6 +15,9 @@ const credentials: Credentials = {
   deviceId: "DEV",
   accessToken: "token",
 };
+
+beforeEach(() => vi.stubGlobal("indexedDB", new IDBFactory()));
+afterEach(() => vi.unstubAllGlobals());
 
 interface Given {
   identity?: IdentityState;
@@ -59,7 +63,13 @@ function fakes({ identity: identityAtStart = "unknown", saved, rule }: Given = {
   const sdk: Sdk = {
     openSession: async () => session,
     savedSession: async () => saved ?? null,
-    forgetSession: async () => void calls.push("forget"),
+    forgetSession: async () => {
+      calls.push("forget");
+      return null;
+    },
+    unlessSignedIn: async (userId, work) => {
+      if ((await sdk.savedSession())?.userId !== userId || calls.includes("forget")) await work();
+    },
     endSession: async ({ accessToken }) => void calls.push(`end ${accessToken}`),
     factorRule: async () => {
       if (rule instanceof Error) throw rule;
@@ -251,6 +261,73 @@ describe("a session that the server ends", () => {
       expect(calls).not.toContain("forget");
       expect(location.pathname).toBe("/room/!a");
     }
+  });
+
+  test("because another tab signs in again, and is not done with it, goes on with that one once it is", async () => {
+    history.replaceState(null, "", "/room/!a");
+    const { app, sdk, ended } = await ready();
+    const renewed = { ...credentials, accessToken: "renewed" };
+    sdk.forgetSession = async () => renewed; // has waited for the other tab
+    const opened: Credentials[] = [];
+    const open = sdk.openSession;
+    sdk.openSession = async (which) => {
+      opened.push(which);
+      ended.set(null);
+      return open(which);
+    };
+    ended.set("signed_out");
+    await until(app, "ready");
+    expect(opened).toEqual([renewed]);
+    expect(location.pathname).toBe("/room/!a");
+  });
+
+  test("leaves alone what its owner has begun to write in another tab, on another device", async () => {
+    const elsewhere = { ...credentials, deviceId: "NEW", accessToken: "elsewhere" };
+    const { app, sdk, ended } = await ready();
+    sdk.savedSession = async () => elsewhere;
+    sdk.forgetSession = async () => elsewhere;
+    const asked: string[] = [];
+    sdk.unlessSignedIn = async (userId) => void asked.push(userId); // it is signed in
+    const deleted = vi.spyOn(indexedDB, "deleteDatabase");
+    ended.set("signed_out");
+    await soon(() => expect(asked).toEqual([credentials.userId]));
+    expect(deleted).not.toHaveBeenCalled();
+    expect(at(app)).toBe("signedOut");
+  });
+
+  test("while its identity is made or opened does not come back with it", async () => {
+    const { app, calls, sdk, ended, openChat } = fakes();
+    const committing = Promise.withResolvers<void>();
+    const open = sdk.openSession;
+    sdk.openSession = async (which) => ({
+      ...(await open(which)),
+      createIdentity: async () => ({ recoveryKey: "aaaa bbbb", commit: () => committing.promise }),
+    });
+    await app.enter(credentials, { isNew: true, password: "a long password" });
+    const confirming = app.confirmIdentity();
+    ended.set("signed_out");
+    committing.resolve();
+    await confirming;
+    expect(at(app)).toBe("signedOut");
+    expect(calls).not.toContain("start");
+    expect(openChat).not.toHaveBeenCalled();
+  });
+
+  test("while its recovery key is made is signed in to anew, not set up", async () => {
+    const { app, sdk, ended } = fakes();
+    const making = Promise.withResolvers<void>();
+    const open = sdk.openSession;
+    sdk.openSession = async (which) => {
+      const session = await open(which);
+      const create = session.createIdentity.bind(session);
+      return { ...session, createIdentity: (password) => making.promise.then(() => create(password)) };
+    };
+    const entering = app.enter(credentials, { isNew: true, password: "a long password" });
+    await until(app, "setup");
+    ended.set("signed_out");
+    making.resolve();
+    await entering;
+    expect(at(app)).toBe("signedOut");
   });
 
   test("softly, and given up where another tab has signed in again, ends that session too", async () => {

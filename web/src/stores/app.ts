@@ -12,7 +12,10 @@ import { takeReturn } from "./ssoReturn";
 export interface Sdk {
   openSession(credentials: Credentials): Promise<Session>;
   savedSession(): Promise<Credentials | null>;
-  forgetSession(credentials: Credentials): Promise<void>;
+  /** Gives the session that another tab has opened since, which stays. */
+  forgetSession(credentials: Credentials): Promise<Credentials | null>;
+  /** Does it unless this browser has a session of this user. */
+  unlessSignedIn(userId: string, work: () => Promise<void>): Promise<void>;
   factorRule(credentials: Credentials): Promise<FactorRule>;
   /** Tells the server, as far as it can be reached. */
   endSession(credentials: Credentials): Promise<void>;
@@ -235,10 +238,16 @@ class Main implements App {
     const renewed = await this.renewed(opened.credentials);
     if (renewed !== null || ending !== "signed_out") return renewed;
     this.kept = null;
+    const later = await this.options.sdk.forgetSession(opened.credentials).catch(() => null);
+    await this.forgetDrafts(opened.credentials.userId);
+    if (later !== null && isSameDevice(later, opened.credentials)) return later;
     goToStart();
-    await this.options.sdk.forgetSession(opened.credentials).catch(() => undefined);
-    await forgetDrafts(opened.credentials.userId).catch(() => undefined);
     return null;
+  }
+
+  /** What somebody began to write stays as long as they are signed in here, by another tab for example. */
+  private async forgetDrafts(userId: string): Promise<void> {
+    await this.options.sdk.unlessSignedIn(userId, () => forgetDrafts(userId)).catch(() => undefined);
   }
 
   private saved(): Promise<Credentials | null> {
@@ -246,9 +255,9 @@ class Main implements App {
   }
 
   /** The session that this browser keeps, where it is a later one of the same device. */
-  private async renewed({ userId, deviceId, accessToken }: Credentials): Promise<Credentials | null> {
+  private async renewed(credentials: Credentials): Promise<Credentials | null> {
     const saved = await this.saved();
-    const later = saved?.userId === userId && saved.deviceId === deviceId && saved.accessToken !== accessToken;
+    const later = saved !== null && isSameDevice(saved, credentials) && saved.accessToken !== credentials.accessToken;
     return later ? saved : null;
   }
 
@@ -334,7 +343,7 @@ class Main implements App {
     } finally {
       this.leaving = null;
     }
-    await forgetDrafts(session.credentials.userId).catch(() => undefined);
+    await this.forgetDrafts(session.credentials.userId);
   }
 
   async comeBack(): Promise<void> {
@@ -354,7 +363,7 @@ class Main implements App {
       // That of a locked account would stay there for ever.
       await this.options.sdk.endSession(last);
       await this.options.sdk.forgetSession(last);
-      await forgetDrafts(last.userId).catch(() => undefined);
+      await this.forgetDrafts(last.userId);
     }
     this.forget();
     this.kept = null;
@@ -366,6 +375,10 @@ class Main implements App {
 /** Where one was is nobody else's business, and no place for whoever signs in next. */
 function goToStart(): void {
   history.replaceState(null, "", "/");
+}
+
+function isSameDevice(a: Credentials, b: Credentials): boolean {
+  return a.userId === b.userId && a.deviceId === b.deviceId;
 }
 
 function isOver({ due }: FactorRule): boolean {

@@ -1,7 +1,10 @@
 // @vitest-environment happy-dom
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { Credentials } from "../sdk";
+import { KeyStore } from "../sdk/keystore";
+import { deviceDatabase, forgetSession, savedSession, saveSession } from "../sdk/saved";
 import { AccountServer, refuse } from "../sdk/testing/accounts";
+import { freshBrowser } from "../sdk/testing/browser";
 import { createSignIn, type SignIn } from "./signIn";
 
 let server: AccountServer;
@@ -274,6 +277,35 @@ test("a password that was refused is not handed on with a later way in", async (
 });
 
 describe("signing in again to a session that is kept", () => {
+  beforeEach(() => freshBrowser());
+
+  test("keeps what its device has, though another tab hears meanwhile that the session of before has ended", async () => {
+    const old = { baseUrl: server.baseUrl, userId: "@ann:hs.test", deviceId: "OLD", accessToken: "before" };
+    const keys = async (): Promise<boolean> =>
+      (await indexedDB.databases()).some(({ name }) => name === deviceDatabase(old));
+    await saveSession(old);
+    (await KeyStore.open(deviceDatabase(old))).close();
+    const model = createSignIn({
+      baseUrl: server.baseUrl,
+      device: { name: "test", id: "OLD" },
+      userId: old.userId,
+      onEntered: (credentials) => saveSession(credentials),
+    });
+    let forgotten: Promise<unknown> | undefined;
+    vi.stubGlobal("fetch", async (...args: Parameters<typeof fetch>) => {
+      const answer = await server.fetch(...args);
+      if (server.requests.at(-1)?.path !== "POST /login") return answer;
+      // The server has ended the old session, the answer with the new one is on its way: long enough for another tab.
+      forgotten = forgetSession(old);
+      await new Promise((next) => setTimeout(next, 100));
+      return answer;
+    });
+    await model.password("", "right");
+    await forgotten;
+    expect(await keys()).toBe(true);
+    expect((await savedSession())?.accessToken).not.toBe("before");
+  });
+
   test("keeps the device, and asks for no name", async () => {
     await signIn({ userId: "@ann:hs.test", id: "OLD" }).password("", "right");
     expect(entered).toMatchObject([{ credentials: { userId: "@ann:hs.test", deviceId: "OLD" } }]);

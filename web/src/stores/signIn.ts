@@ -10,6 +10,7 @@ import {
   openSignIn,
   passkeyChallenge,
   providerPage,
+  renewing,
   signingInOf,
   signInFactor,
   signInPassword,
@@ -109,13 +110,18 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
   }
 
   async function enter(open: () => Promise<Credentials>, wanted: Wanted): Promise<void> {
-    const credentials = await open();
-    const other = userId !== null && credentials.userId !== userId;
-    if (other || !wanted()) await endSession(credentials);
-    if (other) throw new SomebodyElse();
-    if (!wanted()) return;
-    await onEntered(credentials, typed);
-    restart();
+    // One of a device that is kept ends that of before, which another tab may have.
+    await (device.id === undefined ? opening() : renewing(opening));
+
+    async function opening(): Promise<void> {
+      const credentials = await open();
+      const other = userId !== null && credentials.userId !== userId;
+      if (other || !wanted()) await endSession(credentials);
+      if (other) throw new SomebodyElse();
+      if (!wanted()) return;
+      await onEntered(credentials, typed);
+      restart();
+    }
   }
 
   /** Opens the session, or asks for what is missing. */

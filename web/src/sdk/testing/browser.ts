@@ -7,7 +7,7 @@ interface Held {
   busy: number;
 }
 
-/** Web Locks of all tabs of a browser: exclusive, in order. */
+/** Web Locks of all tabs of a browser, in order. One that could be shared is exclusive too: who waits for it waits for longer, no more. */
 export class Locks {
   private readonly held = new Map<string, Held>();
 
