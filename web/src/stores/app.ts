@@ -290,6 +290,7 @@ class Main implements App {
   }
 
   private async ready(opened: Session): Promise<void> {
+    if (opened !== this.session) return; // it has ended while something of it was on its way
     this.password = undefined; // there is an identity: nothing asks for it any more
     this.begin(opened);
     this.chat ??= this.options.openChat(opened, this.confirming.confirm, () => this.signOut());
@@ -297,6 +298,7 @@ class Main implements App {
       const open = await this.chat;
       if (opened === this.session) this.set({ at: "ready", chat: open });
     } catch (error) {
+      if (opened !== this.session) return;
       this.chat = null;
       this.failed(error);
     }
@@ -309,10 +311,11 @@ class Main implements App {
     this.set({ at: "setup", userId, recoveryKey: null, failure: null });
     try {
       const made = await opened.createIdentity(this.password, this.confirming.confirm);
+      if (opened !== this.session) return;
       this.commit = made.commit;
       this.set({ at: "setup", userId, recoveryKey: made.recoveryKey, failure: null });
     } catch (error) {
-      this.set({ at: "setup", userId, recoveryKey: null, failure: describe(error) });
+      if (opened === this.session) this.set({ at: "setup", userId, recoveryKey: null, failure: describe(error) });
     }
   }
 
