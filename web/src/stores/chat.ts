@@ -31,6 +31,7 @@ export async function openChat(session: Session, confirm: Confirm, onSignOut: ()
   const sending = new Map<string, Uploads>();
   const loaded = cell(client.isInitialSyncComplete());
   let open: LiveRoom | null = null;
+  let leave: () => void = () => undefined;
 
   const typingIn = (roomId: string): Cell<ReadonlySet<string>> =>
     at(typing, roomId, () => cell<ReadonlySet<string>>(new Set()));
@@ -87,8 +88,9 @@ export async function openChat(session: Session, confirm: Confirm, onSignOut: ()
       if (listed !== undefined || left === null) return listed ?? null;
       return summarize(session, left, { direct: directRooms(client), typing: undefined, draft: false });
     }, sameSummary);
-    rooms.subscribe(() => summary.invalidate());
-    open = openRoom({
+    leave();
+    const end = rooms.subscribe(() => summary.invalidate());
+    const opened = openRoom({
       session,
       roomId: id,
       summary,
@@ -97,14 +99,19 @@ export async function openChat(session: Session, confirm: Confirm, onSignOut: ()
       uploads: at(sending, id, () => uploads(session, id)),
       blobs,
     });
+    open = opened;
+    leave = () => {
+      end();
+      opened.close();
+    };
     rooms.invalidate();
-    return open;
+    return opened;
   }
 
   async function signOut(): Promise<void> {
-    await onSignOut();
+    await onSignOut(); // deletes the drafts too, unless somebody else's session needs them
     blobs.clear();
-    await drafts.destroy();
+    drafts.close();
   }
 
   const user = client.getUser(me);

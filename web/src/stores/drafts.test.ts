@@ -63,3 +63,13 @@ test("a device that was signed out elsewhere keeps no drafts, also while a page 
   await forgetDrafts("@ann:x.org");
   expect((await draftStore("@ann:x.org")).has("!a:x.org")).toBe(false);
 });
+
+test("of two tabs that begin at once both can be read again", async () => {
+  const [one, two] = await Promise.all([draftStore("@ann:x.org"), draftStore("@ann:x.org")]);
+  one.of("!a:x.org").set(draft);
+  two.of("!b:x.org").set({ ...draft, text: "other" });
+  await vi.waitFor(async () => {
+    const again = await draftStore("@ann:x.org");
+    expect([again.of("!a:x.org").get().text, again.of("!b:x.org").get().text]).toEqual([draft.text, "other"]);
+  }, patience);
+});

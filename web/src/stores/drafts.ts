@@ -8,7 +8,8 @@ import { type Cell, cell } from "./observable";
 export interface DraftStore {
   of(roomId: string): Cell<Draft>;
   has(roomId: string): boolean;
-  destroy(): Promise<void>;
+  /** Writes nothing down any more. */
+  close(): void;
 }
 
 const none: Draft = { text: "", replyTo: null };
@@ -49,7 +50,11 @@ async function keyOf(database: IDBDatabase): Promise<CryptoKey> {
   const known: unknown = await request(database.transaction("keys").objectStore("keys").get("drafts"));
   if (known instanceof CryptoKey) return known;
   const made = await crypto.subtle.generateKey({ name: "AES-GCM", length: 256 }, false, ["encrypt", "decrypt"]);
-  await request(database.transaction("keys", "readwrite").objectStore("keys").put(made, "drafts"));
+  // Of two tabs that begin at once the first one's key stands: looking and putting are one transaction.
+  const keys = database.transaction("keys", "readwrite").objectStore("keys");
+  const first: unknown = await request(keys.get("drafts"));
+  if (first instanceof CryptoKey) return first;
+  await request(keys.put(made, "drafts"));
   return made;
 }
 
@@ -131,12 +136,11 @@ export async function draftStore(userId: string): Promise<DraftStore> {
   return {
     of: (roomId) => cells.get(roomId) ?? add(roomId, none),
     has: (roomId) => (cells.get(roomId)?.get().text ?? "") !== "",
-    async destroy() {
+    close() {
       document.removeEventListener("visibilitychange", flush);
       for (const timer of timers.values()) clearTimeout(timer);
       cells.clear();
       database.close();
-      await forgetDrafts(userId);
     },
   };
 }
