@@ -50,6 +50,21 @@ test("whoever cancels ends the request", async () => {
   expect(asking.get()).toBeNull();
 });
 
+test("whoever cancels while an answer is looked at is not asked again", async () => {
+  const { asking, confirm } = createConfirming();
+  const answer = Promise.withResolvers<void>();
+  const done = confirm(who, async (auth) => {
+    if (auth !== undefined) await answer.promise;
+    throw auth === undefined ? challenge("m.login.password") : new ApiError(0, {});
+  });
+  await settle();
+  asking.get()?.answer({ kind: "password", password: "right" });
+  asking.get()?.cancel(); // as the end of the session does
+  answer.resolve();
+  await expect(done).rejects.toThrow(Cancelled);
+  expect(asking.get()).toBeNull();
+});
+
 test("two requests are confirmed one after the other", async () => {
   const { asking, confirm } = createConfirming();
   const order: string[] = [];

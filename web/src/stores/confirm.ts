@@ -44,9 +44,12 @@ export function createConfirming(askPasskey: typeof usePasskey = usePasskey): Co
   let turn: Promise<unknown> = Promise.resolve();
 
   function asker(who: Parameters<Confirm>[0]): Asker {
+    /** Nobody is there any more who would answer another question. */
+    let gone = false;
     return {
       ask: (steps, refusal) =>
         new Promise<Answer>((resolve, reject) => {
+          if (gone) return reject(new Cancelled());
           const question: Asking = {
             userId: who.userId,
             steps,
@@ -65,6 +68,7 @@ export function createConfirming(askPasskey: typeof usePasskey = usePasskey): Co
               return null;
             },
             cancel() {
+              gone = true;
               if (asking.get() === question) reject(new Cancelled());
             },
           };
