@@ -105,3 +105,16 @@ test("whoever leaves while the password is on its way waits for nothing", async 
   await vi.advanceTimersByTimeAsync(10 * 60_000);
   expect(server.requests.length).toBe(before);
 });
+
+test("another mail that cannot be sent does not end the waiting, and does not say so", async () => {
+  await model.request("ann@example.org");
+  await model.finish("a new password", true);
+  server.intercept = (path) => {
+    if (path.endsWith("/requestToken")) refuse(429, "M_LIMIT_EXCEEDED", { retry_after_ms: 60_000 });
+  };
+  expect(await model.resend()).toBe(false);
+  expect(state()).toMatchObject({ waiting: true, failure: expect.stringContaining("Too many tries") as string });
+  server.openLink();
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(state().step).toBe("done");
+});

@@ -66,12 +66,12 @@ export function createReset(baseUrl: string): Reset {
     const code = errcodeOf(error);
     const first = state.getState().step === "address";
     if (code === "M_INVALID_PARAM" && first) return state.setState({ wrong: t("reset.emailBad") });
-    if (code === "M_WEAK_PASSWORD") return state.setState({ wrong: t("signUp.passwordShort"), waiting: false });
+    if (code === "M_WEAK_PASSWORD") return state.setState({ wrong: t("signUp.passwordShort") });
     // A server that sends no mail, or none that knows this way.
     if (code === "M_THREEPID_MEDIUM_NOT_SUPPORTED" || code === "M_UNRECOGNIZED")
       return state.setState({ failure: t("reset.noMail") });
     const wait = code === "M_LIMIT_EXCEEDED" ? waitOf(error) : null;
-    state.setState({ failure: describe(error), waiting: false, waitUntil: wait === null ? null : Date.now() + wait });
+    state.setState({ failure: describe(error), waitUntil: wait === null ? null : Date.now() + wait });
   }
 
   async function mail(address: string): Promise<void> {
@@ -103,6 +103,7 @@ export function createReset(baseUrl: string): Reset {
           if (errcodeOf(error) === "M_LIMIT_EXCEEDED") return waitOf(error) ?? undefined;
           if (!(error instanceof ApiError) || error.status === 0 || error.status >= 500) throw error; // later
           unwatch();
+          state.setState({ waiting: false });
           fail(error);
         }
       },
@@ -117,6 +118,7 @@ export function createReset(baseUrl: string): Reset {
     finish: (password, everywhere) =>
       step(async () => {
         unwatch();
+        state.setState({ waiting: false });
         if (!(await attempt(password, everywhere))) waitForLink(password, everywhere);
       }),
     change() {
