@@ -3,9 +3,11 @@ import { useStore } from "zustand";
 import { t, useLanguage } from "../i18n";
 import type { App, Phase } from "../stores/app";
 import { useValue } from "../stores/context";
+import { Boundary } from "../ui/Boundary";
 import { Button, Mark } from "../ui/core";
 import { useTitle } from "../ui/title";
-import { Toaster } from "../ui/toast";
+import { toast, Toaster } from "../ui/toast";
+import { Broken } from "./Broken";
 import { Opening } from "./Opening";
 import { SignedOut } from "./SignedOut";
 
@@ -24,9 +26,11 @@ export function AppView({ app }: { app: App }) {
   useLanguage();
   return (
     <>
-      <Suspense fallback={<Opening />}>
-        <Current app={app} />
-      </Suspense>
+      <Boundary fallback={<Broken />}>
+        <Suspense fallback={<Opening />}>
+          <Current app={app} />
+        </Suspense>
+      </Boundary>
       <Confirming of={app.confirming} />
       <Toaster />
     </>
@@ -39,10 +43,23 @@ function Confirming({ of }: { of: App["confirming"] }) {
   const [needed, setNeeded] = useState(false);
   if (asked && !needed) setNeeded(true);
   return needed ? (
-    <Suspense>
-      <ConfirmDialog confirming={of} />
-    </Suspense>
+    <Boundary fallback={<Unasked of={of} />}>
+      <Suspense>
+        <ConfirmDialog confirming={of} />
+      </Suspense>
+    </Boundary>
   ) : null;
+}
+
+/** Without the dialog nobody can answer: whatever waits for it ends, and why is said. */
+function Unasked({ of }: { of: App["confirming"] }) {
+  const asking = useValue(of.asking);
+  useEffect(() => {
+    if (asking === null) return;
+    asking.cancel();
+    toast("bad", t("shell.errorText"));
+  }, [asking]);
+  return null;
 }
 
 /** Once there is a session, nothing of the pages in front of it stays in the address: an invitation brings its token there. */

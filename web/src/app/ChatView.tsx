@@ -8,11 +8,12 @@ import { SignOutDialog } from "../features/settings/SignOutDialog";
 import { t } from "../i18n";
 import { ChatContext, useValue } from "../stores/context";
 import type { Chat } from "../stores/model";
-import { Button, Empty, Kbd } from "../ui/core";
+import { Empty, Kbd } from "../ui/core";
 import { TooltipProvider } from "../ui/icon";
 import { Boundary } from "../ui/Boundary";
 import { useTitle } from "../ui/title";
 import { MessagesSquare } from "lucide-react";
+import { Broken } from "./Broken";
 import { RoomView } from "./RoomView";
 import { Sidebar } from "./Sidebar";
 import { useOneColumn } from "./useOneColumn";
@@ -94,7 +95,7 @@ export function ChatView({
             tabIndex={-1}
             className={clsx("h-full min-w-0 flex-1 outline-none", !inside && "max-md:hidden")}
           >
-            <Boundary key={roomId ?? "none"} fallback={<Broken />}>
+            <Boundary key={settings ? "settings" : (roomId ?? "none")} fallback={<Broken />}>
               {settings ? (
                 <Suspense fallback={<SettingsOpening />}>
                   <SettingsView open={page.page ?? null} onLeave={home} onSignOut={() => setOpen("signOut")} />
@@ -143,16 +144,6 @@ function SettingsOpening() {
   return (
     <main aria-busy data-loading className="h-full bg-canvas">
       <h1 className="sr-only">{t("settings.title")}</h1>
-    </main>
-  );
-}
-
-function Broken() {
-  return (
-    <main className="flex h-full flex-col items-center justify-center gap-3 px-6 text-center">
-      <h1 className="text-[15px] font-semibold">{t("shell.errorTitle")}</h1>
-      <p className="text-sm text-ink-2">{t("shell.errorText")}</p>
-      <Button onClick={() => location.reload()}>{t("shell.reload")}</Button>
     </main>
   );
 }
