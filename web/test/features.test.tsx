@@ -23,6 +23,7 @@ import { initials } from "../src/ui/core";
 import { isUserId } from "../src/ui/matrixId";
 import { TooltipProvider } from "../src/ui/icon";
 import { Linked } from "../src/ui/links";
+import { Toaster } from "../src/ui/toast";
 
 afterEach(cleanup);
 const actions = { reply: vi.fn(), openImage: vi.fn(), jumpTo: vi.fn() };
@@ -361,4 +362,25 @@ test.each([
   // The list of a phone is there, but not shown beside a conversation.
   expect(screen.getAllByText("No connection. What you write is sent once it is back.")).toHaveLength(times);
   vi.unstubAllGlobals();
+});
+
+test("a text that the browser does not let be copied is said not to be", async () => {
+  const user = userEvent.setup();
+  vi.spyOn(navigator.clipboard, "writeText").mockRejectedValue(new DOMException("no", "NotAllowedError"));
+  render(
+    <>
+      <MessageRow
+        room={f.fakeRoom({ summary: null })}
+        message={f.message(f.bob, 0, "to be copied")}
+        first
+        last
+        withSender
+        actions={actions}
+      />
+      <Toaster />
+    </>,
+  );
+  await user.click(screen.getByRole("button", { name: "Actions for this message" }));
+  await user.click(screen.getByRole("menuitem", { name: "Copy text" }));
+  expect(await screen.findByText(/did not let the text be copied/)).toBeTruthy();
 });

@@ -3,10 +3,10 @@ import { type FormEvent, useMemo, useState } from "react";
 import { t } from "../../i18n";
 import { describe } from "../../stores/failed";
 import { Button, Callout, Mark, Skeleton } from "../../ui/core";
+import { copyText } from "../../ui/copy";
 import { saveText } from "../../ui/download";
 import { TextField } from "../../ui/form";
 import { useTitle } from "../../ui/title";
-import { toast } from "../../ui/toast";
 
 interface Props {
   userId: string;
@@ -78,14 +78,6 @@ function StepNumber({ n }: { n: number }) {
 }
 
 function Show({ userId, recoveryKey, onKept }: { userId: string; recoveryKey: string; onKept(): void }) {
-  async function copy(): Promise<void> {
-    try {
-      await navigator.clipboard.writeText(recoveryKey);
-      toast("good", t("copied"));
-    } catch {
-      toast("bad", t("failed.copy"));
-    }
-  }
   function download(): void {
     const title = t("recovery.file", { user: userId });
     saveText(
@@ -113,7 +105,7 @@ function Show({ userId, recoveryKey, onKept }: { userId: string; recoveryKey: st
         ))}
       </ol>
       <div className="flex flex-col gap-2 sm:flex-row">
-        <Button onClick={() => void copy()} className="sm:flex-1">
+        <Button onClick={() => void copyText(recoveryKey)} className="sm:flex-1">
           <Copy className="size-4" /> {t("recovery.copy")}
         </Button>
         <Button onClick={download} className="sm:flex-1">

@@ -4,12 +4,12 @@ import { t } from "../../i18n";
 import type { Account, Factors, TotpEnrolment } from "../../stores/account";
 import { useTask } from "../../stores/useTask";
 import { Button, Skeleton } from "../../ui/core";
+import { copyText } from "../../ui/copy";
 import { Form, TextField } from "../../ui/form";
 import { Confirm, Dialog } from "../../ui/overlay";
 import { Badge, Card } from "../../ui/page";
 import { toast } from "../../ui/toast";
 import { bare, grouped } from "./codes";
-import { copyText } from "./copy";
 
 interface Props {
   account: Account;

@@ -4,11 +4,11 @@ import { formatDay, t } from "../../i18n";
 import type { Account, Factors } from "../../stores/account";
 import { useTask } from "../../stores/useTask";
 import { Button, Callout } from "../../ui/core";
+import { copyText } from "../../ui/copy";
 import { saveText } from "../../ui/download";
 import { Confirm, Dialog } from "../../ui/overlay";
 import { Badge, Card, CardBody } from "../../ui/page";
 import { toast } from "../../ui/toast";
-import { copyText } from "./copy";
 
 /** From how many on people are told that they run out. */
 const few = 3;

@@ -4,11 +4,11 @@ import { memo, type ReactNode } from "react";
 import { formatFull, formatTime, t, useLanguage } from "../../i18n";
 import type { Failure, Message, QuotedMessage, RoomModel } from "../../stores/model";
 import { Avatar, Skeleton } from "../../ui/core";
+import { copyText } from "../../ui/copy";
 import { IconButton } from "../../ui/icon";
 import { isOnlyEmoji, Linked } from "../../ui/links";
 import { Menu, type MenuEntry } from "../../ui/overlay";
 import { Ticks } from "../../ui/ticks";
-import { toast } from "../../ui/toast";
 import { FileCard, Picture } from "./Attachments";
 
 export interface MessageActions {
@@ -270,7 +270,7 @@ function Toolbar({ message, actions }: { message: Message; actions: MessageActio
     entries.push({
       label: t("timeline.copyText"),
       icon: <Copy />,
-      onSelect: () => void navigator.clipboard.writeText(text).then(() => toast("good", t("copied"))),
+      onSelect: () => void copyText(text),
     });
   }
   return (

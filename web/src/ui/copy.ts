@@ -1,5 +1,5 @@
-import { t } from "../../i18n";
-import { toast } from "../../ui/toast";
+import { t } from "../i18n";
+import { toast } from "./toast";
 
 /** Puts a text where it can be pasted from, and says so. */
 export async function copyText(text: string): Promise<void> {
