@@ -224,3 +224,11 @@ test("a language that cannot be loaded changes nothing", async () => {
   expect([fresh.currentLanguage(), document.documentElement.lang]).toEqual(["en", "en"]);
   vi.doUnmock("../src/i18n/de");
 });
+
+test("what turns the direction of a text does not get out of a name", () => {
+  const hostile = "Ann\u202e\u2066 gnp.exe";
+  expect(t("letIn.asks", { name: hostile })).toBe("“Ann gnp.exe” wants to be signed in to your account");
+  // Nor does anything else in a name mean something to the sentence.
+  for (const name of ["$t(close)", "{{user}}", "<b>a</b> & 'c'", "$&", "a/b"])
+    expect(t("letIn.asks", { name })).toBe(`“${name}” wants to be signed in to your account`);
+});

@@ -25,8 +25,9 @@ void i18n.init({
   fallbackLng: "en",
   resources: { en: { translation: en } },
   initAsync: false,
-  // React shows strings as text; escaping them here would show the escapes.
-  interpolation: { escapeValue: false },
+  // React shows strings as text; escaping them here would show the escapes. Only what turns the direction of a text does not get out of a
+  // name into the sentence that it stands in.
+  interpolation: { escape: (value) => value.replace(/[\u202a-\u202e\u2066-\u2069]/g, "") },
 });
 
 export const t = i18n.t;

@@ -69,7 +69,8 @@ function attachment(content: Content): AttachmentInfo | null {
   if (body === null || (object(content["file"]) === null && text(content["url"]) === null)) return null;
   const info = object(content["info"]) ?? {};
   return {
-    name: text(content["filename"], 300) ?? body,
+    // Nothing in it turns its direction, so that what stands at its end is its ending.
+    name: (text(content["filename"], 300) ?? body).replace(/[\u202a-\u202e\u2066-\u2069]/g, ""),
     size: count(info["size"]),
     mimetype: text(info["mimetype"], 100) ?? "application/octet-stream",
     width: count(info["w"]),
