@@ -27,6 +27,8 @@ import { localeOf, preferredLanguage } from "../src/i18n/language";
 import { preferLanguage } from "../src/sdk";
 import { request } from "../src/sdk/http";
 import type { App, Phase } from "../src/stores/app";
+import { restoreTheme, setTheme, theme } from "../src/stores/appearance";
+import { arrivedLink, forgetLink, watchForLink } from "../src/stores/arrivedLink";
 import { createConfirming } from "../src/stores/confirm";
 import { fakeSignIn } from "../src/stores/testing/signIn";
 
@@ -231,4 +233,27 @@ test("what turns the direction of a text does not get out of a name", () => {
   // Nor does anything else in a name mean something to the sentence.
   for (const name of ["$t(close)", "{{user}}", "<b>a</b> & 'c'", "$&", "a/b"])
     expect(t("letIn.asks", { name })).toBe(`“${name}” wants to be signed in to your account`);
+});
+
+test("a browser that keeps nothing for the page lets it speak, and be dark, all the same", async () => {
+  const denied = (): never => {
+    throw new DOMException("denied", "SecurityError");
+  };
+  vi.stubGlobal("localStorage", { getItem: denied, setItem: denied, removeItem: denied });
+  vi.stubGlobal("sessionStorage", { getItem: denied, setItem: denied, removeItem: denied });
+  vi.spyOn(navigator, "languages", "get").mockReturnValue(["de-AT"]);
+  await restoreLanguage();
+  expect(currentLanguage()).toBe("de");
+  await setLanguage("en");
+  expect(currentLanguage()).toBe("en");
+  restoreTheme();
+  setTheme("dark");
+  expect([theme.get(), document.documentElement.dataset["theme"]]).toEqual(["dark", "dark"]);
+  setTheme("system");
+  history.replaceState(null, "", "/#/link?code=ABCD-EFGH");
+  const end = watchForLink();
+  expect([arrivedLink.get(), location.hash]).toEqual(["ABCD-EFGH", ""]);
+  forgetLink();
+  expect(arrivedLink.get()).toBeNull();
+  end();
 });

@@ -42,6 +42,8 @@ export const de = {
     identityChanged:
       "Dieser Wiederherstellungsschlüssel gehört zu einer früheren Identität deines Kontos. Nimm den neuesten.",
     copy: "Dieser Browser hat das Kopieren nicht erlaubt. Markiere den Text, und kopiere ihn selbst.",
+    storage:
+      "Dieser Browser lässt die Seite nicht aufbewahren, was sie braucht, oder hat dafür keinen Platz mehr. Erlaube ihr, Daten zu speichern, oder schaffe Platz.",
     server: "Das hat nicht geklappt: Der Server hat ein Problem. Versuche es später noch einmal.",
     said: "Das hat nicht geklappt. Der Server schreibt: „{{said}}“",
     other: "Das hat nicht geklappt: {{reason}}",

@@ -36,6 +36,8 @@ export const en = {
       "There is nothing on the server that a recovery key could open. Go on at a device where you are signed in.",
     identityChanged: "This recovery key belongs to an earlier identity of your account. Use the newest one.",
     copy: "This browser did not let the text be copied. Select it and copy it yourself.",
+    storage:
+      "This browser does not let the page keep what it needs, or has no room left for it. Allow it to keep data, or free some space.",
     server: "That did not work: the server has a problem. Try again later.",
     said: "That did not work. The server says: “{{said}}”",
     other: "That did not work: {{reason}}",

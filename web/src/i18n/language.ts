@@ -91,12 +91,23 @@ async function speak(language: Language): Promise<void> {
 
 /** To be called before the first paint, which waits for nothing more than one small chunk, and for none in English. */
 export async function restoreLanguage(): Promise<void> {
-  const language = preferredLanguage(localStorage.getItem(key), navigator.languages);
-  await speak(language).catch(() => speak("en"));
+  await speak(preferredLanguage(kept(), navigator.languages)).catch(() => speak("en"));
+}
+
+function kept(): string | null {
+  try {
+    return localStorage.getItem(key);
+  } catch {
+    return null; // the browser keeps nothing for this page
+  }
 }
 
 /** Rejects where the language could not be loaded: then nothing has changed. */
 export async function setLanguage(language: Language): Promise<void> {
   await speak(language);
-  localStorage.setItem(key, language);
+  try {
+    localStorage.setItem(key, language);
+  } catch {
+    // Then it holds for as long as the page is there.
+  }
 }

@@ -5,8 +5,12 @@ export type Theme = "system" | "light" | "dark";
 const key = "conclave.theme";
 
 function saved(): Theme {
-  const value = localStorage.getItem(key);
-  return value === "light" || value === "dark" ? value : "system";
+  try {
+    const value = localStorage.getItem(key);
+    return value === "light" || value === "dark" ? value : "system";
+  } catch {
+    return "system"; // the browser keeps nothing for this page
+  }
 }
 
 /** With the language (i18n/language.ts) all that this client keeps outside the encrypted store: it says nothing about anybody. */
@@ -24,8 +28,12 @@ export function restoreTheme(): void {
 }
 
 export function setTheme(choice: Theme): void {
-  if (choice === "system") localStorage.removeItem(key);
-  else localStorage.setItem(key, choice);
   theme.set(choice);
   apply(choice);
+  try {
+    if (choice === "system") localStorage.removeItem(key);
+    else localStorage.setItem(key, choice);
+  } catch {
+    // Then it holds for as long as the page is there.
+  }
 }

@@ -13,8 +13,26 @@ const code = cell<string | null>(null);
 export const arrivedLink = { get: code.get, subscribe: code.subscribe };
 
 export function forgetLink(): void {
-  sessionStorage.removeItem(key);
+  keep(null);
   code.set(null);
+}
+
+/** Where the browser keeps nothing for this page, the code is good for as long as the page is there. */
+function keep(found: string | null): void {
+  try {
+    if (found === null) sessionStorage.removeItem(key);
+    else sessionStorage.setItem(key, found);
+  } catch {
+    // As said.
+  }
+}
+
+function kept(): string | null {
+  try {
+    return sessionStorage.getItem(key);
+  } catch {
+    return null;
+  }
 }
 
 function take(): void {
@@ -22,13 +40,13 @@ function take(): void {
   const found = (new URLSearchParams(location.hash.split("?")[1] ?? "").get("code") ?? "").slice(0, most);
   history.replaceState(history.state, "", location.pathname + location.search);
   if (found === "") return;
-  sessionStorage.setItem(key, found);
+  keep(found);
   code.set(found);
 }
 
 /** Looks at the address now, and whenever it changes. Gives what ends that. */
 export function watchForLink(): () => void {
-  code.set(sessionStorage.getItem(key));
+  code.set(kept());
   take();
   // Before anybody else reads the address.
   window.addEventListener("hashchange", take, { capture: true });

@@ -45,3 +45,8 @@ test("not to confirm, or not to be able to, is said as well", () => {
   expect(describe(new Error("confirmation_impossible"))).toContain("Dein Server verlangt eine Bestätigung");
   expect(describe(new Error("no_secret_storage"))).toContain("Auf dem Server liegt nichts");
 });
+
+test("a browser that keeps nothing for the page, or has no room left, is said to be one", () => {
+  for (const name of ["SecurityError", "QuotaExceededError", "UnknownError"])
+    expect(describe(new DOMException("Something in English.", name))).toContain("Dieser Browser lässt die Seite nicht");
+});

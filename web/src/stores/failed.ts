@@ -59,6 +59,9 @@ const own: Readonly<Record<string, () => string>> = {
   signature_refused: () => t("failed.server"),
 };
 
+/** How browsers say that they keep nothing for this page, or have no room left for it. */
+const storageErrors: ReadonlySet<string> = new Set(["SecurityError", "QuotaExceededError", "UnknownError"]);
+
 /** One sentence for an error: what the person can do about it where that is known, else what the server said, in its own words. */
 export function describe(error: unknown): string {
   const code = errcodeOf(error);
@@ -80,6 +83,7 @@ export function describe(error: unknown): string {
   ) {
     return t("failed.offline");
   }
+  if (error instanceof DOMException && storageErrors.has(error.name)) return t("failed.storage");
   if (error instanceof Cancelled) return t("failed.cancelled");
   const message = error instanceof Error ? error.message : String(error);
   if (Object.hasOwn(own, message)) return own[message]?.() ?? "";
