@@ -19,7 +19,7 @@ export class ReadMarkers {
     this.wanted.set(roomId, eventId);
     if (underWay) return;
     try {
-      for (let told: string | undefined; told !== this.wanted.get(roomId); ) {
+      for (let told: string | undefined; told !== this.wanted.get(roomId);) {
         const attempt = async (): Promise<void> => {
           told = this.wanted.get(roomId) ?? "";
           await this.send(roomId, told);

@@ -24,7 +24,8 @@ vi.mock("./observable", async (original) => {
   }
   return {
     cell: (initial: unknown) => counted(real.cell(initial)),
-    derived: (compute: () => unknown, same?: (a: unknown, b: unknown) => boolean) => counted(real.derived(compute, same)),
+    derived: (compute: () => unknown, same?: (a: unknown, b: unknown) => boolean) =>
+      counted(real.derived(compute, same)),
   };
 });
 
@@ -53,7 +54,11 @@ function quiet(): Session {
 }
 
 test("conversations that were looked at hold nothing once another one is open", async () => {
-  const chat = await openChat(quiet(), () => Promise.reject(new Error("nobody asks")), async () => undefined);
+  const chat = await openChat(
+    quiet(),
+    () => Promise.reject(new Error("nobody asks")),
+    async () => undefined,
+  );
   const look = (times: number): void => {
     for (let i = 0; i < times; i++) chat.room(`!${i % 5}:x.org`);
   };

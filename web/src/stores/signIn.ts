@@ -208,8 +208,7 @@ export function createSignIn({ baseUrl, device, userId, onEntered }: SignInOptio
         const shown = await askPasskey(wanted);
         if (shown !== null) await goOn(await signInPasskey(baseUrl, shown.challenge, shown.credential), wanted);
       }),
-    token: (token) =>
-      step(t("signIn.tokenOver"), (wanted) => enter(() => logInToken(baseUrl, token, device), wanted)),
+    token: (token) => step(t("signIn.tokenOver"), (wanted) => enter(() => logInToken(baseUrl, token, device), wanted)),
     linked: (signingIn) => step(t("signIn.tokenOver"), (wanted) => goOn(signingIn, wanted)),
     factor: async (code = "") => {
       const { chosen } = state.getState();

@@ -1,5 +1,5 @@
 import { clsx } from "clsx";
-import type { ButtonHTMLAttributes, ReactNode, Ref } from "react";
+import type { ButtonHTMLAttributes, MouseEvent, ReactNode, Ref } from "react";
 
 const variants = {
   primary: "bg-accent text-on-accent hover:bg-accent-hover disabled:hover:bg-accent",
@@ -11,9 +11,14 @@ const variants = {
 interface ButtonProps extends ButtonHTMLAttributes<HTMLButtonElement> {
   variant?: keyof typeof variants;
   size?: "small" | "medium" | "large";
-  /** What is under way; the button keeps its width and takes no second click. */
+  /** What it began is under way; the button keeps its width and the focus, and takes no second press. */
   busy?: boolean;
   ref?: Ref<HTMLButtonElement>;
+}
+
+/** Nothing is sent, nothing begins. */
+function stop(event: MouseEvent): void {
+  event.preventDefault();
 }
 
 export function Button({
@@ -23,16 +28,22 @@ export function Button({
   className,
   children,
   disabled,
+  onClick,
+  "aria-disabled": off,
   ...rest
 }: ButtonProps) {
+  const waits = busy === true || off === true;
   return (
     <button
       type="button"
       {...rest}
-      disabled={disabled === true || busy === true}
+      // A browser takes the focus from what is disabled, and whoever goes by keys begins at the top of the page.
+      disabled={disabled === true && !waits}
+      aria-disabled={waits ? true : undefined}
       aria-busy={busy === true ? true : undefined}
+      onClick={waits ? stop : onClick}
       className={clsx(
-        "inline-flex shrink-0 items-center justify-center gap-2 rounded-lg font-medium whitespace-nowrap transition-colors select-none disabled:opacity-55",
+        "inline-flex shrink-0 items-center justify-center gap-2 rounded-lg font-medium whitespace-nowrap transition-colors select-none disabled:opacity-55 aria-disabled:pointer-events-none aria-disabled:opacity-55",
         size === "small" && "touch h-8 px-3 text-[13px]",
         size === "medium" && "h-9 px-3.5 text-sm pointer-coarse:h-11",
         size === "large" && "h-11 px-5 text-[15px]",

@@ -62,7 +62,7 @@ export function Form({ action, busy, disabled, failure, onSubmit, children }: Fo
           {failure}
         </Callout>
       ) : null}
-      <Button type="submit" variant="primary" size="large" busy={busy} disabled={disabled} className="mt-1">
+      <Button type="submit" variant="primary" size="large" busy={busy} aria-disabled={disabled} className="mt-1">
         {action}
       </Button>
     </form>

@@ -80,9 +80,10 @@ export function TextButton({
   return (
     <button
       type="button"
-      onClick={onClick}
-      disabled={disabled}
-      className="touch rounded font-medium text-accent-ink hover:underline disabled:text-ink-3 disabled:no-underline"
+      // Not disabled, which would take the focus from whoever has just pressed it.
+      onClick={disabled === true ? undefined : onClick}
+      aria-disabled={disabled === true ? true : undefined}
+      className="touch rounded font-medium text-accent-ink hover:underline aria-disabled:cursor-default aria-disabled:text-ink-3 aria-disabled:no-underline"
     >
       {children}
     </button>

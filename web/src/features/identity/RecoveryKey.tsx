@@ -1,5 +1,5 @@
 import { CircleAlert, Copy, Download } from "lucide-react";
-import { type FormEvent, useMemo, useState } from "react";
+import { type FormEvent, type ReactNode, useEffect, useMemo, useRef, useState } from "react";
 import { t } from "../../i18n";
 import { describe } from "../../stores/failed";
 import { Button, Callout, Mark, Skeleton } from "../../ui/core";
@@ -43,15 +43,17 @@ export function RecoveryKey({
         <section className="rounded-2xl border border-line bg-raised p-6 shadow-card sm:p-8">
           {failure !== null && failure !== undefined ? (
             <>
-              <h1 className="mb-4 text-xl font-semibold tracking-tight">{t("recovery.title")}</h1>
-              <Callout
-                tone="bad"
-                role="alert"
-                icon={<CircleAlert />}
-                action={<Button onClick={onRetry}>{t("retry")}</Button>}
-              >
-                {t("recovery.failed", { reason: failure })}
-              </Callout>
+              <Heading>{t("recovery.title")}</Heading>
+              <div className="mt-4">
+                <Callout
+                  tone="bad"
+                  role="alert"
+                  icon={<CircleAlert />}
+                  action={<Button onClick={onRetry}>{t("retry")}</Button>}
+                >
+                  {t("recovery.failed", { reason: failure })}
+                </Callout>
+              </div>
               <Button size="large" onClick={onSignOut} className="mt-5 w-full">
                 {t("unlock.signOut")}
               </Button>
@@ -73,6 +75,17 @@ export function RecoveryKey({
   );
 }
 
+/** It takes the focus when it comes: what was pressed before is gone, and a screen reader goes on here. */
+function Heading({ children }: { children: ReactNode }) {
+  const heading = useRef<HTMLHeadingElement>(null);
+  useEffect(() => heading.current?.focus(), []);
+  return (
+    <h1 ref={heading} tabIndex={-1} className="text-xl font-semibold tracking-tight outline-none">
+      {children}
+    </h1>
+  );
+}
+
 function StepNumber({ n }: { n: number }) {
   return <p className="mb-2 text-[13px] font-medium text-ink-3">{t("recovery.step", { n })}</p>;
 }
@@ -88,7 +101,7 @@ function Show({ userId, recoveryKey, onKept }: { userId: string; recoveryKey: st
   return (
     <>
       <StepNumber n={1} />
-      <h1 className="text-xl font-semibold tracking-tight">{t("recovery.title")}</h1>
+      <Heading>{t("recovery.title")}</Heading>
       <p className="mt-1.5 text-sm leading-relaxed text-ink-2">{t("recovery.text")}</p>
       <ol
         aria-label={t("recovery.key")}

@@ -203,7 +203,7 @@ function Typed({ kind, asking }: { kind: TypedKind; asking: Asking }) {
         />
       )}
       <Refused refusal={asking.refusal} wrong={words.wrong} />
-      <Button type="submit" variant="primary" size="large" busy={asking.busy} disabled={blocked}>
+      <Button type="submit" variant="primary" size="large" busy={asking.busy} aria-disabled={blocked}>
         {t("confirm.action")}
       </Button>
     </form>

@@ -29,6 +29,13 @@ export function LetIn({ account, onAllowed }: Props) {
   const { busy, failure, run, clear } = useTask({ M_NOT_FOUND: t("letIn.unknown") });
   const latest = useRef("");
   const card = useRef<HTMLDivElement>(null);
+  const field = useRef<HTMLInputElement>(null);
+  const left = useRef(false);
+  // Whoever has decided goes on where the next code would be: the button that they pressed is gone.
+  useEffect(() => {
+    if (left.current && found === null) field.current?.focus({ preventScroll: true });
+    left.current = false;
+  }, [found]);
 
   function look(typed: string): void {
     setMissing(typed === "");
@@ -53,6 +60,7 @@ export function LetIn({ account, onAllowed }: Props) {
   }, [arrived, account]);
 
   function leave(): void {
+    left.current = true;
     setFound(null);
     setCode("");
     clear();
@@ -65,6 +73,7 @@ export function LetIn({ account, onAllowed }: Props) {
           {found === null ? (
             <Form action={t("letIn.look")} busy={busy} failure={failure} onSubmit={() => look(code.trim())}>
               <TextField
+                ref={field}
                 label={t("letIn.code")}
                 hint={t("letIn.codeHint")}
                 error={missing ? t("letIn.codeMissing") : undefined}

@@ -5,6 +5,7 @@ import { useTask, type Words } from "../../stores/useTask";
 import { Confirm } from "../../ui/overlay";
 import { CardBody, Rows, RowsLoading, Unavailable } from "../../ui/page";
 import { toast } from "../../ui/toast";
+import { useKeptFocus } from "./useKeptFocus";
 
 interface ListedProps<T> {
   list: Loaded<T[]>;
@@ -17,6 +18,7 @@ interface ListedProps<T> {
 
 /** The rows of a list of a card: while it is loaded, when it could not be, or not again, and when it is empty. */
 export function Listed<T>({ list, label, none, children }: ListedProps<T>) {
+  useKeptFocus(list.value?.length);
   if (list.value === null)
     return list.failure !== null ? (
       <CardBody>

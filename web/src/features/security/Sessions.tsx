@@ -11,6 +11,7 @@ import { Badge, Card, CardBody, Row, Rows, RowsLoading, Unavailable } from "../.
 import { toast } from "../../ui/toast";
 import { LetIn } from "./LetIn";
 import { NameDialog } from "./NameDialog";
+import { useKeptFocus } from "./useKeptFocus";
 
 /** How many of a long list are drawn at once. */
 const page = 50;
@@ -28,6 +29,7 @@ export function Sessions({ account, onSignOutHere }: Props) {
   const [renaming, setRenaming] = useState<SignedIn | null>(null);
   const { busy, run } = useTask({}, (sentence) => toast("bad", sentence));
   const [shown, setShown] = useState(page);
+  useKeptFocus(value?.length);
   if (value === null && failure !== null) return <Unavailable failure={failure} onRetry={reload} />;
   const here = (value ?? []).filter((session) => session.current);
   const others = (value ?? []).filter((session) => !session.current);
