@@ -2,6 +2,7 @@
 /** Where the focus is after a step, for whoever goes by keys or hears the page. */
 import { act, cleanup, render, screen } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
+import { useState } from "react";
 import { afterEach, expect, test, vi } from "vitest";
 import { TextButton } from "../src/features/auth/Frame";
 import { RecoveryKey } from "../src/features/identity/RecoveryKey";
@@ -10,6 +11,7 @@ import { Listed } from "../src/features/security/Listed";
 import { fakeAccount } from "../src/gallery/account";
 import { Button } from "../src/ui/core";
 import { Form, TextField } from "../src/ui/form";
+import { Confirm, Dialog, Menu } from "../src/ui/overlay";
 
 afterEach(cleanup);
 const nothing = (): void => {};
@@ -110,4 +112,54 @@ test("whoever has removed a row goes on at the heading of the page; what is load
   act(() => screen.getByRole("button", { name: "Phone" }).focus());
   rerender(<Page rows={["Laptop"]} />);
   expect(document.activeElement?.textContent).toBe("Security");
+});
+
+test("a dialog gives the focus back to what had it, and where that is gone to the heading of the page", async () => {
+  const user = userEvent.setup();
+  function Page() {
+    const [open, setOpen] = useState<"dialog" | "question" | null>(null);
+    const [gone, setGone] = useState(false);
+    return (
+      <main>
+        <h1 tabIndex={-1}>Security</h1>
+        <Menu
+          trigger={<button type="button">More</button>}
+          entries={[{ label: "Rename", icon: null, onSelect: () => setOpen("dialog") }]}
+        />
+        {gone ? null : (
+          <button type="button" onClick={() => setOpen("question")}>
+            Remove
+          </button>
+        )}
+        <Dialog open={open === "dialog"} onOpenChange={() => setOpen(null)} title="Rename">
+          <input aria-label="Name" autoFocus />
+        </Dialog>
+        <Confirm
+          open={open === "question"}
+          onOpenChange={() => setOpen(null)}
+          title="Remove?"
+          text=""
+          action="Do it"
+          onConfirm={() => {
+            setGone(true);
+            setOpen(null);
+          }}
+        />
+      </main>
+    );
+  }
+  render(<Page />);
+  const holds = (text: string): Promise<void> =>
+    vi.waitFor(() => expect(document.activeElement?.textContent).toBe(text), 10_000);
+  await user.click(screen.getByRole("button", { name: "Remove" }));
+  await user.keyboard("{Escape}");
+  await holds("Remove");
+  await user.click(screen.getByRole("button", { name: "More" }));
+  await user.click(screen.getByRole("menuitem", { name: "Rename" }));
+  await screen.findByLabelText("Name");
+  await user.keyboard("{Escape}");
+  await holds("More");
+  await user.click(screen.getByRole("button", { name: "Remove" }));
+  await user.click(screen.getByRole("button", { name: "Do it" }));
+  await holds("Security");
 });

@@ -4,6 +4,7 @@ import { AlertDialog, Dialog as DialogPrimitive, DropdownMenu, Popover as Popove
 import type { ReactElement, ReactNode } from "react";
 import { t } from "../i18n";
 import { Button } from "./core";
+import { useGiveBack } from "./giveBack";
 import { IconButton } from "./icon";
 
 const veil = "animate-appear fixed inset-0 z-40 bg-black/35";
@@ -37,12 +38,14 @@ export function Dialog({
   className,
   children,
 }: DialogProps) {
+  const giveBack = useGiveBack(open);
   return (
     <DialogPrimitive.Root open={open} onOpenChange={onOpenChange}>
       <DialogPrimitive.Portal>
         <DialogPrimitive.Overlay className={veil} />
         <DialogPrimitive.Content
           className={clsx(card, wide === true ? "sm:max-w-xl" : "sm:max-w-md", className)}
+          onCloseAutoFocus={giveBack}
           {...(closable ? {} : { onEscapeKeyDown: stay, onInteractOutside: stay })}
           {...(description === undefined ? { "aria-describedby": undefined } : {})}
         >
@@ -83,11 +86,15 @@ interface ConfirmProps {
 
 /** Asks before what cannot be undone. */
 export function Confirm({ open, onOpenChange, title, text, action, danger, busy, onConfirm }: ConfirmProps) {
+  const giveBack = useGiveBack(open);
   return (
     <AlertDialog.Root open={open} onOpenChange={onOpenChange}>
       <AlertDialog.Portal>
         <AlertDialog.Overlay className={veil} />
-        <AlertDialog.Content className={clsx(card, "gap-2 p-5 sm:max-w-sm")}>
+        <AlertDialog.Content
+          onCloseAutoFocus={giveBack}
+          className={clsx(card, "gap-2 overflow-y-auto p-5 sm:max-w-sm")}
+        >
           <AlertDialog.Title className="text-base font-semibold">{title}</AlertDialog.Title>
           <AlertDialog.Description asChild>
             <div className="text-sm leading-relaxed text-ink-2">{text}</div>

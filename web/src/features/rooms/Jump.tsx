@@ -5,6 +5,7 @@ import { type KeyboardEvent, useId, useMemo, useState } from "react";
 import { t } from "../../i18n";
 import type { RoomSummary } from "../../stores/model";
 import { Avatar, Kbd } from "../../ui/core";
+import { useGiveBack } from "../../ui/giveBack";
 
 interface Props {
   open: boolean;
@@ -15,12 +16,14 @@ interface Props {
 
 /** Ctrl+K: a few letters and Enter. */
 export function Jump({ open, onOpenChange, rooms, onPick }: Props) {
+  const giveBack = useGiveBack(open);
   return (
     <Dialog.Root open={open} onOpenChange={onOpenChange}>
       <Dialog.Portal>
         <Dialog.Overlay className="animate-appear fixed inset-0 z-40 bg-black/35" />
         <Dialog.Content
           aria-describedby={undefined}
+          onCloseAutoFocus={giveBack}
           className="animate-rise fixed inset-x-3 top-[12vh] z-50 mx-auto flex max-h-[60vh] max-w-lg flex-col overflow-hidden rounded-2xl border border-line bg-raised shadow-pop outline-none"
         >
           <Dialog.Title className="sr-only">{t("shell.jump")}</Dialog.Title>

@@ -15,6 +15,7 @@ import { useEffect, useRef, useState } from "react";
 import { formatSize, t } from "../../i18n";
 import type { AttachmentInfo, Message, RoomModel } from "../../stores/model";
 import { Button, Dots, Skeleton } from "../../ui/core";
+import { useGiveBack } from "../../ui/giveBack";
 import { IconButton } from "../../ui/icon";
 import { saveBlob } from "../../ui/download";
 import { toast } from "../../ui/toast";
@@ -130,6 +131,7 @@ function useDownload(room: RoomModel, messageId: string, name: string) {
 /** One picture over everything; Escape and a click beside it close it. */
 export function Lightbox({ room, message, onClose }: { room: RoomModel; message: Message; onClose(): void }) {
   const attachment = message.body.kind === "image" ? message.body.attachment : null;
+  const giveBack = useGiveBack(true);
   if (attachment === null) return null;
   return (
     <Dialog.Root open onOpenChange={(open) => (open ? undefined : onClose())}>
@@ -137,6 +139,7 @@ export function Lightbox({ room, message, onClose }: { room: RoomModel; message:
         <Dialog.Overlay className="animate-appear fixed inset-0 z-40 bg-black" />
         <Dialog.Content
           aria-describedby={undefined}
+          onCloseAutoFocus={giveBack}
           className="fixed inset-0 z-50 flex flex-col text-white outline-none"
           // Not the first button, which would show its tooltip over the picture.
           onOpenAutoFocus={(event) => {
