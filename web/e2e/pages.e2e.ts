@@ -273,6 +273,14 @@ async function care(look: Looker, name: string): Promise<{ secret: string; recov
   expect(recovery).toHaveLength(10);
   await page.click('a[href="/oauth2/account/security"].button');
   await page.fill("#passkey_name", "This laptop");
+  await page.evaluate(() => (window.name = "no passkeys")); // a name outlives the page
+  await press(page, "do", "passkey_begin");
+  await page.waitForSelector("#failed");
+  await look.at("account-passkey-unmade");
+  expect(await page.locator("#failed").innerText()).toMatch(/cancel\.$|brich ab\.$/); // they are signed in already
+  await page.evaluate(() => (window.name = ""));
+  await page.click("main > p > a");
+  await page.fill("#passkey_name", "This laptop");
   await press(page, "do", "passkey_begin");
   await press(page, "do", "passkey_name");
   await look.at("account-passkey-name");
@@ -468,6 +476,9 @@ test.each(locales)("the pages in %s", async (locale) => {
   const context = await browser.newContext({ locale, reducedMotion: "reduce" });
   context.setDefaultTimeout(45_000);
   await context.route("https://app.example.org/**", (route) => route.fulfill(answered));
+  await context.addInitScript(() => {
+    if (window.name === "no passkeys") navigator.credentials.create = () => Promise.reject(new Error("no"));
+  });
   const page = await context.newPage();
   const cdp = await context.newCDPSession(page);
   await cdp.send("WebAuthn.enable");
