@@ -2,6 +2,7 @@
 import type { Room } from "matrix-js-sdk";
 import type { Engine } from "./engine";
 import { Value } from "./observable";
+import type { Outbox } from "./outbox";
 import type { Observable, RoomSafety } from "./types";
 
 const gatherMs = 300;
@@ -14,6 +15,7 @@ export class Safety {
   constructor(
     private readonly engine: Engine,
     private readonly roomOf: (roomId: string) => Room | null,
+    private readonly outbox: Outbox,
   ) {
     const look = (users: string[]): void => {
       for (const [roomId, { members }] of this.rooms) if (users.some((user) => members.has(user))) this.changed(roomId);
@@ -37,7 +39,14 @@ export class Safety {
     if (!this.rooms.has(roomId) || this.timers.has(roomId)) return;
     const timer = setTimeout(() => {
       this.timers.delete(roomId);
-      void this.look(roomId).catch(() => undefined);
+      // Without an answer nobody knows who cannot read: it is asked again.
+      void this.outbox
+        .run(
+          `safety ${roomId}`,
+          () => this.look(roomId),
+          () => true,
+        )
+        .catch(() => undefined);
     }, gatherMs);
     this.timers.set(roomId, timer);
   }

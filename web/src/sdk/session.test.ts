@@ -256,6 +256,19 @@ describe("a server that lies", () => {
   });
 });
 
+test("what a room promises is looked at again once the server can be reached", async () => {
+  const { a, roomId } = await direct();
+  const safety = a.roomSafety(roomId);
+  await until("it was looked at", () => hs.requests.filter((request) => request === "POST /keys/query").length > 2);
+  let asked = 0;
+  hs.intercept = (_method, path) => (path === "/keys/query" && asked++ >= 0 ? 0 : undefined);
+  hs.addDevice(eve, "E1"); // has no identity: nobody seals anything to her
+  hs.setMember(roomId, eve, "join", eve);
+  await until("it was asked in vain", () => asked > 0);
+  hs.intercept = () => undefined;
+  await until("it is known that she cannot read", () => safety.get().withoutKeys.includes(eve));
+});
+
 /** Replaces bob's identity by one that is well made, of keys that are not his. */
 async function swapIdentity(): Promise<void> {
   const fresh = await createCrossSigning(bob);

@@ -99,7 +99,7 @@ class ConclaveSession implements Session {
       this.sendDelivered(roomId, eventId),
     );
     this.markers = new ReadMarkers(this.outbox, (roomId, eventId) => this.sendMarker(roomId, eventId));
-    this.safety = new Safety(engine, (roomId) => client.getRoom(roomId));
+    this.safety = new Safety(engine, (roomId) => client.getRoom(roomId), this.outbox);
     client.attach({ engine, backend, outbox: this.outbox, receipts: this.receipts, transport });
     this.listen();
   }
