@@ -8,7 +8,7 @@ import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createServer, type ViteDevServer } from "vite";
 import { desktop, launch, phone } from "./browser.ts";
-import { cutTexts, inspect, sideways, smallTargets } from "./looks.ts";
+import { cutTexts, inspect, outOfReach, sideways, smallTargets } from "./looks.ts";
 
 const shots = process.env["GALLERY_SHOTS"];
 const only = process.env["GALLERY_ONLY"]?.split(",");
@@ -58,6 +58,9 @@ async function settled(page: Page): Promise<void> {
   );
   await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
 }
+
+/** At twice the size nothing is lost: a desktop has as much room then as one of half of it. */
+const magnified = { width: desktop.width / 2, height: desktop.height / 2 };
 
 /**
  * In the short form each state is looked at in one of two combinations that have all sizes, schemes and languages between
@@ -111,6 +114,10 @@ test.each(combinations)("every state holds on a %s, %s, %s", async (device, colo
     problems.push(...(await cutTexts(page)).map((finding) => `${name}: ${finding}`));
     if (device === "phone") problems.push(...(await smallTargets(page)).map((finding) => `${name}: ${finding}`));
     problems.push(...(await inspect(page)).map((finding) => `${name}: ${finding}`));
+    await page.setViewportSize(magnified);
+    await settled(page);
+    problems.push(...(await outOfReach(page)).map((finding) => `${name}, magnified: ${finding}`));
+    await page.setViewportSize(viewport);
   }
   await context.close();
   expect(problems).toEqual([]);

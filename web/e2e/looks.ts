@@ -76,3 +76,22 @@ export function cutTexts(page: Page): Promise<string[]> {
 export function sideways(page: Page): Promise<number> {
   return page.evaluate(() => Math.max(0, document.documentElement.scrollWidth - window.innerWidth));
 }
+
+/** What can be pressed or typed into, or is a heading, and lies beyond the window with nothing around it that scrolls. */
+export function outOfReach(page: Page): Promise<string[]> {
+  return page.evaluate(() => {
+    const found: string[] = [];
+    const within = document.querySelector("[role=dialog], [role=alertdialog]") ?? document;
+    for (const element of within.querySelectorAll("button, a[href], input, textarea, h1, h2")) {
+      if (!element.checkVisibility({ visibilityProperty: true }) || element.closest("[class*=sr-only]") !== null)
+        continue;
+      const box = element.getBoundingClientRect();
+      const inside = box.top >= -1 && box.left >= -1 && box.bottom <= innerHeight + 1 && box.right <= innerWidth + 1;
+      let scrolls = inside;
+      for (let around = element.parentElement; around !== null && !scrolls; around = around.parentElement)
+        scrolls = /auto|scroll/.test(getComputedStyle(around).overflowY) && around.scrollHeight > around.clientHeight;
+      if (!scrolls) found.push(`${element.outerHTML.slice(0, 160)} is out of reach`);
+    }
+    return found;
+  });
+}

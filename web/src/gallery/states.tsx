@@ -131,6 +131,7 @@ export const states: Record<string, State> = {
   },
   members: { path: harbourPath, render: () => room({}, { members: true }) },
   invitation: { path: inRoom("!inv:harbour.example"), render: () => chat() },
+  "invitation-long": { path: inRoom("!inv2:x.org"), render: () => chat({ rooms: f.extremeRooms() }) },
   "not-found": { path: inRoom("!gone:northwind.org"), render: () => chat() },
   settings: { path: "/settings", render: () => chat() },
   ...securityStates(chat),

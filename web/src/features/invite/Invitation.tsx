@@ -26,7 +26,7 @@ export function Invitation({ room, onBack, onDeclined }: { room: RoomSummary; on
   }
 
   return (
-    <main className="flex h-full flex-col bg-canvas">
+    <main className="flex h-full flex-col overflow-y-auto bg-canvas">
       <div className="p-2 md:hidden">
         <IconButton label={t("back")} onClick={onBack} tooltip={false}>
           <ChevronLeft />
