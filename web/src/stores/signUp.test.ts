@@ -308,6 +308,23 @@ describe("a mail", () => {
     expect(entered).toHaveLength(1);
   });
 
+  test.each([
+    ["whether its link was opened", (model: SignUp) => model.check()],
+    ["for another one", (model: SignUp) => model.resend()],
+  ])("that is asked about, %s, leads nobody back who goes to change what they entered", async (_what, ask) => {
+    const model = await mailed();
+    const held = Promise.withResolvers<void>();
+    vi.stubGlobal("fetch", async (...args: Parameters<typeof fetch>) => {
+      await held.promise;
+      return server.fetch(...args);
+    });
+    const asked = ask(model);
+    model.change();
+    held.resolve();
+    await asked;
+    expect(state(model)).toMatchObject({ step: "form", busy: false, failure: null });
+  });
+
   test("that is asked for when somebody leaves the page is not waited for", async () => {
     server.flows = [[email]];
     const model = await opened();

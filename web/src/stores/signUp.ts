@@ -138,6 +138,8 @@ class SigningUp implements SignUp {
   /** In memory alone, and gone with the page. */
   private typed = "";
   private running = false;
+  /** Rises whenever somebody goes back to what they entered: what comes back from before leads nobody away from there. */
+  private turn = 0;
   /** Nobody is there any more who would wait. */
   private left = false;
   private unwatch: () => void = () => undefined;
@@ -231,12 +233,13 @@ class SigningUp implements SignUp {
   async resend(): Promise<boolean> {
     if (this.running) return false;
     this.running = true;
+    const { turn } = this;
     this.state.setState({ busy: true, failure: null });
     try {
       await this.mail();
       return true;
     } catch (error) {
-      this.fail(error);
+      if (turn === this.turn) this.fail(error);
       return false;
     } finally {
       this.running = false;
@@ -245,6 +248,7 @@ class SigningUp implements SignUp {
   }
 
   change(): void {
+    this.turn++;
     this.work?.abort();
     this.show("form", { resumed: false });
   }
@@ -277,13 +281,14 @@ class SigningUp implements SignUp {
   private async run(first?: Record<string, unknown>): Promise<void> {
     if (this.running) return;
     this.running = true;
+    const { turn } = this;
     this.state.setState({ busy: true, failure: null, waitUntil: null, wrong: {} });
     try {
       let auth = first;
       for (let round = 0; round < maxRounds; round++) {
         const result = await patiently(() => this.register(auth));
         if ("done" in result) return await this.enter(result.done);
-        if (this.left) return;
+        if (this.left || turn !== this.turn) return;
         this.keep({ session: result.left.session });
         if (result.left.refusal !== null) return this.refused(String(auth?.type), result.left);
         auth = await this.answer(result.left);
@@ -291,7 +296,8 @@ class SigningUp implements SignUp {
       }
       this.state.setState({ failure: t("signUp.endless") });
     } catch (error) {
-      this.fail(error);
+      // A request for an account that is made stands, wherever somebody is by now.
+      if (turn === this.turn || isAwaiting(error)) this.fail(error);
     } finally {
       this.running = false;
       this.state.setState({ busy: false });
@@ -354,9 +360,10 @@ class SigningUp implements SignUp {
 
   /** Has a mail sent, and waits until its link is opened. */
   private async mail(): Promise<void> {
+    const { turn } = this;
     const { email, proof } = this.draft;
     this.keep({ proof: await patiently(() => requestMail(this.baseUrl, "register", email, proof)) });
-    this.waitForLink();
+    if (turn === this.turn) this.waitForLink();
   }
 
   private waitForLink(): void {
@@ -385,9 +392,11 @@ class SigningUp implements SignUp {
   /** One quiet look whether something was done elsewhere; gives how long to wait where the server says so. */
   private async look(auth: Record<string, unknown>): Promise<number | void> {
     if (this.running) return undefined;
+    const { turn } = this;
     try {
       const result = await this.register(auth);
       if ("done" in result) return await this.enter(result.done);
+      if (turn !== this.turn) return undefined;
       this.keep({ session: result.left.session });
       const { refusal } = result.left;
       if (refusal?.errcode === "M_THREEPID_AUTH_FAILED") return undefined;
@@ -399,7 +408,7 @@ class SigningUp implements SignUp {
     } catch (error) {
       if (errcodeOf(error) === "M_LIMIT_EXCEEDED") return waitOf(error) ?? undefined;
       if (!(error instanceof ApiError) || error.status === 0) throw error; // the connection: later
-      this.fail(error);
+      if (turn === this.turn || isAwaiting(error)) this.fail(error);
     }
   }
 
