@@ -118,3 +118,22 @@ test("another mail that cannot be sent does not end the waiting, and does not sa
   await vi.advanceTimersByTimeAsync(10_000);
   expect(state().step).toBe("done");
 });
+
+test.each([
+  ["for another mail", (asked: Reset) => asked.resend()],
+  ["for the new password", (asked: Reset) => asked.finish("a new password", true)],
+])("what was asked for, %s, leads nobody back who has gone to another address", async (_what, ask) => {
+  await model.request("ann@example.org");
+  const held = Promise.withResolvers<void>();
+  vi.stubGlobal("fetch", async (...args: Parameters<typeof fetch>) => {
+    await held.promise;
+    return server.fetch(...args);
+  });
+  const asked = ask(model);
+  model.change();
+  held.resolve();
+  await asked;
+  expect(state()).toMatchObject({ step: "address", waiting: false, failure: null, busy: false });
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(server.accounts.get("ann")?.password).toBe("old");
+});

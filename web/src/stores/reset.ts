@@ -45,17 +45,20 @@ export function createReset(baseUrl: string): Reset {
   let unwatch: () => void = () => undefined;
   /** Nobody is there any more who would wait. */
   let left = false;
+  /** Rises whenever somebody goes back to the address: what comes back from before leads nobody away from there. */
+  let turn = 0;
 
   /** Whether it worked. */
   async function step(work: () => Promise<void>): Promise<boolean> {
     if (state.getState().busy) return false;
     left = false;
+    const mine = turn;
     state.setState({ busy: true, failure: null, wrong: null, waitUntil: null });
     try {
       await work();
       return true;
     } catch (error) {
-      fail(error);
+      if (mine === turn) fail(error);
       return false;
     } finally {
       state.setState({ busy: false });
@@ -75,8 +78,9 @@ export function createReset(baseUrl: string): Reset {
   }
 
   async function mail(address: string): Promise<void> {
+    const mine = turn;
     const proof = await requestMail(baseUrl, "reset", address, state.getState().proof);
-    state.setState({ proof, step: "password" });
+    state.setState(mine === turn ? { proof, step: "password" } : { proof });
   }
 
   /** Sets the password, if the link was opened by now. */
@@ -119,9 +123,11 @@ export function createReset(baseUrl: string): Reset {
       step(async () => {
         unwatch();
         state.setState({ waiting: false });
-        if (!(await attempt(password, everywhere))) waitForLink(password, everywhere);
+        const mine = turn;
+        if (!(await attempt(password, everywhere)) && mine === turn) waitForLink(password, everywhere);
       }),
     change() {
+      turn++;
       unwatch();
       state.setState({ step: "address", waiting: false, failure: null, wrong: null });
     },
