@@ -322,3 +322,30 @@ test("what is wrong in a form is where one goes on, also when the server says it
   await act(async () => answer());
   expect(document.activeElement).toBe(field("Name"));
 });
+
+test.each([
+  ["sign-in", { needs: null }],
+  ["a code", { needs: ["totp"], chosen: "totp" }],
+  ["a passkey", { needs: ["passkey"], chosen: "passkey" }],
+] as const)("that one has to wait is not said any more once the wait is over: %s", async (_what, at) => {
+  vi.useFakeTimers();
+  const limited = { failure: "Too many tries. Try again in 3 seconds.", waitUntil: Date.now() + 3000 };
+  const { needs, ...chosen } = at;
+  const model = fakeSignIn({ ...limited, ...chosen, needs: needs === null ? null : [...needs] });
+  const props = { server: "x.org", ended: null, toLetIn: false, onSignUp: nothing, onForgot: nothing };
+  render(<SignIn {...props} model={model} onDevice={nothing} onSignOut={nothing} />);
+  expect(screen.getByRole("alert").textContent).toContain("Too many tries");
+  await act(() => vi.advanceTimersByTimeAsync(4000));
+  expect(screen.queryByRole("alert")).toBeNull();
+  act(() => model.state.setState({ failure: "It is not right.", waitUntil: null }));
+  expect(screen.getByRole("alert").textContent).toContain("It is not right.");
+});
+
+test.each(["form", "terms", "mail"] as const)("nor on the way to an account: %s", async (step) => {
+  vi.useFakeTimers();
+  const limited = { failure: "Too many tries. Try again in 3 seconds.", waitUntil: Date.now() + 3000 };
+  render(<SignUp server="x.org" model={fakeSignUp({ ...limited, step })} onSignIn={nothing} />);
+  expect(screen.getByRole("alert").textContent).toContain("Too many tries");
+  await act(() => vi.advanceTimersByTimeAsync(4000));
+  expect(screen.queryByRole("alert")).toBeNull();
+});

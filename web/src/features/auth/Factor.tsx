@@ -7,7 +7,7 @@ import type { SignIn } from "../../stores/signIn";
 import { Button, Callout } from "../../ui/core";
 import { CodeField, Form, TextField } from "../../ui/form";
 import { Frame, TextButton, Ways } from "./Frame";
-import { useWaiting } from "./useWaiting";
+import { useFailure } from "./useWaiting";
 
 const texts = { totp: "factor.totpText", recovery: "factor.recoveryText", passkey: "factor.passkeyText" } as const;
 const uses = { totp: "factor.useTotp", recovery: "factor.useRecovery", passkey: "factor.usePasskey" } as const;
@@ -34,8 +34,9 @@ export function FactorPage({ server, model }: { server: string; model: SignIn })
 }
 
 function Code({ kind, model }: { kind: Exclude<FactorType, "passkey">; model: SignIn }) {
-  const { busy, failure, waitUntil } = useStore(model.state);
-  const waiting = useWaiting(waitUntil) > 0;
+  const state = useStore(model.state);
+  const { busy } = state;
+  const { failure, waiting } = useFailure(state);
   const [code, setCode] = useState("");
   const [missing, setMissing] = useState<string>();
 
@@ -76,8 +77,9 @@ function Code({ kind, model }: { kind: Exclude<FactorType, "passkey">; model: Si
 }
 
 function Passkey({ model }: { model: SignIn }) {
-  const { busy, failure, waitUntil } = useStore(model.state);
-  const waiting = useWaiting(waitUntil) > 0;
+  const state = useStore(model.state);
+  const { busy } = state;
+  const { failure, waiting } = useFailure(state);
   return (
     <div className="flex flex-col gap-4">
       {failure !== null ? (

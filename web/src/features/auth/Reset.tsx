@@ -7,7 +7,7 @@ import { Button, Callout } from "../../ui/core";
 import { Checkbox, Form, PasswordField, TextField } from "../../ui/form";
 import { Frame } from "./Frame";
 import { MailWays } from "./MailWays";
-import { useWaiting } from "./useWaiting";
+import { useFailure } from "./useWaiting";
 
 const shortest = 10;
 
@@ -63,8 +63,9 @@ export function Reset({ server, model, onSignIn }: Props) {
 }
 
 function Address({ model }: { model: Model }) {
-  const { busy, failure, wrong, waitUntil, proof } = useStore(model.state);
-  const waiting = useWaiting(waitUntil) > 0;
+  const state = useStore(model.state);
+  const { busy, wrong, proof } = state;
+  const { failure, waiting } = useFailure(state);
   const [address, setAddress] = useState(proof?.address ?? "");
   const [missing, setMissing] = useState(false);
   return (
@@ -96,8 +97,9 @@ function Address({ model }: { model: Model }) {
 }
 
 function NewPassword({ model }: { model: Model }) {
-  const { busy, failure, wrong, waitUntil, waiting, proof } = useStore(model.state);
-  const later = useWaiting(waitUntil) > 0;
+  const state = useStore(model.state);
+  const { busy, wrong, waitUntil, waiting, proof } = state;
+  const { failure, waiting: later } = useFailure(state);
   const [password, setPassword] = useState("");
   const [everywhere, setEverywhere] = useState(true);
   const [short, setShort] = useState(false);

@@ -9,7 +9,7 @@ import { Button, Callout } from "../../ui/core";
 import { Form, PasswordField, TextField } from "../../ui/form";
 import { FactorPage } from "./Factor";
 import { Frame, TextButton, Ways } from "./Frame";
-import { useWaiting } from "./useWaiting";
+import { useFailure } from "./useWaiting";
 
 /** How often one asks what the server offers, as long as it does not answer. */
 const lookMs = 5000;
@@ -46,8 +46,9 @@ export function SignIn(props: Props) {
 }
 
 function First({ server, model, ended, toLetIn, onSignUp, onForgot, onDevice, onSignOut }: Props) {
-  const { ways, busy, failure, waitUntil } = useStore(model.state);
-  const waiting = useWaiting(waitUntil) > 0;
+  const state = useStore(model.state);
+  const { ways, busy } = state;
+  const { failure, waiting } = useFailure(state);
   const [user, setUser] = useState("");
   const [password, setPassword] = useState("");
   const [wrong, setWrong] = useState<{ user?: string; password?: string }>({});

@@ -7,7 +7,7 @@ import { Button, Callout, Skeleton } from "../../ui/core";
 import { Form, PasswordField, TextField } from "../../ui/form";
 import { Frame } from "./Frame";
 import { Awaiting, Mail, ServerPage, Terms, Work } from "./SignUpSteps";
-import { useWaiting } from "./useWaiting";
+import { useFailure } from "./useWaiting";
 
 const namePattern = /^[a-z0-9._=/+-]+$/;
 const shortest = 10;
@@ -122,8 +122,8 @@ function trimmed(values: SignUpValues): SignUpValues {
 }
 
 function Fields({ model, state }: { model: Model; state: SignUpState }) {
-  const { asks, draft, busy, failure, invited, resumed, waitUntil } = state;
-  const waiting = useWaiting(waitUntil) > 0;
+  const { asks, draft, busy, invited, resumed } = state;
+  const { failure, waiting } = useFailure(state);
   const [values, setValues] = useState<SignUpValues>({ ...draft, password: model.password() });
   const [own, setOwn] = useState<Wrong>({});
   // What the server has said of a field stands until the field is changed.

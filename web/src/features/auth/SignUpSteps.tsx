@@ -8,7 +8,7 @@ import { Button, Callout } from "../../ui/core";
 import { Checkbox, Form } from "../../ui/form";
 import { TextButton, Ways } from "./Frame";
 import { MailWays } from "./MailWays";
-import { useWaiting } from "./useWaiting";
+import { useFailure } from "./useWaiting";
 
 /** A document in the language of the page, or else in English, or in any. */
 function textOf({ texts }: Policy): { name: string; url: string } {
@@ -19,8 +19,9 @@ function textOf({ texts }: Policy): { name: string; url: string } {
 }
 
 export function Terms({ model }: { model: SignUp }) {
-  const { policies, busy, failure, waitUntil } = useStore(model.state);
-  const waiting = useWaiting(waitUntil) > 0;
+  const state = useStore(model.state);
+  const { policies, busy } = state;
+  const { failure, waiting } = useFailure(state);
   const [agreed, setAgreed] = useState<ReadonlySet<string>>(new Set());
   const [missing, setMissing] = useState(false);
   const all = policies.every(({ id }) => agreed.has(id));
@@ -74,7 +75,9 @@ export function Terms({ model }: { model: SignUp }) {
 }
 
 export function Mail({ model }: { model: SignUp }) {
-  const { busy, failure, draft, linkOver, waitUntil } = useStore(model.state);
+  const state = useStore(model.state);
+  const { busy, draft, linkOver, waitUntil } = state;
+  const { failure } = useFailure(state);
   return (
     <MailWays
       busy={busy}

@@ -15,3 +15,12 @@ export function useWaiting(until: number | null): number {
   useEffect(() => setNow(Date.now()), [until]);
   return left;
 }
+
+/** That one has to wait is over with the wait, and not said any more; every other failure stands until the next try. */
+export function useFailure(of: { failure: string | null; waitUntil: number | null }): {
+  failure: string | null;
+  waiting: boolean;
+} {
+  const waiting = useWaiting(of.waitUntil) > 0;
+  return { waiting, failure: of.waitUntil !== null && !waiting ? null : of.failure };
+}
