@@ -370,6 +370,19 @@ describe("a message on its way", () => {
     expect(wire(roomId).length).toBe(2);
   });
 
+  test("with a file is one thing to send again once the file is there, not two", async () => {
+    const { a, roomId } = await direct();
+    let refuse = true;
+    hs.intercept = (method, path) => (refuse && method === "PUT" && path.includes("/send/") ? 403 : undefined);
+    const options = { onProgress: () => undefined, signal: new AbortController().signal };
+    await a.sendFile(roomId, new File(["plan"], "plan.txt"), options); // whoever shows the upload is done with it
+    const pending = (): MatrixEvent | undefined => a.client.getRoom(roomId)?.getPendingEvents()[0];
+    await until("it failed", () => pending() !== undefined && a.delivery(pending() as MatrixEvent) === "failed");
+    refuse = false;
+    await a.resend(roomId, pending()?.getId() ?? "");
+    expect([wire(roomId).length, hs.media.size]).toEqual([1, 1]);
+  });
+
   test("that the browser has no room to keep goes all the same", async () => {
     const { a, b, roomId } = await direct();
     const full = vi.spyOn(KeyStore.prototype, "put");

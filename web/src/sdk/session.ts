@@ -293,7 +293,8 @@ class ConclaveSession implements Session {
     if (!this.isSealed(roomId)) throw new Error("not_sealed");
     const content = await prepareFile(this.client, file, options);
     options.signal.throwIfAborted();
-    await this.send(roomId, "m.room.message", content);
+    // From here on it is a message like any other, which says itself what becomes of it and can be sent again.
+    void this.send(roomId, "m.room.message", content).catch(() => undefined);
   }
 
   readAttachment(event: MatrixEvent, options: ReadAttachmentOptions): Promise<Blob> {

@@ -102,6 +102,7 @@ export interface Session {
   sendText(roomId: string, body: string, replyTo?: string): Promise<void>;
   resend(roomId: string, localId: string): Promise<void>;
   discard(roomId: string, localId: string): void;
+  /** The promise ends when the file is with the server: then there is a message for it. */
   sendFile(roomId: string, file: File, options: SendFileOptions): Promise<void>;
   /** Checked against its hash before a byte of it is given out; the type comes from an allowlist. */
   readAttachment(event: MatrixEvent, options: ReadAttachmentOptions): Promise<Blob>;
