@@ -330,6 +330,16 @@ describe("a session that the server ends", () => {
     expect(at(app)).toBe("signedOut");
   });
 
+  test("softly, and given up while somebody is on the way in again, lets nobody in after that", async () => {
+    const { app, ended } = await ready();
+    ended.set("soft");
+    const phase = app.phase.getState();
+    if (phase.at !== "signedOut") throw new Error("signed in");
+    const restart = vi.spyOn(phase.signIn, "restart"); // what comes back later is ended
+    await app.signOut();
+    expect(restart).toHaveBeenCalledTimes(1);
+  });
+
   test("softly, and given up where another tab has signed in again, ends that session too", async () => {
     const { app, sdk, ended, calls } = await ready();
     const looked = vi.spyOn(sdk, "savedSession");

@@ -360,6 +360,8 @@ class Main implements App {
 
   async signOut(): Promise<void> {
     const { session, kept } = this;
+    const now = this.phase.getState();
+    if (now.at === "signedOut") now.signIn.restart(); // nobody wants to be let in any more
     if (session !== null) await this.logOut(session);
     else if (kept !== null) {
       const last = (await this.renewed(kept)) ?? kept;
