@@ -107,6 +107,13 @@ func (a *Accounts) PutDevice(ctx context.Context, user store.UserNID, id matrix.
 		return false, err
 	}
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
+		account, err := tx.LockAccount(user)
+		if err == nil && (account == nil || account.Deactivated) { // as Acting has it
+			err = errDeactivated()
+		}
+		if err != nil {
+			return err
+		}
 		had, err := tx.Device(user, id)
 		if err != nil {
 			return err
