@@ -48,7 +48,7 @@ func (a *Accounts) Acting(ctx context.Context, service string, user matrix.UserI
 }
 
 func errDeactivated() error {
-	return matrix.Errorf(http.StatusForbidden, "M_USER_DEACTIVATED", "The account is deactivated.")
+	return matrix.Errorf(http.StatusForbidden, "M_USER_DEACTIVATED", "The account is closed for good. Ask the administrator of this server for another one.")
 }
 
 // actingAgain is Again for an application service: as long as there are the user and the device.

@@ -74,7 +74,9 @@ func (a *Accounts) CheckUsername(ctx context.Context, name string) error {
 	return err
 }
 
-func errTaken() error { return matrix.Errorf(400, "M_USER_IN_USE", "That name is taken.") }
+func errTaken() error {
+	return matrix.Errorf(400, "M_USER_IN_USE", "That name is taken. Choose another one.")
+}
 
 // Register makes an account and, if asked, its first session, in one transaction.
 func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error) {
