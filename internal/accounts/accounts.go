@@ -46,7 +46,6 @@ type Accounts struct {
 	hashes     chan struct{} // one place for each password hash under way
 	tidy       *time.Timer   // gives back the memory of hashes
 	waiting    atomic.Int64  // for a place
-	nonces     nonces
 	guesses    guesses
 	limits     *limits.Counter
 	looked     looked
