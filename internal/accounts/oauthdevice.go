@@ -121,7 +121,7 @@ func (a *Accounts) EnterUserCode(ctx context.Context, visit, typed string) error
 	var refusal error // guesses have to be counted, so it is not the transaction's error
 	err := a.db.Write(ctx, func(tx *store.Tx) error {
 		refusal = nil
-		row, err := tx.OAuthVisit(hash[:])
+		row, err := tx.LockOAuthVisit(hash[:])
 		if err != nil {
 			return err
 		}

@@ -111,6 +111,21 @@ func TestDeviceGrants(t *testing.T) {
 		must(t, err)
 		wantOAuth(t, poll(others), "authorization_pending")
 		must(t, poll(mine))
+		visit, err = w.BeginVisit(t.Context(), &Visit{Purpose: ToLink})
+		must(t, err)
+		first, second := begin(), begin()
+		var taken atomic.Int64
+		for _, g := range []*DeviceGrant{first, second} {
+			group.Go(func() {
+				if w.EnterUserCode(t.Context(), visit, g.UserCode) == nil {
+					taken.Add(1)
+				}
+			})
+		}
+		group.Wait()
+		if taken.Load() != 1 {
+			t.Errorf("a visit is about %d devices", taken.Load())
+		}
 
 		_, err = w.BeginDeviceGrant(t.Context(), "none", Scope("TV"))
 		wantOAuth(t, err, "invalid_client")
