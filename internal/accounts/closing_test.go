@@ -3,6 +3,7 @@ package accounts
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"testing"
 	"time"
 
@@ -71,6 +72,37 @@ func TestAddressesPublishedAtTheLastMoment(t *testing.T) {
 		must(t, w.unbindClosed(t.Context()))
 		if len(p.bound) != 0 {
 			t.Errorf("the address of a closed account stays published: %v", p.bound)
+		}
+	})
+}
+
+// TestAddressesThatStayPublished closes an account whose identity server is gone for good: after some days it is given up, and the
+// address is not kept here for that.
+func TestAddressesThatStayPublished(t *testing.T) {
+	eachMail(t, func(t *testing.T, w *mailWorld) {
+		p := &publisher{}
+		w.identities = p
+		s := w.owner("alice", "alice@a.test")
+		must(t, w.BindThreepid(t.Context(), s, "id.test", "token", "alice@a.test", "secret"))
+		p.fail = errors.New("gone")
+		must(t, w.Close(t.Context(), Closing{User: s.User, Erase: true}))
+		kept := func() (bindings, jobs int) {
+			must(t, w.db.Read(t.Context(), func(tx *store.Tx) error {
+				_, err := tx.QueryRow(`SELECT (SELECT count(*) FROM threepid_bindings), (SELECT count(*) FROM jobs WHERE kind = 'unbind')`).Scan(&bindings, &jobs)
+				return err
+			}))
+			return bindings, jobs
+		}
+		for range unbindTries {
+			must(t, w.unbindClosed(t.Context()))
+			w.pass(unbindRetry)
+		}
+		if bindings, jobs := kept(); bindings != 1 || jobs != 1 {
+			t.Errorf("before it is given up there are %d bindings and %d jobs", bindings, jobs)
+		}
+		must(t, w.unbindClosed(t.Context()))
+		if bindings, jobs := kept(); bindings != 0 || jobs != 0 {
+			t.Errorf("after it was given up there are %d bindings and %d jobs", bindings, jobs)
 		}
 	})
 }

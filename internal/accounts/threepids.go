@@ -311,12 +311,26 @@ func (a *Accounts) unbindClosed(ctx context.Context) error {
 	all, _ := a.unbind(work, id, list)   // why not is told by all: it is tried again, or given up
 	tries, _ := strconv.Atoi(job.Cursor) // "" at first
 	return a.db.Write(ctx, func(tx *store.Tx) error {
-		if all || len(list) == 0 || tries >= unbindTries {
-			_, err := tx.EndJob(*job)
+		if _, err := tx.LockAccount(user.NID); err != nil { // which whoever publishes one in the last moment does too
 			return err
 		}
+		left := 0
+		if err := tx.Bindings(user.NID, func(store.Binding) { left++ }); err != nil {
+			return err
+		}
+		if left == 0 || tries >= unbindTries {
+			mine, err := tx.EndJob(*job)
+			if err != nil || !mine {
+				return err
+			}
+			return tx.ForgetBindings(user.NID) // what was given up nobody tries again, and it names addresses of somebody who is gone
+		}
+		due := a.now()
+		if !all || len(list) == 0 {
+			due = due.Add(unbindRetry)
+		}
 		job.Cursor = strconv.Itoa(tries + 1)
-		_, err := tx.SaveJob(*job, a.now().Add(unbindRetry).UnixMilli(), 0)
+		_, err := tx.SaveJob(*job, due.UnixMilli(), 0)
 		return err
 	})
 }
