@@ -100,7 +100,7 @@ func (a *Accounts) useToken(tx *store.Tx, token, email string) error {
 	case t == nil:
 		return matrix.Forbidden("The token cannot be used any more. Ask whoever gave it to you for a new one.")
 	case t.EmailDomain != "" && !isIn(email, t.EmailDomain):
-		return matrix.Forbidden("This token is for people with an e-mail address at %s.", t.EmailDomain)
+		return matrix.Forbidden("This token is for people with an e-mail address at %s: begin again, and confirm yours.", t.EmailDomain)
 	}
 	return nil
 }
