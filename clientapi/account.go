@@ -67,10 +67,8 @@ func (s *Server) register(r *Request) (any, error) {
 			return nil, err
 		}
 	}
-	if body.Password != "" { // before the confirmation is used up
-		if err := accounts.CheckPassword(body.Password); err != nil {
-			return nil, err
-		}
+	if err := checkRegistration(body.Password, body.Reason, device); err != nil {
+		return nil, err
 	}
 	// What confirms a registration is bound to the name alone, because clients add the password only to the last of
 	// their requests.
@@ -94,6 +92,18 @@ func (s *Server) register(r *Request) (any, error) {
 		return s.loggedIn(s.Accounts.Upgrade(r.Ctx(), guest, q))
 	}
 	return s.registered(r, q)
+}
+
+// checkRegistration refuses what no account can be made with, before the confirmation is used up. The password may come later.
+func checkRegistration(password, reason string, device *accounts.NewDevice) error {
+	err := accounts.CheckReason(reason)
+	if err == nil && password != "" {
+		err = accounts.CheckPassword(password)
+	}
+	if err == nil && device != nil {
+		err = device.Check()
+	}
+	return err
 }
 
 // getTokenOwner is GET /account/whoami.

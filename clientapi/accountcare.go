@@ -97,7 +97,8 @@ func (s *Server) exportPage(r *Request, b *browser, p page) (any, error) {
 
 // exportHere has the archive put together.
 func (s *Server) exportHere(r *Request, b *browser, _ url.Values) (any, error) {
-	err := s.Accounts.BeginExport(r.Ctx(), b.Who.Caring(b.SignIn))
+	r.Session = b.Who.Caring(b.SignIn)
+	err := s.newExport(r)
 	var known *matrix.Error
 	switch {
 	case errors.As(err, &known):
@@ -105,7 +106,6 @@ func (s *Server) exportHere(r *Request, b *browser, _ url.Values) (any, error) {
 	case err != nil:
 		return nil, err
 	}
-	s.exporting.hint()
 	return s.exportPage(r, b, page{})
 }
 

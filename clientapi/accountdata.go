@@ -79,6 +79,9 @@ func (s *Server) setAccountData(r *Request) (any, error) {
 		return nil, matrix.TooLarge("Account data has at most %d bytes.", maxAccountData)
 	}
 	return nil, s.DB.Write(r.Ctx(), func(tx *store.Tx) error {
+		if err := tx.StillOpen(r.Session.User); err != nil {
+			return err
+		}
 		n, err := tx.OtherAccountData(r.Session.User, room, typ)
 		if err != nil {
 			return err
@@ -109,6 +112,9 @@ func (s *Server) defineFilter(r *Request) (any, error) {
 	hash := sha256.Sum256(content)
 	id := base64.RawURLEncoding.EncodeToString(hash[:12])
 	err = s.DB.Write(r.Ctx(), func(tx *store.Tx) error {
+		if err := tx.StillOpen(r.Session.User); err != nil {
+			return err
+		}
 		n, err := tx.OtherFilters(r.Session.User, id)
 		if err != nil {
 			return err

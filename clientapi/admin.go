@@ -9,8 +9,8 @@ var adminRoutes = []Route{
 }
 
 // sharedSecretNonce is GET /_synapse/admin/v1/register.
-func (s *Server) sharedSecretNonce(*Request) (any, error) {
-	nonce, err := s.Accounts.Nonce()
+func (s *Server) sharedSecretNonce(r *Request) (any, error) {
+	nonce, err := s.Accounts.Nonce(r.Ctx())
 	return map[string]string{"nonce": nonce}, err
 }
 

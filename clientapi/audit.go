@@ -63,7 +63,7 @@ func (s *Server) auditLog(r *Request) (any, error) {
 const auditPage = 500
 
 // exportAuditLog is GET /_synapse/admin/v1/audit_log/export: all entries that are asked for, the oldest first, each a line
-// of JSON. An answer that ends early has no last line of its own: whoever reads goes on from the last id (from).
+// of JSON. An answer that ends early is cut: whoever reads goes on from the last id (from).
 func (s *Server) exportAuditLog(r *Request) (any, error) {
 	q, err := auditQuery(r)
 	if err != nil {
@@ -74,8 +74,12 @@ func (s *Server) exportAuditLog(r *Request) (any, error) {
 	begun := false
 	for {
 		entries, err := s.Accounts.Audit(r.Ctx(), q)
+		if err != nil && begun { // nobody is to take what has come for all that there is
+			s.Log.Error("exporting the audit log failed", "err", err)
+			panic(http.ErrAbortHandler)
+		}
 		if err != nil {
-			return Done{}, err
+			return nil, err
 		}
 		if !begun {
 			begun = true

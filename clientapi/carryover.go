@@ -67,6 +67,9 @@ func (s *Server) carryOver(r *Request, room matrix.RoomID) {
 func (s *Server) carryTags(ctx context.Context, user store.UserNID, from, to rooms.Ref) error {
 	const typ = "m.tag"
 	return s.DB.Write(ctx, func(tx *store.Tx) error {
+		if err := tx.StillOpen(user); err != nil {
+			return err
+		}
 		tags, err := tx.AccountData(user, from.NID, typ)
 		if err != nil || tags == "" {
 			return err

@@ -61,5 +61,5 @@ func requestToken(purpose accounts.Purpose) func(*Server, *Request) (any, error)
 
 // noTelephones is the three endpoints …/msisdn/requestToken.
 func (s *Server) noTelephones(*Request) (any, error) {
-	return nil, matrix.Errorf(http.StatusBadRequest, "M_THREEPID_MEDIUM_NOT_SUPPORTED", "Accounts have no telephone numbers on this server.")
+	return nil, matrix.Errorf(http.StatusBadRequest, "M_THREEPID_MEDIUM_NOT_SUPPORTED", "Accounts have no telephone numbers on this server. Use an e-mail address.")
 }

@@ -43,6 +43,7 @@ func TestErasure(t *testing.T) {
 		t.Run("by administrators", func(t *testing.T) { closedByAdmins(t, s, admin) })
 		t.Run("readers", func(t *testing.T) { erasedForNewcomers(t, s, admin) })
 		t.Run("late bodies", func(t *testing.T) { lateBodies(t, s, admin) })
+		t.Run("bodies in between", func(t *testing.T) { bodiesInBetween(t, s, admin) })
 		t.Run("traces", func(t *testing.T) { erasedTraces(t, s, admin) })
 	})
 }

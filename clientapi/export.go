@@ -58,23 +58,48 @@ func (s *Server) beginExport(r *Request) (any, error) {
 	if err := s.confirmed(r, body.Auth); err != nil {
 		return nil, err
 	}
-	if err := s.Accounts.BeginExport(r.Ctx(), r.Session); err != nil {
+	if err := s.newExport(r); err != nil {
 		return nil, err
 	}
-	s.exporting.hint()
 	return s.getExport(r)
 }
 
+// newExport has an export made, unless there is one. One whose time is over makes room for it, if nobody has removed it yet.
+func (s *Server) newExport(r *Request) error {
+	e, err := s.anyExport(r)
+	if err == nil && e != nil && s.over(e) {
+		err = s.Media.DropOldExport(r.Ctx(), r.Session.User, r.Session.UserID, e)
+	}
+	if err == nil {
+		err = s.Accounts.BeginExport(r.Ctx(), r.Session)
+	}
+	if err == nil {
+		s.exporting.hint()
+	}
+	return err
+}
+
 // export reads the caller's export, nil if there is none that is still to be had.
-func (s *Server) export(r *Request) (e *store.Export, err error) {
+func (s *Server) export(r *Request) (*store.Export, error) {
+	e, err := s.anyExport(r)
+	if err == nil && e != nil && s.over(e) {
+		e = nil
+	}
+	return e, err
+}
+
+// anyExport reads it, also if its time is over.
+func (s *Server) anyExport(r *Request) (e *store.Export, err error) {
 	err = s.DB.Read(r.Ctx(), func(tx *store.Tx) (err error) {
 		e, err = tx.Export(r.Session.User)
 		return err
 	})
-	if err == nil && e != nil && e.Expires != 0 && e.Expires <= s.exporting.now().UnixMilli() {
-		e = nil
-	}
 	return e, err
+}
+
+// over says whether an export's time is over.
+func (s *Server) over(e *store.Export) bool {
+	return e.Expires != 0 && e.Expires <= s.exporting.now().UnixMilli()
 }
 
 // getExport is GET …/export.

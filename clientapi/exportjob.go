@@ -113,7 +113,7 @@ func (x *exporter) do(ctx context.Context, job store.Job) error {
 	switch {
 	case account == nil, account.Deactivated, e == nil, e.File != "" && e.Expires <= now.UnixMilli(),
 		e.File == "" && now.Sub(time.UnixMilli(e.Asked)) > exportTries:
-		return x.s.Media.DropExport(ctx, user.NID, id)
+		return x.s.Media.DropOldExport(ctx, user.NID, id, e)
 	case e.File != "":
 		return x.s.DB.Write(ctx, func(tx *store.Tx) error {
 			_, err := tx.SaveJob(job, e.Expires, 0)

@@ -3,8 +3,11 @@ package clientapi
 import (
 	"errors"
 	"log/slog"
+	"net/http/httptest"
 	"testing"
 	"time"
+
+	"github.com/labstack/echo/v4"
 
 	"conclave/internal/accounts"
 	"conclave/internal/cluster"
@@ -83,6 +86,60 @@ func TestExportsOfClosedAccounts(t *testing.T) {
 		must(s.exporting.do(ctx, m.job))
 		if e, _ := look(); e != nil {
 			t.Errorf("the export is kept: %+v", e)
+		}
+	})
+}
+
+// TestAnotherExportAfterItsTime asks for an archive when the time of the one before is over and nobody has removed that yet. Whoever
+// is about to does no harm to the new one.
+func TestAnotherExportAfterItsTime(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		s, ctx, at := exportWorld(t, db), t.Context(), time.Now()
+		s.exporting.now = func() time.Time { return at }
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		login, err := s.Accounts.Register(ctx, accounts.Registration{Username: "alice", Password: "a long password", Device: &accounts.NewDevice{}})
+		must(err)
+		session, err := s.Accounts.Authenticate(ctx, login.Token, "")
+		must(err)
+		r := &Request{Context: echo.New().NewContext(httptest.NewRequestWithContext(ctx, "POST", exportPath, nil), httptest.NewRecorder()), Session: session, server: s}
+		state := func() exportAnswer {
+			e, err := s.export(r)
+			must(err)
+			return exportState(e)
+		}
+		must(s.newExport(r))
+		at = time.Now().Add(time.Minute)
+		must(s.exporting.due(ctx))
+		if got := state(); got.State != "ready" {
+			t.Fatalf("the archive is %+v", got)
+		}
+		old, err := s.anyExport(r)
+		must(err)
+		must(s.newExport(r))
+		if got := state(); got.State != "ready" {
+			t.Errorf("while there is one, another is made: %+v", got)
+		}
+		at = at.Add(exportKept + time.Second)
+		if got := state(); got.State != "none" {
+			t.Errorf("after its time the archive is %+v", got)
+		}
+		must(s.newExport(r))
+		if got := state(); got.State != "working" || got.Asked <= old.Asked {
+			t.Errorf("whoever asks for another one gets %+v", got)
+		}
+		must(s.Media.DropOldExport(ctx, session.User, session.UserID, old))
+		if got := state(); got.State != "working" {
+			t.Errorf("the end of the old one ends the new one: %+v", got)
+		}
+		at = time.Now().Add(time.Minute) // a week later it would have been given up
+		must(s.exporting.due(ctx))
+		if got := state(); got.State != "ready" {
+			t.Errorf("the new one is %+v", got)
 		}
 	})
 }

@@ -72,7 +72,7 @@ func (w whoBody) who() (by accounts.Identifier, err error) {
 	case "m.id.user", "m.id.thirdparty":
 		return w.Identifier, nil
 	case "m.id.phone":
-		return by, matrix.Forbidden("Accounts have no telephone numbers on this server.")
+		return by, matrix.Forbidden("Accounts have no telephone numbers on this server. Log in by your name or e-mail address.")
 	}
 	return by, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "People log in by their name or address here, not by %.64q.", w.Identifier.Type)
 }
@@ -113,7 +113,7 @@ func (s *Server) login(r *Request) (any, error) {
 	case serviceLogin:
 		return s.loginByService(r, by.User, device)
 	}
-	return nil, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "This server does not know the login type %q.", body.Type)
+	return nil, matrix.Errorf(http.StatusBadRequest, "M_UNKNOWN", "This server does not know the login type %.64q: GET /login names those that it knows.", body.Type)
 }
 
 // generateLoginToken is POST /login/get_token. It is confirmed each time, by application services too.

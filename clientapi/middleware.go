@@ -62,7 +62,7 @@ func (r *Request) gate() error {
 }
 
 func errEnrolFirst() error {
-	return matrix.Forbidden("This server wants two-factor login from you, and the time to set it up is over. Set it up first.")
+	return matrix.Forbidden("This server wants two-factor login from you, and the time to set it up is over. Sign in at the address of this server in a browser and set it up; then go on here.")
 }
 
 // enrolling are the operations of somebody whose second factor is overdue: setting one up, and what a client needs for it.

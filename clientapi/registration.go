@@ -79,11 +79,11 @@ func (s *Server) registrationTokenValidity(r *Request) (any, error) {
 func (s *Server) registered(r *Request, q accounts.Registration) (any, error) {
 	q.Asks = s.Config.Registration.Mode == config.RegistrationApproval
 	login, err := s.Accounts.Register(r.Ctx(), q)
-	var known *matrix.Error
-	if !q.Asks || !errors.As(err, &known) || known.Fields["im.conclave.awaiting_approval"] == nil {
+	var asked *accounts.Asked
+	if !errors.As(err, &asked) {
 		return s.loggedIn(login, err)
 	}
-	if err := s.tellAdmins(r.Ctx()); err != nil {
+	if err := s.tellAdmins(r.Ctx(), asked.Waiting); err != nil {
 		s.Log.Warn("telling the administrators of a request for an account failed; it stands in the queue", "err", err)
 	}
 	return nil, err
@@ -96,14 +96,14 @@ const toldEvery = 10
 const maxTold = 20
 
 // tellAdmins lets the administrators know that somebody waits: at the first request in an empty queue, and then from time to
-// time, so that many requests are no flood of notices. The queue itself they see in the administration.
-func (s *Server) tellAdmins(ctx context.Context) error {
-	_, waiting, err := s.Accounts.Requests(ctx, nil, 1)
-	if err != nil || waiting%toldEvery != 1 {
-		return err
+// time, so that many requests are no flood of notices. The queue itself they see in the administration. waiting is how many there
+// were with this request: of several that come at once one has to be the first, whoever looks when.
+func (s *Server) tellAdmins(ctx context.Context, waiting int) error {
+	if waiting%toldEvery != 1 {
+		return nil
 	}
 	var admins []store.Account
-	err = s.DB.Read(ctx, func(tx *store.Tx) error {
+	err := s.DB.Read(ctx, func(tx *store.Tx) error {
 		admins = nil
 		return tx.Admins(maxTold, func(a store.Account) { admins = append(admins, a) })
 	})

@@ -274,6 +274,9 @@ func TestProofOfWork(t *testing.T) {
 		nonce := solve(alice.params)
 		want(t, "somebody else's work", bob.auth(object{"type": stage, "nonce": nonce}), 401, "M_FORBIDDEN")
 		want(t, "work of before the session", begin(t, s, "carol").auth(object{"type": stage, "nonce": nonce}), 401, "M_FORBIDDEN")
+		alice.body["device_id"] = strings.Repeat("x", 300)
+		want(t, "a device that cannot be", alice.auth(object{"type": stage, "nonce": nonce}), 400, "M_INVALID_PARAM")
+		delete(alice.body, "device_id") // and the work still counts
 		if a := alice.auth(object{"type": stage, "nonce": nonce}); a.Status != 200 {
 			t.Errorf("the work: %d %s", a.Status, a.Raw)
 		}

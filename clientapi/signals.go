@@ -117,6 +117,9 @@ func (s *Server) readMarker(r *Request, ref rooms.Ref, event string) error {
 		return err
 	}
 	return s.DB.Write(r.Ctx(), func(tx *store.Tx) error {
+		if err := tx.StillOpen(r.Session.User); err != nil {
+			return err
+		}
 		tx.AfterCommit(s.wake)
 		return tx.PutAccountData(r.Session.User, ref.NID, "m.fully_read", string(content))
 	})

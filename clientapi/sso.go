@@ -251,8 +251,12 @@ func withToken(target, token string) (template.URL, error) {
 	if err != nil {
 		return "", err
 	}
-	q := u.Query()
-	q.Set("loginToken", token)
-	u.RawQuery = q.Encode()
+	pairs := strings.Split(u.RawQuery, "&") // as they are: what the client has there is its own affair
+	pairs = slices.DeleteFunc(pairs, func(pair string) bool {
+		name, _, _ := strings.Cut(pair, "=")
+		plain, err := url.QueryUnescape(name)
+		return pair == "" || err == nil && plain == "loginToken"
+	})
+	u.RawQuery = strings.Join(append(pairs, "loginToken="+url.QueryEscape(token)), "&")
 	return template.URL(u.String()), nil //nolint:gosec // its scheme runs nothing
 }

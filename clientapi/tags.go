@@ -100,7 +100,7 @@ func (s *Server) changeTags(r *Request, change func(name string, t tags) error) 
 		return err
 	}
 	return s.DB.Write(r.Ctx(), func(tx *store.Tx) error {
-		if _, err := tx.LockAccount(r.Session.User); err != nil {
+		if err := tx.StillOpen(r.Session.User); err != nil {
 			return err
 		}
 		t, err := readTags(tx, r.Session.User, ref.NID)

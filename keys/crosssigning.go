@@ -42,7 +42,7 @@ func (k *Keys) UploadCrossSigning(ctx context.Context, u User, in CrossSigning, 
 		return nil
 	}
 	return k.o.DB.Write(ctx, func(tx *store.Tx) error {
-		if _, err := tx.LockAccount(u.NID); err != nil {
+		if err := tx.StillOpen(u.NID); err != nil {
 			return err
 		}
 		had := map[store.KeyUsage]store.CrossSigningKey{}

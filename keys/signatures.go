@@ -40,7 +40,7 @@ func (k *Keys) UploadSignatures(ctx context.Context, u User, in Signatures) (Sig
 	var failures SignatureFailures
 	err = k.o.DB.Write(ctx, func(tx *store.Tx) error {
 		failures = SignatureFailures{}
-		if _, err := tx.LockAccount(u.NID); err != nil {
+		if err := tx.StillOpen(u.NID); err != nil {
 			return err
 		}
 		s := &signing{k: k, tx: tx, u: u, elsewhere: elsewhere}

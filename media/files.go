@@ -74,12 +74,28 @@ func (m *Media) dropFiles(ctx context.Context, drop func(*store.Tx) ([]string, e
 
 // DropExport removes what was put together of a user, whether it is ready or not, and nobody goes on with it.
 func (m *Media) DropExport(ctx context.Context, user store.UserNID, id matrix.UserID) error {
+	return m.dropFiles(ctx, func(tx *store.Tx) ([]string, error) { return dropExport(tx, user, id) })
+}
+
+// DropOldExport is DropExport, unless the user has asked for another one since old was read (nil: there was none).
+func (m *Media) DropOldExport(ctx context.Context, user store.UserNID, id matrix.UserID, old *store.Export) error {
 	return m.dropFiles(ctx, func(tx *store.Tx) ([]string, error) {
-		if err := tx.CancelJob(store.JobExport, string(id)); err != nil {
+		if _, err := tx.LockAccount(user); err != nil { // which whoever asks for one does too
 			return nil, err
 		}
-		return tx.DropExport(user)
+		now, err := tx.Export(user)
+		if err != nil || now != nil && (old == nil || now.Asked != old.Asked) {
+			return nil, err
+		}
+		return dropExport(tx, user, id)
 	})
+}
+
+func dropExport(tx *store.Tx, user store.UserNID, id matrix.UserID) ([]string, error) {
+	if err := tx.CancelJob(store.JobExport, string(id)); err != nil {
+		return nil, err
+	}
+	return tx.DropExport(user)
 }
 
 // DropExportParts removes the parts of what was put together of a user, which are in the whole by now.

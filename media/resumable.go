@@ -97,7 +97,7 @@ func (m *Media) Begin(ctx context.Context, user store.UserNID, in Resumable) (*P
 }
 
 func (m *Media) begin(tx *store.Tx, u store.MediaUpload) error {
-	if err := stillOpen(tx, u.User); err != nil {
+	if err := tx.StillOpen(u.User); err != nil {
 		return err
 	}
 	if err := tx.LockMediaUse(u.User); err != nil {

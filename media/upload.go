@@ -49,7 +49,7 @@ func (m *Media) Reserve(ctx context.Context, user store.UserNID) (id string, exp
 	id, now := newID(), m.nowMS()
 	expires = now + reservedTime.Milliseconds()
 	err = m.o.DB.Write(ctx, func(tx *store.Tx) error {
-		if err := stillOpen(tx, user); err != nil {
+		if err := tx.StillOpen(user); err != nil {
 			return err
 		}
 		if err := tx.LockMediaUse(user); err != nil { // so that two at once do not both get the last place
@@ -172,7 +172,7 @@ func (m *Media) store(ctx context.Context, row *store.Media, in Upload, write fu
 	}
 	row.File, row.Hash, row.Size = d.key, d.sum.Sum(nil), d.size
 	return m.commit(ctx, d, func(tx *store.Tx) (bool, error) {
-		if err := stillOpen(tx, row.User); err != nil {
+		if err := tx.StillOpen(row.User); err != nil {
 			return false, err
 		}
 		if err := m.within(tx, row.User, row.Size); err != nil {
@@ -180,16 +180,6 @@ func (m *Media) store(ctx context.Context, row *store.Media, in Upload, write fu
 		}
 		return write(tx)
 	})
-}
-
-// stillOpen refuses what a user stores whose account was closed meanwhile: whoever deletes its files (shred.go) may be done with them.
-// It stays open until the end of the transaction.
-func stillOpen(tx *store.Tx, user store.UserNID) error {
-	account, err := tx.LockAccount(user)
-	if err == nil && account != nil && account.Deactivated {
-		err = matrix.UnknownToken(false)
-	}
-	return err
 }
 
 func (m *Media) takeIn(ctx context.Context, d *draft, body io.Reader) error {

@@ -46,7 +46,6 @@ type Accounts struct {
 	hashes     chan struct{} // one place for each password hash under way
 	tidy       *time.Timer   // gives back the memory of hashes
 	waiting    atomic.Int64  // for a place
-	nonces     nonces
 	guesses    guesses
 	limits     *limits.Counter
 	looked     looked
@@ -311,10 +310,14 @@ func (a *Accounts) forget(hash [32]byte) {
 // touch notes when and where a device was last heard of. That it fails is no reason to refuse the request.
 func (a *Accounts) touch(ctx context.Context, o *store.TokenOwner, now time.Time, address string) {
 	err := a.db.Write(ctx, func(tx *store.Tx) error {
+		account, err := tx.LockAccount(o.User)
+		if err != nil || account == nil || account.Deactivated { // meanwhile: where the user was is forgotten
+			return err
+		}
 		if err := tx.TouchDevice(o.Device.NID, now.UnixMilli(), address); err != nil {
 			return err
 		}
-		_, _, err := a.seePlace(tx, o.User, address)
+		_, _, err = a.seePlace(tx, o.User, address)
 		return err
 	})
 	if err != nil && ctx.Err() == nil {

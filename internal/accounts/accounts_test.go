@@ -378,7 +378,7 @@ func TestSharedSecret(t *testing.T) {
 			return hex.EncodeToString(h.Sum(nil))
 		}
 		nonce := func() string {
-			n, err := w.Nonce()
+			n, err := w.Nonce(t.Context())
 			must(t, err)
 			return n
 		}
@@ -398,13 +398,18 @@ func TestSharedSecret(t *testing.T) {
 		_, err = w.RegisterShared(t.Context(), n, mac(n, "root", password, "admin"), Registration{Username: "root\x00" + password, Password: "admin", Admin: true})
 		wantCode(t, err, 400, "M_INVALID_PARAM")
 		n = nonce()
-		l, err := w.RegisterShared(t.Context(), n, strings.ToUpper(mac(n, "root", password, "admin")), q)
+		other := newWorld(t, w.db) // another node
+		l, err := other.RegisterShared(t.Context(), n, strings.ToUpper(mac(n, "root", password, "admin")), q)
 		must(t, err)
+		for _, again := range []string{n, strings.ToUpper(n)} {
+			_, err = w.RegisterShared(t.Context(), again, mac(again, "second", password, "admin"), Registration{Username: "second", Password: password, Admin: true})
+			wantCode(t, err, 403, "M_FORBIDDEN") // it was used there
+		}
 		if !w.session(l).Admin {
 			t.Error("no administrator")
 		}
 		w.config.Registration.SharedSecret = ""
-		_, err = w.Nonce()
+		_, err = w.Nonce(t.Context())
 		wantCode(t, err, 404, "M_UNRECOGNIZED")
 		_, err = w.RegisterShared(t.Context(), n, mac(n, "root", password, "admin"), q)
 		wantCode(t, err, 404, "M_UNRECOGNIZED")

@@ -48,7 +48,7 @@ func (a *Accounts) Acting(ctx context.Context, service string, user matrix.UserI
 }
 
 func errDeactivated() error {
-	return matrix.Errorf(http.StatusForbidden, "M_USER_DEACTIVATED", "The account is deactivated.")
+	return matrix.Errorf(http.StatusForbidden, "M_USER_DEACTIVATED", "The account is closed for good. Ask the administrator of this server for another one.")
 }
 
 // actingAgain is Again for an application service: as long as there are the user and the device.
@@ -107,6 +107,13 @@ func (a *Accounts) PutDevice(ctx context.Context, user store.UserNID, id matrix.
 		return false, err
 	}
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
+		account, err := tx.LockAccount(user)
+		if err == nil && (account == nil || account.Deactivated) { // as Acting has it
+			err = errDeactivated()
+		}
+		if err != nil {
+			return err
+		}
 		had, err := tx.Device(user, id)
 		if err != nil {
 			return err

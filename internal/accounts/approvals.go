@@ -21,19 +21,33 @@ func errAwaiting() *matrix.Error {
 		WithField("im.conclave.awaiting_approval", true)
 }
 
+// CheckReason refuses (M_INVALID_PARAM) reasons that are too long or cannot be shown.
+func CheckReason(reason string) error {
+	if len(reason) > maxReason || !plain(reason) {
+		return matrix.InvalidParam("A reason has at most %d bytes, and no control characters.", maxReason)
+	}
+	return nil
+}
+
+// Asked is the cause of the refusal of somebody who has just asked for an account.
+type Asked struct{ Waiting int } // how many wait by then
+
+// Error implements error, for logs.
+func (a *Asked) Error() string { return "the account has to be approved" }
+
 // ask stores a request for an account and answers that it waits: as long as nobody approves it there is no account, only
 // a name that nobody else can have.
 func (a *Accounts) ask(ctx context.Context, name, phc string, q Registration) error {
-	if len(q.Reason) > maxReason || !plain(q.Reason) {
-		return matrix.InvalidParam("A reason has at most %d bytes, and no control characters.", maxReason)
+	if err := CheckReason(q.Reason); err != nil {
+		return err
 	}
-	err := a.db.Write(ctx, func(tx *store.Tx) error {
-		waiting, err := tx.CountRegistrationRequests()
-		if err != nil {
+	waiting := 0
+	err := a.db.Write(ctx, func(tx *store.Tx) (err error) {
+		if waiting, err = tx.CountRegistrationRequests(); err != nil {
 			return err
 		}
 		if waiting >= maxRequests {
-			return matrix.Errorf(http.StatusTooManyRequests, "M_LIMIT_EXCEEDED", "More people wait for an account than the administrator has looked at yet.")
+			return matrix.Errorf(http.StatusTooManyRequests, "M_LIMIT_EXCEEDED", "More people wait for an account than the administrator has looked at yet. Try again in some days.")
 		}
 		request := store.RegistrationRequest{
 			Localpart: name, Password: phc, Reason: q.Reason, Address: q.Address, Terms: q.Terms, Lang: q.Lang, Created: a.now().UnixMilli(),
@@ -57,7 +71,7 @@ func (a *Accounts) ask(ctx context.Context, name, phc string, q Registration) er
 	if err != nil {
 		return err
 	}
-	return errAwaiting()
+	return errAwaiting().With(&Asked{waiting + 1})
 }
 
 func (a *Accounts) userID(localpart string) matrix.UserID {
@@ -108,8 +122,8 @@ func (a *Accounts) Approve(ctx context.Context, by *Session, localpart string) (
 
 // Deny ends a request for an account, for an administrator (M_NOT_FOUND). The name is free again.
 func (a *Accounts) Deny(ctx context.Context, by *Session, localpart, reason string) error {
-	if len(reason) > maxReason || !plain(reason) {
-		return matrix.InvalidParam("A reason has at most %d bytes, and no control characters.", maxReason)
+	if err := CheckReason(reason); err != nil {
+		return err
 	}
 	return a.db.Write(ctx, func(tx *store.Tx) error {
 		if _, err := takeRequest(tx, localpart); err != nil {

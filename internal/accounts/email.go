@@ -74,7 +74,7 @@ func (a *Accounts) Mails() bool { return a.config.Email.SMTPURL.Reveal() != "" }
 
 // errNoMail is the answer where there is no mail server.
 func errNoMail() error {
-	return matrix.Errorf(http.StatusBadRequest, "M_THREEPID_MEDIUM_NOT_SUPPORTED", "This server sends no mail, so that e-mail addresses cannot be confirmed here.")
+	return matrix.Errorf(http.StatusBadRequest, "M_THREEPID_MEDIUM_NOT_SUPPORTED", "This server sends no mail, so that e-mail addresses cannot be confirmed here. Ask its administrator for what you need one for.")
 }
 
 // RequestAddress begins to confirm an address and returns the session's ID. It does the same whatever is known of the
@@ -177,7 +177,7 @@ func (a *Accounts) spendMail(ctx context.Context, tx *store.Tx, q AddressRequest
 func (a *Accounts) mayRegisterWith(folded string) error {
 	allowed := a.config.Registration.AllowedEmailDomains
 	if len(allowed) > 0 && !slices.ContainsFunc(allowed, func(domain string) bool { return isIn(folded, domain) }) {
-		return matrix.Errorf(http.StatusForbidden, "M_THREEPID_DENIED", "Addresses of this domain cannot register here.")
+		return matrix.Errorf(http.StatusForbidden, "M_THREEPID_DENIED", "Addresses of this domain cannot register here. Use the address that your organization has given you.")
 	}
 	return nil
 }
@@ -359,14 +359,14 @@ func (a *Accounts) SubmitToken(ctx context.Context, sid, secret, token string) e
 }
 
 func errNoValidation() error {
-	return matrix.Errorf(http.StatusBadRequest, "M_SESSION_EXPIRED", "There is no such validation session, or not any more.")
+	return matrix.Errorf(http.StatusBadRequest, "M_SESSION_EXPIRED", "There is no such validation session, or not any more. Ask for a new mail.")
 }
 
 // validSID says whether a text can be the ID of a session, whoever says it.
 func validSID(sid string) bool { return len(sid) <= maxSecret && plain(sid) }
 
 func errWrongToken() error {
-	return matrix.Errorf(http.StatusBadRequest, "M_TOKEN_INCORRECT", "The token is not right, or was used already.")
+	return matrix.Errorf(http.StatusBadRequest, "M_TOKEN_INCORRECT", "The token is not right, or was used already. Ask for a new mail.")
 }
 
 // AddressProof names a confirmed address: whoever has it was told the session's ID and chose its secret.

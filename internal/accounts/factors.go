@@ -78,7 +78,7 @@ func (a *Accounts) CheckFactor(ctx context.Context, user store.UserNID, answer F
 }
 
 func errWrongFactor() *matrix.Error {
-	return matrix.Forbidden("This second factor is not right, or was used already.")
+	return matrix.Forbidden("This second factor is not right, or was used already. Wait for the next code of your app, or use a recovery code.")
 }
 
 // tryFactor lets use look at a second factor, unless there were too many wrong ones, and counts it if it is wrong. The

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"conclave/internal/matrix"
-	"conclave/internal/store"
 )
 
 // Fallback is a stage of a session as a page shows it to somebody whose client does not know the stage (client-server API,
@@ -84,11 +83,7 @@ func (a *Accounts) PassStage(ctx context.Context, auth *AuthData, address string
 
 // advance stores what a session has reached by a page.
 func (a *Accounts) advance(ctx context.Context, c *confirmation, stage string) (*Fallback, error) {
-	still := false
-	err := a.db.Write(ctx, func(tx *store.Tx) (err error) {
-		still, err = tx.AdvanceUIASession(*c.row)
-		return err
-	})
+	still, err := a.bringForward(ctx, c)
 	if err == nil && !still {
 		err = errNoSession()
 	}
@@ -113,7 +108,7 @@ func (a *Accounts) resumed(ctx context.Context, session, stage string) (*confirm
 	if row == nil {
 		return nil, errNoSession()
 	}
-	c := &confirmation{row: row, user: row.User}
+	c := &confirmation{row: row, was: *row, user: row.User}
 	if json.Unmarshal([]byte(row.Flows), &c.Flows) != nil || !c.has(stage) {
 		return nil, errNoSession()
 	}

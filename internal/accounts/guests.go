@@ -185,9 +185,24 @@ func (a *Accounts) closeIdleGuests(ctx context.Context) error {
 			return err
 		}
 		for _, user := range idle {
-			if err := a.Close(ctx, Closing{User: user, By: "idle"}); err != nil {
+			if err := a.closeIdle(ctx, user, since); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// closeIdle closes the account of a guest who was idle since a time (ms) when somebody looked, unless it was used meanwhile, or
+// is no guest's any more.
+func (a *Accounts) closeIdle(ctx context.Context, user store.UserNID, since int64) error {
+	return a.db.Write(ctx, func(tx *store.Tx) error {
+		account, err := tx.LockAccount(user)
+		if err != nil || account == nil {
+			return err
+		}
+		if idle, err := tx.IsIdleGuest(user, since); err != nil || !idle {
+			return err
+		}
+		return a.close(tx, account, Closing{User: user, By: "idle"})
+	})
 }

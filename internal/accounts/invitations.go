@@ -45,7 +45,7 @@ func stageToken(ctx context.Context, a *Accounts, c *confirmation) error {
 		return err
 	}
 	if t == nil {
-		return matrix.Forbidden("This token is not known, or cannot be used any more.")
+		return matrix.Forbidden("This token is not known, or cannot be used any more. Ask whoever gave it to you for a new one.")
 	}
 	if t.EmailDomain != "" && !c.has(StageEmail) {
 		return matrix.Errorf(http.StatusForbidden, "M_THREEPID_MEDIUM_NOT_SUPPORTED", "This token is for people with a certain e-mail address, and this server cannot confirm addresses.")
@@ -98,9 +98,9 @@ func (a *Accounts) useToken(tx *store.Tx, token, email string) error {
 	case err != nil:
 		return err
 	case t == nil:
-		return matrix.Forbidden("The token cannot be used any more.")
+		return matrix.Forbidden("The token cannot be used any more. Ask whoever gave it to you for a new one.")
 	case t.EmailDomain != "" && !isIn(email, t.EmailDomain):
-		return matrix.Forbidden("This token is for people with an e-mail address at %s.", t.EmailDomain)
+		return matrix.Forbidden("This token is for people with an e-mail address at %s: begin again, and confirm yours.", t.EmailDomain)
 	}
 	return nil
 }

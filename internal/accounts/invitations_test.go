@@ -3,11 +3,13 @@ package accounts
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"conclave/internal/config"
 	"conclave/internal/matrix"
+	"conclave/internal/observe"
 	"conclave/internal/store"
 	"conclave/internal/testserver/proof"
 )
@@ -163,5 +165,45 @@ func TestInvitationsForADomain(t *testing.T) {
 		must(t, make("alice", "alice@bücher.example"))
 		must(t, make("bob", "Bob@XN--Bcher-kva.Example"))
 		wantCode(t, make("carol", "carol@bücher.example"), 403, "M_FORBIDDEN")
+	})
+}
+
+// TestEveryFlowCanBePassed: no way to register is passed on the way through another one (client-server API, "Dummy Auth"), so that
+// whoever is to confirm an address, or wants to, gets to it.
+func TestEveryFlowCanBePassed(t *testing.T) {
+	eachMail(t, func(t *testing.T, w *mailWorld) {
+		r := &w.config.Registration
+		smtp := w.config.Email.SMTPURL
+		for _, mode := range []string{config.RegistrationOpen, config.RegistrationApproval, config.RegistrationToken} {
+			for _, challenge := range []string{"none", config.ChallengeWork} {
+				for _, mails := range []observe.Secret{"", smtp} {
+					r.Mode, r.Challenge, w.config.Email.SMTPURL = mode, challenge, mails
+					flows := w.RegistrationFlows()
+					for i, one := range flows {
+						for j, other := range flows {
+							if i != j && !slices.ContainsFunc(one.Stages, func(s string) bool { return !slices.Contains(other.Stages, s) }) {
+								t.Errorf("%s, %s, mail %v: %v is passed by %v", mode, challenge, mails != "", one.Stages, other.Stages)
+							}
+						}
+					}
+				}
+			}
+		}
+		r.Mode, r.Challenge = config.RegistrationToken, "none"
+		i := w.invite(store.RegistrationToken{EmailDomain: "a.test", UsesAllowed: 1})
+		ask := Confirm{Operation: OperationRegister, Body: []byte("alice"), Flows: w.RegistrationFlows()}
+		c := challenged(t, confirm(t, w.world, ask))
+		ask.Auth = &AuthData{StageToken, c.Session, []byte(`{"token":"` + i.Token + `"}`)}
+		if c = challenged(t, confirm(t, w.world, ask)); !slices.Equal(c.Completed, []string{StageToken}) {
+			t.Fatalf("with the invitation %v is passed", c.Completed)
+		}
+		shown := w.prove(ForRegistration, nil, "alice@a.test")
+		ask.Auth = &AuthData{StageEmail, c.Session, []byte(`{"threepid_creds":{"sid":"` + shown.SID + `","client_secret":"secret"}}`)}
+		done, err := w.Confirm(t.Context(), ask)
+		must(t, err)
+		email, err := done.Email()
+		must(t, err)
+		_, err = w.Register(t.Context(), Registration{Username: "alice", Password: password, Email: email}.With(done))
+		must(t, err)
 	})
 }

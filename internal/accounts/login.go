@@ -183,6 +183,9 @@ func (a *Accounts) login(ctx context.Context, account *store.Account, d NewDevic
 
 func errWrongPassword() error { return matrix.Forbidden("The name or the password is not right.") }
 
+// Check refuses (M_INVALID_PARAM) what no device can be called.
+func (d NewDevice) Check() error { return checkDevice(d.ID, d.Name) }
+
 // checkDevice refuses IDs and names that cannot be a device's. An ID that has the form of a public key could be taken
 // for a cross-signing key (threats E08).
 func checkDevice(id matrix.DeviceID, name string) error {

@@ -113,15 +113,15 @@ func errUserCode() *matrix.Error {
 	return matrix.Forbidden("No device waits with this code. It may be mistyped, or too old.")
 }
 
-// EnterUserCode finds the device that waits with a user code, which the visit is about from then on (M_FORBIDDEN). Each
-// visit has a few tries.
+// EnterUserCode finds the device that waits with a user code, which the visit is about from then on, and about no other
+// (M_FORBIDDEN). Each visit has a few tries.
 func (a *Accounts) EnterUserCode(ctx context.Context, visit, typed string) error {
 	hash := sha256.Sum256([]byte(visit))
 	code := PlainUserCode(typed)
 	var refusal error // guesses have to be counted, so it is not the transaction's error
 	err := a.db.Write(ctx, func(tx *store.Tx) error {
 		refusal = nil
-		row, err := tx.OAuthVisit(hash[:])
+		row, err := tx.LockOAuthVisit(hash[:])
 		if err != nil {
 			return err
 		}
@@ -131,6 +131,12 @@ func (a *Accounts) EnterUserCode(ctx context.Context, visit, typed string) error
 		}
 		if v.Purpose != ToLink {
 			return errVisit
+		}
+		if v.Grant != nil { // what is asked on one page must not become a yes to something else by another
+			if v.Code != code {
+				return errUserCode()
+			}
+			return nil // once more, because the answer was lost
 		}
 		may, err := tx.GuessInOAuthVisit(hash[:], codeGuesses)
 		if err != nil {

@@ -101,6 +101,32 @@ func TestDeviceGrants(t *testing.T) {
 		_, err = w.Visit(t.Context(), visit)
 		wantCode(t, err, 403, "M_FORBIDDEN")
 
+		// A visit that is about one device is about no other, whatever is typed in another window.
+		mine, others := begin(), begin()
+		visit, err = enter(mine.UserCode)
+		must(t, err)
+		wantCode(t, w.EnterUserCode(t.Context(), visit, others.UserCode), 403, "M_FORBIDDEN")
+		must(t, w.EnterUserCode(t.Context(), visit, mine.UserCode))
+		_, _, err = w.Allow(t.Context(), visit, w.signedIn("alice"))
+		must(t, err)
+		wantOAuth(t, poll(others), "authorization_pending")
+		must(t, poll(mine))
+		visit, err = w.BeginVisit(t.Context(), &Visit{Purpose: ToLink})
+		must(t, err)
+		first, second := begin(), begin()
+		var taken atomic.Int64
+		for _, g := range []*DeviceGrant{first, second} {
+			group.Go(func() {
+				if w.EnterUserCode(t.Context(), visit, g.UserCode) == nil {
+					taken.Add(1)
+				}
+			})
+		}
+		group.Wait()
+		if taken.Load() != 1 {
+			t.Errorf("a visit is about %d devices", taken.Load())
+		}
+
 		_, err = w.BeginDeviceGrant(t.Context(), "none", Scope("TV"))
 		wantOAuth(t, err, "invalid_client")
 		_, err = w.BeginDeviceGrant(t.Context(), c.ID, "x")

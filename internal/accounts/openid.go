@@ -27,6 +27,9 @@ func (a *Accounts) NewOpenIDToken(ctx context.Context, user store.UserNID) (*Ope
 	token := rand.Text()
 	hash, now := sha256.Sum256([]byte(token)), a.now()
 	err := a.db.Write(ctx, func(tx *store.Tx) error {
+		if err := tx.StillOpen(user); err != nil {
+			return err
+		}
 		return tx.AddOpenIDToken(hash[:], user, now.Add(openIDLife).UnixMilli(), now.UnixMilli())
 	})
 	if err != nil {

@@ -221,5 +221,5 @@ func (a *Accounts) signInByPasskey(ctx context.Context, user store.UserNID, show
 }
 
 func errWrongPasskey() *matrix.Error {
-	return matrix.Forbidden("This passkey is not right here, or its user was not verified.")
+	return matrix.Forbidden("This passkey is not right here, or its user was not verified. Use another one, or your password.")
 }

@@ -83,7 +83,7 @@ func (a *Accounts) SetProfile(ctx context.Context, user store.UserNID, field str
 	}
 	err = a.db.Write(ctx, func(tx *store.Tx) error {
 		changed = false
-		if _, err := tx.LockAccount(user); err != nil { // of two fields that are set at the same time none is lost
+		if err := tx.StillOpen(user); err != nil { // and of two fields that are set at the same time none is lost
 			return err
 		}
 		raw, err := tx.Profile(user)

@@ -5,10 +5,11 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha1" //nolint:gosec // the shared-secret registration of Synapse is defined with it, as an HMAC
+	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/binary"
 	"encoding/hex"
 	"strings"
-	"sync"
 	"time"
 
 	"conclave/internal/matrix"
@@ -74,7 +75,9 @@ func (a *Accounts) CheckUsername(ctx context.Context, name string) error {
 	return err
 }
 
-func errTaken() error { return matrix.Errorf(400, "M_USER_IN_USE", "That name is taken.") }
+func errTaken() error {
+	return matrix.Errorf(400, "M_USER_IN_USE", "That name is taken. Choose another one.")
+}
 
 // Register makes an account and, if asked, its first session, in one transaction.
 func (a *Accounts) Register(ctx context.Context, q Registration) (*Login, error) {
@@ -205,47 +208,61 @@ func firstProfile(tx *store.Tx, user store.UserNID, name string) error {
 	return err
 }
 
-// nonces are the challenges of shared-secret registration, good for a minute and one use.
-type nonces struct {
-	mu    sync.Mutex
-	until map[string]time.Time
-}
-
+// A challenge of shared-secret registration is good for a minute and one use. Its first eight bytes are when that is over.
 const (
 	nonceTime = time.Minute
-	maxNonces = 1000
+	nonceSize = 32
 )
 
-// Nonce makes a challenge for RegisterShared. Without a shared secret in the config there is none (M_NOT_FOUND).
-func (a *Accounts) Nonce() (string, error) {
+// Nonce makes a challenge for RegisterShared. Without a shared secret in the config there is none (M_NOT_FOUND). It says itself
+// until when it is good, under a secret of the database: whichever node is asked next knows it.
+func (a *Accounts) Nonce(ctx context.Context) (string, error) {
 	if a.config.Registration.SharedSecret == "" {
 		return "", matrix.Unrecognized("Registration with a shared secret is not set up on this server.")
 	}
-	var random [32]byte
-	rand.Read(random[:])
-	nonce := hex.EncodeToString(random[:])
-	n := &a.nonces
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	now := a.now()
-	for known, until := range n.until {
-		if now.After(until) || len(n.until) >= maxNonces {
-			delete(n.until, known)
-		}
-	}
-	if n.until == nil {
-		n.until = map[string]time.Time{}
-	}
-	n.until[nonce] = now.Add(nonceTime)
-	return nonce, nil
+	nonce := make([]byte, nonceSize)
+	rand.Read(nonce)
+	binary.BigEndian.PutUint64(nonce, uint64(a.now().Add(nonceTime).UnixMilli())) //nolint:gosec // later than 1970
+	mac, err := a.nonceMAC(ctx, nonce)
+	return hex.EncodeToString(append(nonce, mac...)), err
 }
 
-func (n *nonces) take(nonce string, now time.Time) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	until, ok := n.until[nonce]
-	delete(n.until, nonce)
-	return ok && now.Before(until)
+// nonceMAC is what shows that a challenge is ours. Its key is not the shared secret, which anybody could try guesses at then.
+func (a *Accounts) nonceMAC(ctx context.Context, nonce []byte) ([]byte, error) {
+	secret, err := a.db.Secret(ctx, "registration nonces")
+	if err != nil {
+		return nil, err
+	}
+	mac := hmac.New(sha256.New, secret)
+	mac.Write(nonce)
+	return mac.Sum(nil), nil
+}
+
+// takeNonce uses a challenge up; it reports false if it is not ours, too old, or was used.
+func (a *Accounts) takeNonce(ctx context.Context, text string) (good bool, err error) {
+	raw, err := hex.DecodeString(text)
+	if err != nil || len(raw) != nonceSize+sha256.Size {
+		return false, nil
+	}
+	mac, err := a.nonceMAC(ctx, raw[:nonceSize])
+	if err != nil || !hmac.Equal(raw[nonceSize:], mac) {
+		return false, err
+	}
+	left := int64(binary.BigEndian.Uint64(raw)) - a.now().UnixMilli() //nolint:gosec // it was made here
+	if left <= 0 {
+		return false, nil
+	}
+	key := sha256.Sum256(append([]byte("nonce "), raw...))
+	err = a.db.Write(ctx, func(tx *store.Tx) error {
+		now := a.now().UnixMilli()
+		if err := tx.ForgetBudgets(now); err != nil {
+			return err
+		}
+		wait, err := tx.Spend(key[:], store.Budget{Every: left, Burst: 1}, now) // until it is too old, by the clock of whoever made it
+		good = wait == 0
+		return err
+	})
+	return good && err == nil, err
 }
 
 // RegisterShared makes an account for whoever holds the shared secret: mac is the hex HMAC-SHA1 over nonce, name,
@@ -255,7 +272,11 @@ func (a *Accounts) RegisterShared(ctx context.Context, nonce, mac string, q Regi
 	if secret == "" {
 		return nil, matrix.Unrecognized("Registration with a shared secret is not set up on this server.")
 	}
-	if !a.nonces.take(nonce, a.now()) {
+	good, err := a.takeNonce(ctx, nonce)
+	if err != nil {
+		return nil, err
+	}
+	if !good {
 		return nil, matrix.Forbidden("The nonce is not known, or is used or too old. Ask for a new one.")
 	}
 	if strings.Contains(q.Username+q.Password, "\x00") { // it separates what the HMAC is over

@@ -52,13 +52,13 @@ func (a *Accounts) RegistrationFlows() []Flow {
 		stages = append(stages, StageTerms)
 	}
 	withEmail := slices.Concat(stages, []string{StageEmail})
-	if len(stages) == 0 {
+	if r.NeedsEmail() {
+		return Flows(withEmail)
+	}
+	if len(stages) == 0 || a.Mails() { // else the first flow is passed before anybody can go on with the second ("Dummy Auth")
 		stages = append(stages, StageDummy)
 	}
-	switch {
-	case r.NeedsEmail():
-		return Flows(withEmail)
-	case a.Mails():
+	if a.Mails() {
 		return Flows(stages, withEmail)
 	}
 	return Flows(stages)

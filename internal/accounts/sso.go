@@ -167,13 +167,17 @@ func derived(secret, use string) string {
 	return base64.RawURLEncoding.EncodeToString(hash[:])
 }
 
+// oddInHost are characters that an address may have in its host and no host has. In the policy of a page they would begin another
+// directive (clientapi.formTarget).
+const oddInHost = "!$&'()*+,;=<>\""
+
 // checkTarget refuses addresses that a browser must not be sent to with a login token: those that run as a script or are
 // no address at all.
 func checkTarget(target string) error {
 	u, err := url.Parse(target)
 	if err != nil || len(target) > maxTarget || u.Scheme == "" || u.User != nil || !plain(target) ||
 		slices.Contains([]string{"javascript", "data", "vbscript", "blob", "file", "about", "filesystem", "view-source"}, strings.ToLower(u.Scheme)) ||
-		(u.Scheme == "http" || u.Scheme == "https") && (u.Hostname() == "" || u.Opaque != "") {
+		(u.Scheme == "http" || u.Scheme == "https") && (u.Hostname() == "" || u.Opaque != "" || strings.ContainsAny(u.Host, oddInHost)) {
 		return matrix.InvalidParam("redirectUrl must be the address of the client.")
 	}
 	return nil
@@ -269,7 +273,7 @@ func (a *Accounts) identified(ctx context.Context, browser, code string) (identi
 	who := identity{
 		issuer: id.Issuer, subject: id.Subject, username: claims.text(a.provider.conf.UsernameClaim), name: claims.text("name"), shown: shownAt(id),
 	}
-	if who.subject == "" || len(who.subject) > maxClaim {
+	if who.subject == "" || len(who.subject) > maxClaim || !plain(who.subject) {
 		return identity{}, errProvider().With(errors.New("the ID token names nobody"))
 	}
 	return who, nil

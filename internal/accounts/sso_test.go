@@ -174,3 +174,27 @@ func TestNamesOfElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// TestTargetsAreAddresses names places to send a login token to that are none, or that would say more in a header than where.
+func TestTargetsAreAddresses(t *testing.T) {
+	proof.Of(t, "A13", "A14")
+	for target, want := range map[string]bool{
+		"https://client.example/": true, "http://localhost:8080/?a=1;b=2#x": true, "https://[::1]:1/": true, "https://münchen.example/": true, "com.example.app:/": true,
+		"https://x;sandbox/": false, "https://x,script-src/": false, "https://*/": false, "https://x'y/": false, "https://x%3By/": false, "https://x=y/": false,
+		"https://": false, "https:x": false, "https://u@x/": false, "javascript:alert(1)": false, "//x/": false,
+	} {
+		if _, err := SSOVisit(target, ""); (err == nil) != want {
+			t.Errorf("a token may go to %q: %v", target, err)
+		}
+	}
+}
+
+// TestSubjectsAreText has a provider call somebody what no database keeps.
+func TestSubjectsAreText(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		const name = "e\x00ve" // who is id-of-… there
+		browser, state, code := w.comeBack(t, w.withProvider(t, true, name), name)
+		_, err := w.FinishSSO(t.Context(), browser, state, code, "")
+		wantCode(t, err, 502, "M_UNKNOWN")
+	})
+}

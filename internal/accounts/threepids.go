@@ -71,7 +71,7 @@ func (a *Accounts) AddThreepid(ctx context.Context, s *Session, p AddressProof, 
 			return err
 		}
 		if n >= maxThreepids {
-			return matrix.Errorf(http.StatusBadRequest, "M_TOO_LARGE", "An account has at most %d addresses.", maxThreepids)
+			return matrix.Errorf(http.StatusBadRequest, "M_TOO_LARGE", "An account has at most %d addresses. Remove one first.", maxThreepids)
 		}
 		if err := a.addAddress(tx, v, s.User, lang); err != nil {
 			return err
@@ -88,7 +88,7 @@ func (a *Accounts) addAddress(tx *store.Tx, v *store.Validation, user store.User
 		Medium: mediumEmail, Address: v.Address, User: user, Lang: lang, Validated: v.Confirmed, Added: a.now().UnixMilli(),
 	})
 	if err == nil && !added {
-		err = matrix.Errorf(http.StatusBadRequest, "M_THREEPID_IN_USE", "The address belongs to an account already.")
+		err = matrix.Errorf(http.StatusBadRequest, "M_THREEPID_IN_USE", "The address belongs to an account already: log in to that one, or use another address.")
 	}
 	return err
 }
@@ -142,15 +142,31 @@ func (a *Accounts) BindThreepid(ctx context.Context, s *Session, at matrix.Serve
 		return err
 	}
 	if len(known) >= maxBindings {
-		return matrix.Errorf(http.StatusBadRequest, "M_TOO_LARGE", "An account publishes at most %d addresses.", maxBindings)
+		return matrix.Errorf(http.StatusBadRequest, "M_TOO_LARGE", "An account publishes at most %d addresses. End that for one first.", maxBindings)
 	}
 	medium, bound, err := a.identities.Bind(ctx, at, token, sid, secret, s.UserID)
 	if err != nil {
 		return err
 	}
-	return a.db.Write(ctx, func(tx *store.Tx) error {
-		return tx.AddBinding(store.Binding{User: s.User, Medium: medium, Address: bound, Server: string(at)})
+	closed := false
+	err = a.db.Write(ctx, func(tx *store.Tx) error {
+		account, err := tx.LockAccount(s.User)
+		if err != nil {
+			return err
+		}
+		if err := tx.AddBinding(store.Binding{User: s.User, Medium: medium, Address: bound, Server: string(at)}); err != nil {
+			return err
+		}
+		// The account may have been closed while the identity server was asked, which published the address all the same.
+		if closed = account == nil || account.Deactivated; !closed {
+			return nil
+		}
+		return tx.AddJob(store.JobUnbind, string(s.UserID), a.now().UnixMilli())
 	})
+	if err == nil && closed {
+		err = matrix.UnknownToken(false)
+	}
+	return err
 }
 
 func errNoIdentities() error {
@@ -295,12 +311,26 @@ func (a *Accounts) unbindClosed(ctx context.Context) error {
 	all, _ := a.unbind(work, id, list)   // why not is told by all: it is tried again, or given up
 	tries, _ := strconv.Atoi(job.Cursor) // "" at first
 	return a.db.Write(ctx, func(tx *store.Tx) error {
-		if all || len(list) == 0 || tries >= unbindTries {
-			_, err := tx.EndJob(*job)
+		if _, err := tx.LockAccount(user.NID); err != nil { // which whoever publishes one in the last moment does too
 			return err
 		}
+		left := 0
+		if err := tx.Bindings(user.NID, func(store.Binding) { left++ }); err != nil {
+			return err
+		}
+		if left == 0 || tries >= unbindTries {
+			mine, err := tx.EndJob(*job)
+			if err != nil || !mine {
+				return err
+			}
+			return tx.ForgetBindings(user.NID) // what was given up nobody tries again, and it names addresses of somebody who is gone
+		}
+		due := a.now()
+		if !all || len(list) == 0 {
+			due = due.Add(unbindRetry)
+		}
 		job.Cursor = strconv.Itoa(tries + 1)
-		_, err := tx.SaveJob(*job, a.now().Add(unbindRetry).UnixMilli(), 0)
+		_, err := tx.SaveJob(*job, due.UnixMilli(), 0)
 		return err
 	})
 }

@@ -111,6 +111,7 @@ type confirmation struct {
 	Confirm
 	user store.UserNID
 	row  *store.UIASession
+	was  store.UIASession // as it was read
 }
 
 // set leaves something with the session that a stage has found out.
@@ -125,12 +126,14 @@ func (c *confirmation) set(name, value string) error {
 	return err
 }
 
-func (c *confirmation) found() (map[string]string, error) {
+func (c *confirmation) found() (map[string]string, error) { return foundIn(c.row.Data) }
+
+func foundIn(data string) (map[string]string, error) {
 	found := map[string]string{}
-	if c.row.Data == "" {
+	if data == "" {
 		return found, nil
 	}
-	return found, json.Unmarshal([]byte(c.row.Data), &found)
+	return found, json.Unmarshal([]byte(data), &found)
 }
 
 // answer reads the answer to a stage.
@@ -162,7 +165,7 @@ func (a *Accounts) Confirm(ctx context.Context, q Confirm) (*Confirmed, error) {
 			subtle.ConstantTimeCompare(found.Body, body) != 1 {
 			return nil, a.keep(ctx, c, nil)
 		}
-		c.row = found
+		c.row, c.was = found, *found
 	}
 	check := a.stage
 	if q.Auth.Type == "" {
@@ -175,7 +178,11 @@ func (a *Accounts) Confirm(ctx context.Context, q Confirm) (*Confirmed, error) {
 		return nil, err
 	}
 	if !c.complete() {
-		return nil, a.keep(ctx, c, nil)
+		err := a.keep(ctx, c, nil)
+		var waits *Challenge
+		if !errors.As(err, &waits) || !c.complete() { // what was missing another request may have passed meanwhile
+			return nil, err
+		}
 	}
 	return a.take(ctx, c)
 }
@@ -305,11 +312,7 @@ func (a *Accounts) save(ctx context.Context, c *confirmation) error {
 	}
 	c.row.Flows = string(flows)
 	if c.row.ID != "" {
-		still := false
-		err := a.db.Write(ctx, func(tx *store.Tx) (err error) {
-			still, err = tx.AdvanceUIASession(*c.row)
-			return err
-		})
+		still, err := a.bringForward(ctx, c)
 		if err != nil || still {
 			return err
 		}
@@ -321,6 +324,64 @@ func (a *Accounts) save(ctx context.Context, c *confirmation) error {
 	now := a.now()
 	c.row.ID, c.row.Expires = newSessionID(), now.Add(uiaTime).UnixMilli()
 	return a.db.Write(ctx, func(tx *store.Tx) error { return tx.AddUIASession(*c.row, now.UnixMilli()) })
+}
+
+// bringForward stores what a session has reached; it reports false if it has ended in the meantime. What others have brought it
+// forward by since it was read stays: clients ask how far it has come while somebody passes a stage on a page, and a code or
+// a mail may be used up by that.
+func (a *Accounts) bringForward(ctx context.Context, c *confirmation) (still bool, err error) {
+	var row *store.UIASession
+	err = a.db.Write(ctx, func(tx *store.Tx) error {
+		now, err := tx.LockUIASession(c.row.ID)
+		if still = now != nil; err != nil || !still {
+			return err
+		}
+		if row, err = c.onto(now); err != nil {
+			return err
+		}
+		_, err = tx.AdvanceUIASession(*row)
+		return err
+	})
+	if err == nil && still {
+		c.row, c.was = row, *row
+	}
+	return still, err
+}
+
+// onto is the session as others may have left it since it was read, with the stages that were passed here and what they have
+// found out. What was found out without passing any gives way to what others have.
+func (c *confirmation) onto(now *store.UIASession) (*store.UIASession, error) {
+	row := *c.row
+	if now.Data == c.was.Data && slices.Equal(now.Completed, c.was.Completed) {
+		return &row, nil
+	}
+	passed := slices.DeleteFunc(slices.Clone(row.Completed), func(stage string) bool {
+		return slices.Contains(c.was.Completed, stage) || slices.Contains(now.Completed, stage)
+	})
+	row.Completed, row.Data = slices.Concat(now.Completed, passed), now.Data
+	if len(passed) == 0 {
+		return &row, nil
+	}
+	before, err := foundIn(c.was.Data)
+	if err != nil {
+		return nil, err
+	}
+	here, err := c.found()
+	if err != nil {
+		return nil, err
+	}
+	all, err := foundIn(now.Data)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range here {
+		if before[name] != value {
+			all[name] = value
+		}
+	}
+	raw, err := matrix.Encode(all)
+	row.Data = string(raw)
+	return &row, err
 }
 
 // newSessionID makes the ID of a session, which nobody guesses.
@@ -350,10 +411,11 @@ func (a *Accounts) take(ctx context.Context, c *confirmation) (*Confirmed, error
 	}
 	var mine bool
 	err = a.db.Write(ctx, func(tx *store.Tx) (err error) {
-		if mine, err = tx.TakeUIASession(c.row.ID); err != nil || !slices.Contains(c.row.Completed, StageOAuth) {
+		if mine, err = tx.TakeUIASession(c.row.ID); err != nil || !mine || !slices.Contains(c.row.Completed, StageOAuth) {
 			return err
 		}
-		return tx.DropApprovals(c.user) // what was approved is done once
+		mine, err = tx.DropApprovals(c.user) // what was approved is done once, also when several sessions ask at the same time
+		return err
 	})
 	if err == nil && !mine {
 		c.row = &store.UIASession{User: c.user, Operation: c.row.Operation, Body: c.row.Body}

@@ -202,6 +202,32 @@ func TestRoundsAreBounded(t *testing.T) {
 	}
 }
 
+// TestTheLastWordIsKept sets a status in the moment in which the process ends, before anybody is told.
+func TestTheLastWordIsKept(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		w.account(alice)
+		w.account(carol)
+		w.connect(alice, 1)
+		w.p.Set(w.user(alice), alice, 1, Online, "at lunch")
+		w.p.Set(w.user(carol), carol, 1, Online, "here")
+		w.pass(time.Minute)
+		w.p.Set(w.user(alice), alice, 1, Unavailable, "gone home")
+		w.p.Set(w.user(carol), carol, 1, Online, "")
+		w.must(w.p.leave(t.Context()))
+		if got := w.stored(alice); !slices.Equal(got, []string{"1 gone home"}) {
+			t.Errorf("of alice the database has %q", got)
+		}
+		if got := w.stored(carol); !slices.Equal(got, []string{"2 "}) {
+			t.Errorf("of carol the database has %q", got)
+		}
+		w.start()
+		if s, err := w.p.Of(t.Context(), w.user(alice), alice); err != nil || s.Message != "gone home" || s.State != Unavailable {
+			t.Errorf("the next process shows %+v, %v", s, err)
+		}
+	})
+}
+
 // TestHomeTakesUpNobodyElse switches presence of other servers off between two processes.
 func TestHomeTakesUpNobodyElse(t *testing.T) {
 	w := onSQLite(t)

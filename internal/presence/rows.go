@@ -90,14 +90,21 @@ func (p *Presence) saved(open map[*entry]bool, err error) {
 }
 
 // leave stores what the next process is to know: what was not stored yet, when the users of ours who are there last did
-// something, and what other servers told.
+// something, what other servers told, and what a user has set in the last moment, of which nobody was told yet.
 func (p *Presence) leave(ctx context.Context) error {
 	var rows []store.PresenceRow
 	p.mu.Lock()
+	now := p.now()
 	for _, e := range p.users {
-		if _, unsaved := p.unsaved[e]; unsaved || e.told.state != Offline {
-			rows = append(rows, e.row())
+		untold := e.local && e.messageKnown && e.message != e.told.message
+		if _, unsaved := p.unsaved[e]; !unsaved && !untold && e.told.state == Offline {
+			continue
 		}
+		row := e.row()
+		if untold {
+			row.State, row.Message = int16(e.state(now)), e.message
+		}
+		rows = append(rows, row)
 	}
 	p.mu.Unlock()
 	return p.db.Write(ctx, func(tx *store.Tx) error { return tx.PutPresence(rows) })

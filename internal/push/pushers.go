@@ -100,7 +100,7 @@ func (p *Pushers) Set(ctx context.Context, user store.UserNID, device int64, w W
 		row.Device = 0
 	}
 	return p.db.Write(ctx, func(tx *store.Tx) error {
-		if _, err := tx.LockAccount(user); err != nil {
+		if err := stillThere(tx, row); err != nil {
 			return err
 		}
 		if row.Kind == kindEmail {
@@ -118,6 +118,19 @@ func (p *Pushers) Set(ctx context.Context, user store.UserNID, device int64, w W
 		tx.AfterCommit(p.wake)
 		return tx.SetPusher(row, w.Append)
 	})
+}
+
+// stillThere refuses (M_UNKNOWN_TOKEN) a pusher whose account was closed, or whose device has logged out, since the request was let
+// in: what ends with them has ended, and nobody would end this one. Application services act on no device (row.Device < 0).
+func stillThere(tx *store.Tx, row store.Pusher) error {
+	if err := tx.StillOpen(row.User); err != nil || row.Device <= 0 {
+		return err
+	}
+	device, err := tx.DeviceByNID(row.Device)
+	if err == nil && device == nil {
+		err = matrix.UnknownToken(false)
+	}
+	return err
 }
 
 func (w *Wanted) checkKey() error {

@@ -50,7 +50,7 @@ func rulesIn(tx *store.Tx, user store.UserNID, id matrix.UserID) (*pushrules.Rul
 // rules change is judged by the old or the new ones; what comes after Change has returned, by the new ones.
 func (r *Rules) Change(ctx context.Context, user store.UserNID, id matrix.UserID, change func(*pushrules.Ruleset) error) error {
 	err := r.db.Write(ctx, func(tx *store.Tx) error {
-		if _, err := tx.LockAccount(user); err != nil {
+		if err := tx.StillOpen(user); err != nil {
 			return err
 		}
 		rules, err := rulesIn(tx, user, id)

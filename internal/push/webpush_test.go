@@ -209,6 +209,10 @@ func TestWebPush(t *testing.T) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
+		w.write(func(tx *store.Tx) error {
+			_, err := tx.PutDevice(store.Device{NID: 1, User: w.user.NID, ID: "BROWSER"})
+			return err
+		})
 		w.write(func(tx *store.Tx) error { return tx.DeletePusher(w.user.NID, "app", testKey) })
 		if err := pushers.Set(t.Context(), w.user.NID, 1, wanted(b.pushkey(), b.data())); err != nil {
 			t.Fatal(err)

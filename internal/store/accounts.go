@@ -52,6 +52,16 @@ func (tx *Tx) LockAccount(user UserNID) (found *Account, err error) {
 	return found, err
 }
 
+// StillOpen refuses (M_UNKNOWN_TOKEN) what is stored of a user whose account was closed since the request was let in: whoever
+// erases what the user has left may be done with it. The account stays open until the end of the transaction.
+func (tx *Tx) StillOpen(user UserNID) error {
+	account, err := tx.LockAccount(user)
+	if err == nil && account != nil && account.Deactivated {
+		err = matrix.UnknownToken(false)
+	}
+	return err
+}
+
 // Accounts reads accounts in the order of their names, after one and at most limit of them.
 func (tx *Tx) Accounts(after string, limit int, each func(Account)) error {
 	return tx.accounts(selectAccounts+`WHERE a.localpart > $1 ORDER BY a.localpart LIMIT $2`, each, after, limit)

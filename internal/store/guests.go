@@ -18,13 +18,25 @@ func (tx *Tx) AnyGuest() (yes bool, err error) {
 	return yes, err
 }
 
+// selectIdleGuests finds guests whom nobody has heard of since the time $1 (ms).
+const selectIdleGuests = `SELECT a.member FROM accounts a WHERE a.guest AND NOT a.deactivated AND a.created < $1
+	AND NOT EXISTS (SELECT 1 FROM devices d WHERE d.member = a.member AND d.seen >= $1)`
+
 // IdleGuests reads some guests whom nobody has heard of since a time (ms).
 func (tx *Tx) IdleGuests(since int64, limit int, each func(UserNID)) error {
-	return tx.Query(`SELECT a.member FROM accounts a WHERE a.guest AND NOT a.deactivated AND a.created < $1
-		AND NOT EXISTS (SELECT 1 FROM devices d WHERE d.member = a.member AND d.seen >= $1) ORDER BY a.member LIMIT $2`, func(r *Row) error {
+	return tx.Query(selectIdleGuests+` ORDER BY a.member LIMIT $2`, func(r *Row) error {
 		each(UserNID(r.Int64(0)))
 		return nil
 	}, since, limit)
+}
+
+// IsIdleGuest says whether a user is one of them.
+func (tx *Tx) IsIdleGuest(user UserNID, since int64) (yes bool, err error) {
+	err = tx.Query(selectIdleGuests+` AND a.member = $2`, func(*Row) error {
+		yes = true
+		return nil
+	}, since, user)
+	return yes, err
 }
 
 // GuestsIn reads the guests who are joined to a room.

@@ -87,9 +87,16 @@ func (tx *Tx) oauthVisit(sql string, args ...any) (found *OAuthVisit, err error)
 	return found, err
 }
 
+const selectOAuthVisits = `SELECT hash, purpose, client, details, guesses, expires FROM oauth_visits WHERE hash = $1`
+
 // OAuthVisit finds a visit by its hash, nil if there is none.
 func (tx *Tx) OAuthVisit(hash []byte) (*OAuthVisit, error) {
-	return tx.oauthVisit(`SELECT hash, purpose, client, details, guesses, expires FROM oauth_visits WHERE hash = $1`, hash)
+	return tx.oauthVisit(selectOAuthVisits, hash)
+}
+
+// LockOAuthVisit is OAuthVisit, with the visit as it stays until the end of the transaction.
+func (tx *Tx) LockOAuthVisit(hash []byte) (*OAuthVisit, error) {
+	return tx.oauthVisit(selectOAuthVisits+` {lock}`, hash)
 }
 
 // TakeOAuthVisit ends a visit and gives it back, nil if there is none or somebody else was first.

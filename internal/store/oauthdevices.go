@@ -101,8 +101,8 @@ func (tx *Tx) Approved(user UserNID, session string, now int64) (yes bool, err e
 	return yes, err
 }
 
-// DropApprovals ends what a user has approved.
-func (tx *Tx) DropApprovals(user UserNID) error {
-	_, err := tx.Exec(`DELETE FROM oauth_approvals WHERE member = $1`, user)
-	return err
+// DropApprovals ends what a user has approved; it reports false if that is nothing (any more).
+func (tx *Tx) DropApprovals(user UserNID) (bool, error) {
+	n, err := tx.Exec(`DELETE FROM oauth_approvals WHERE member = $1`, user)
+	return n > 0, err
 }

@@ -102,6 +102,12 @@ func (tx *Tx) EndBinding(b Binding) error {
 	return err
 }
 
+// ForgetBindings forgets all bindings of a user.
+func (tx *Tx) ForgetBindings(user UserNID) error {
+	_, err := tx.Exec(`DELETE FROM threepid_bindings WHERE member = $1`, user)
+	return err
+}
+
 // Bindings reads the bindings of a user.
 func (tx *Tx) Bindings(user UserNID, each func(Binding)) error {
 	return tx.Query(`SELECT medium, address, server FROM threepid_bindings WHERE member = $1 ORDER BY medium, address, server`, func(r *Row) error {

@@ -14,9 +14,20 @@ type UIASession struct {
 	Flows     string // by which it can be completed, as JSON
 }
 
+const selectUIASessions = `SELECT id, member, operation, body, completed, expires, data, flows FROM uia_sessions WHERE id = $1`
+
 // UIASession finds a session, nil if there is none.
-func (tx *Tx) UIASession(id string) (found *UIASession, err error) {
-	err = tx.Query(`SELECT id, member, operation, body, completed, expires, data, flows FROM uia_sessions WHERE id = $1`, func(r *Row) error {
+func (tx *Tx) UIASession(id string) (*UIASession, error) {
+	return tx.uiaSession(selectUIASessions, id)
+}
+
+// LockUIASession is UIASession, with the session as it stays until the end of the transaction.
+func (tx *Tx) LockUIASession(id string) (*UIASession, error) {
+	return tx.uiaSession(selectUIASessions+` {lock}`, id)
+}
+
+func (tx *Tx) uiaSession(sql, id string) (found *UIASession, err error) {
+	err = tx.Query(sql, func(r *Row) error {
 		found = &UIASession{
 			r.Text(0), UserNID(r.Int64(1)), r.Text(2), append([]byte(nil), r.Bytes(3)...), strings.Fields(r.Text(4)), r.Int64(5), r.Text(6), r.Text(7),
 		}

@@ -29,7 +29,7 @@ server() {
 	version=$(git describe --tags --always --dirty 2>/dev/null || true)
 	commit=$(git rev-parse HEAD 2>/dev/null || true)
 	say "building the server"
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.stampedVersion=$version -X main.stampedCommit=$commit" -o bin/conclave ./cmd/conclave
+	go build -ldflags "-s -w -X main.stampedVersion=$version -X main.stampedCommit=$commit" -o bin/conclave ./cmd/conclave
 }
 
 client

@@ -3,6 +3,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
+# Whatever is compiled is compiled as the executable that ships: checks, tests and other clones then find it in Go's cache.
+export CGO_ENABLED=0 GOFLAGS="-trimpath${GOFLAGS:+ $GOFLAGS}"
+
 say() { printf '%s\n' "$*"; }
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
@@ -64,6 +67,18 @@ need_test_tools() {
 	find_chromium >/dev/null || die "Chromium was installed but is not in PATH: set CHROMIUM to it."
 	CHROMIUM=$(find_chromium)
 	export CHROMIUM
+}
+
+# need_space warns of a disk that the run may fill: what fails then says anything but that. With an empty cache of Go a run
+# was seen to take 4.6 GiB, most of it for that cache.
+need_space() {
+	local dir free
+	for dir in "${TMPDIR:-/tmp}" "$(go env GOCACHE)"; do
+		free=$({ df -Pm "$dir" 2>/dev/null || true; } | awk 'NR == 2 { print $4 }')
+		if [ "${free:-9999}" -lt 5120 ]; then
+			say "Only $free MiB are free in $dir; the tests need up to 5 GiB. Make room (go clean -cache empties Go's cache) if something fails for want of it."
+		fi
+	done
 }
 
 apt_install() {

@@ -97,6 +97,7 @@ esac
 need_go
 need_node
 need_test_tools
+need_space
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export CONCLAVE_TEST_WORK=$work CONCLAVE_TEST_LIMIT=$limit CONCLAVE_TEST_RECORD=$work/record
