@@ -373,6 +373,13 @@ func (e *Event) bounds(room RoomID) error {
 			return eventError("room_id: %v", err)
 		}
 	}
+	for _, list := range [][]EventID{e.prev, e.auth} {
+		for _, id := range list { // what is no ID names nothing that could ever come
+			if _, err := ParseEventID(string(id)); err != nil {
+				return eventError("prev_events or auth_events: %v", err)
+			}
+		}
+	}
 	if e.depth < 0 || e.depth > e.version.MaxDepth() || e.ts < -maxSafeInteger || e.ts > maxSafeInteger {
 		return eventError("depth or origin_server_ts is out of range")
 	}

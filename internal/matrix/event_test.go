@@ -186,6 +186,13 @@ func TestParseRefuses(t *testing.T) {
 				t.Errorf("version %s: %s in the place of %s is taken: %v", v, fresh, old, e)
 			}
 		}
+		for _, id := range []string{"", "x", "$", "!x:one", `$a\u0000b`, "$" + strings.Repeat("x", 255)} {
+			for _, was := range []string{"$x:one", "$p:one"} {
+				if _, err := ParseEvent([]byte(strings.Replace(good, list(v, was), list(v, id), 1)), v); !errors.Is(err, ErrEvent) {
+					t.Errorf("version %s: %.20q in the place of %s is taken: %v", v, id, was, err)
+				}
+			}
+		}
 		for depth, ok := range map[string]bool{"9007199254740991": true, "9007199254740992": v < 6, "9223372036854775807": v < 6, "9223372036854775808": false, "1.5": false, `"1"`: false, "null": false} {
 			if _, err := ParseEvent([]byte(strings.Replace(good, `"depth":7`, `"depth":`+depth, 1)), v); (err == nil) != ok {
 				t.Errorf("version %s: depth %s: %v", v, depth, err)
