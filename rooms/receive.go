@@ -70,7 +70,7 @@ func (r *Rooms) Admit(ctx context.Context, origin matrix.ServerName, raws []json
 
 // roomOf is the room that an event names.
 func roomOf(raw []byte) (matrix.RoomID, error) {
-	if err := matrix.CheckJSON(raw, matrix.Limits{Bytes: maxRawEvent}); err != nil {
+	if err := matrix.CheckJSON(raw, matrix.Limits{Bytes: maxRawEvent, Members: matrix.MaxEventMembers}); err != nil {
 		return "", matrix.BadJSON("The event is not usable JSON.").With(err)
 	}
 	name, ok := matrix.GetString(raw, "room_id")

@@ -54,6 +54,10 @@ const (
 	maxField      = 255
 )
 
+// MaxEventMembers is more than an object or a list in an event can have: of events the specification bounds the bytes
+// alone, and an event that others take is not to be refused here.
+const MaxEventMembers = MaxEventSize / 2
+
 // ErrEvent is what every refusal of an event's form wraps.
 var ErrEvent = errors.New("malformed event")
 
@@ -159,7 +163,7 @@ func (e *Event) references() error {
 // ParseBackfilled is ParseEvent for what a server answers to backfill: there an event may follow and cite more events
 // than it may now, because events that were once allowed to do so are part of rooms' past.
 func ParseBackfilled(raw []byte, v RoomVersion) (*Event, error) {
-	text, err := canonical(raw, v.StrictCanonicalJSON())
+	text, err := canonicalWithin(raw, Limits{Members: MaxEventMembers, CanonicalNumbers: v.StrictCanonicalJSON()})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrEvent, err)
 	}
@@ -206,7 +210,7 @@ func without(obj []byte, names ...string) ([]byte, error) {
 		}
 		return obj, nil
 	}
-	members, err := Members(obj)
+	members, err := topMembers(obj)
 	if err != nil {
 		return nil, err
 	}

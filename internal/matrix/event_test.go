@@ -156,6 +156,28 @@ func TestSizeIsCountedInBytes(t *testing.T) {
 	}
 }
 
+// TestLongListsAreBoundedByBytes: of an event the specification bounds the bytes. One that other servers take is taken here,
+// however many things it lists: rooms would fall apart over it.
+func TestLongListsAreBoundedByBytes(t *testing.T) {
+	proof.Of(t, "PD-08")
+	for _, v := range RoomVersions() {
+		tmpl := template()
+		e, err := tmpl.Build(v, "one", "ed25519:k", eventKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		many := strings.Replace(string(e.JSON()), `"content":{`, `"content":{"list":[0`+strings.Repeat(",0", 32_000)+`],`, 1)
+		long, err := ParseEvent([]byte(many), v)
+		if err != nil {
+			t.Errorf("version %s: %v", v, err)
+			continue
+		}
+		if long.CheckContentHash() { // read to its end
+			t.Errorf("version %s: the hash of another content fits", v)
+		}
+	}
+}
+
 // TestParseRefuses changes one member of a good event at a time.
 func TestParseRefuses(t *testing.T) {
 	proof.Of(t, "RV-01")
