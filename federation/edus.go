@@ -134,7 +134,7 @@ func (s *Server) readReceipt(ctx context.Context, origin matrix.ServerName, room
 	if err := matrix.Decode(raw, &data); err != nil {
 		return nil, err
 	}
-	if len(data.Events) != 1 || len(data.Data.Thread) > maxTxnID {
+	if len(data.Events) != 1 || len(data.Data.Thread) > maxTxnID || !matrix.IsText(data.Data.Thread) {
 		return nil, matrix.BadJSON("A receipt names one event.")
 	}
 	ref, who, err := s.member(ctx, origin, room, user)

@@ -69,6 +69,11 @@ func (s *Server) takeTransaction(ctx context.Context, origin matrix.ServerName, 
 		return nil, err
 	}
 	admitted := s.options.Rooms.Admit(ctx, origin, t.pdus)
+	for _, a := range admitted {
+		if a.Err != nil && !errors.As(a.Err, new(*matrix.Error)) {
+			return nil, a.Err // trouble of our own: what is acknowledged does not come again
+		}
+	}
 	s.options.Rooms.Queue(ctx, admitted)
 	verdicts := map[matrix.EventID]any{}
 	for i, a := range admitted {

@@ -29,6 +29,7 @@ func (s *Sender) work(ctx context.Context, server matrix.ServerName, wake <-chan
 	d, ok, err := s.lease(ctx, server)
 	if err != nil {
 		s.complain(ctx, "leasing a destination", err)
+		s.later(server, s.sweep) // no row says yet that something waits: nobody else would look again
 		return
 	}
 	if !ok {
@@ -48,13 +49,23 @@ func (s *Sender) work(ctx context.Context, server matrix.ServerName, wake <-chan
 			return
 		}
 	}
-	// The lease is given back although the process may be ending: nobody should have to wait for its end.
-	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	w.save(release, 0)
+	w.release(ctx)
 	if w.d.RetryAt != 0 {
 		s.later(server, time.UnixMilli(w.d.RetryAt).Sub(s.now()))
 	}
+}
+
+// release gives the lease back, also when the process is ending: nobody should have to wait for its end.
+func (w *worker) release(ctx context.Context) {
+	if ctx.Err() == nil {
+		w.save(ctx, 0)
+	}
+	if ctx.Err() == nil {
+		return
+	}
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	w.save(ending, 0)
 }
 
 // greet sends an empty transaction to a server that took something not too long ago. That it does not is no failure:
@@ -443,17 +454,22 @@ func reason(err error) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "?"), "\x00", "?")
 }
 
-// save stores where the destination stands; ok is false if the lease was lost.
+// save stores where the destination stands; ok is false if the lease was lost. While the database does not take it, the
+// worker tries on: a lease that it left behind would keep everybody, itself included, from the destination until its end.
 func (w *worker) save(ctx context.Context, lease time.Duration) (ok bool) {
-	err := w.s.db.Write(ctx, func(tx *store.Tx) error {
-		var err error
-		ok, err = tx.SaveDestination(w.d, lease.Milliseconds())
-		return err
-	})
-	if err != nil {
+	for {
+		err := w.s.db.Write(ctx, func(tx *store.Tx) error {
+			var err error
+			ok, err = tx.SaveDestination(w.d, lease.Milliseconds())
+			return err
+		})
+		if err == nil {
+			w.held = time.Now()
+			return ok
+		}
 		w.s.complain(context.WithoutCancel(ctx), "saving a destination", err)
-		return false
+		if time.Since(w.held) > leaseTime || !pause(ctx, w.s.sweep) {
+			return false
+		}
 	}
-	w.held = time.Now()
-	return ok
 }

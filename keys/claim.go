@@ -14,12 +14,15 @@ import (
 // Wanted says of which algorithm a one-time key of each device is wanted.
 type Wanted map[matrix.UserID]map[matrix.DeviceID]string
 
-// check bounds what is asked for, here or elsewhere: also users without devices can name servers that are to be asked.
+// check bounds what is asked for, here or elsewhere: also users without devices can name servers that are to be asked. What
+// can be no user's ID or no algorithm's name is passed over: no database can be asked for it.
 func (w Wanted) check() error {
 	n := 0
 	for _, devices := range w {
 		n += len(devices)
+		maps.DeleteFunc(devices, func(_ matrix.DeviceID, algorithm string) bool { return !matrix.IsText(algorithm) })
 	}
+	maps.DeleteFunc(w, func(user matrix.UserID, _ map[matrix.DeviceID]string) bool { return !matrix.IsText(string(user)) })
 	if max(n, len(w)) > maxRecipients {
 		return matrix.TooLarge("A request claims keys of at most %d devices.", maxRecipients)
 	}

@@ -76,7 +76,7 @@ func parseDeviceKeys(raw []byte, owner matrix.UserID, device matrix.DeviceID) (*
 	if err != nil {
 		return nil, err
 	}
-	if o.DeviceID != device || device == "" || len(device) > maxName {
+	if o.DeviceID != device || device == "" || len(device) > maxName || !matrix.IsText(string(device)) {
 		return nil, matrix.InvalidParam("The device_id of the keys must be that of the device, %.255q.", device)
 	}
 	if o.Algorithms == nil {

@@ -17,6 +17,15 @@ const maxQueried = 2000
 // Asked says whose devices are asked about: some, or all of a user where there are none.
 type Asked map[matrix.UserID][]matrix.DeviceID
 
+// check bounds what is asked, and passes over what can be nobody's ID: no database can be asked for it.
+func (a Asked) check() error {
+	if len(a) > maxQueried {
+		return matrix.TooLarge("A request asks about at most %d users.", maxQueried)
+	}
+	maps.DeleteFunc(a, func(user matrix.UserID, _ []matrix.DeviceID) bool { return !matrix.IsText(string(user)) })
+	return nil
+}
+
 // Found is the answer of POST /keys/query.
 type Found struct {
 	Devices     map[matrix.UserID]map[matrix.DeviceID]json.RawMessage `json:"device_keys"`
@@ -38,8 +47,8 @@ type viewer = User
 
 // Query finds the keys of users' devices, here and elsewhere, as one of our users may see them.
 func (k *Keys) Query(ctx context.Context, by User, asked Asked, timeout time.Duration) (*Found, error) {
-	if len(asked) > maxQueried {
-		return nil, matrix.TooLarge("A request asks about at most %d users.", maxQueried)
+	if err := asked.check(); err != nil {
+		return nil, err
 	}
 	local, remote := Asked{}, Asked{}
 	for user, devices := range asked {
@@ -58,8 +67,8 @@ func (k *Keys) Query(ctx context.Context, by User, asked Asked, timeout time.Dur
 
 // QueryLocal finds the keys of our own users' devices, as another server may see them.
 func (k *Keys) QueryLocal(ctx context.Context, asked Asked) (*Found, error) {
-	if len(asked) > maxQueried {
-		return nil, matrix.TooLarge("A request asks about at most %d users.", maxQueried)
+	if err := asked.check(); err != nil {
+		return nil, err
 	}
 	maps.DeleteFunc(asked, func(user matrix.UserID, _ []matrix.DeviceID) bool { return !k.o.IsOurs(user.Server()) })
 	return k.look(ctx, viewer{}, asked, nil)

@@ -28,9 +28,9 @@ func (u *remoteUser) addDevice(user matrix.UserID, device matrix.DeviceID, raw [
 	u.devices = append(u.devices, store.DeviceKeys{User: user, Device: device, Name: shorten(name), JSON: keys.json})
 }
 
-// shorten bounds a name that people may see.
+// shorten bounds a name that people may see, and leaves out one that no database can keep.
 func shorten(name string) string {
-	if len(name) > maxName {
+	if len(name) > maxName || !matrix.IsText(name) {
 		return ""
 	}
 	return name

@@ -98,7 +98,7 @@ func (k *Keys) ReceiveDeviceList(ctx context.Context, origin matrix.ServerName, 
 	switch {
 	case u.UserID.Server() != origin:
 		return matrix.Forbidden("%.255q is not a user of %s.", u.UserID, origin)
-	case u.DeviceID == "" || len(u.DeviceID) > maxName || u.StreamID <= 0 || len(u.PrevID) > maxPrevIDs:
+	case u.DeviceID == "" || len(u.DeviceID) > maxName || !matrix.IsText(string(u.DeviceID)) || u.StreamID <= 0 || len(u.PrevID) > maxPrevIDs:
 		return matrix.InvalidParam("The update names no device or no place in its sequence.")
 	}
 	return k.receive(ctx, u.UserID, func(tx *store.Tx, list *store.RemoteList) error {

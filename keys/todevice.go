@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
-	"unicode/utf8"
 
 	"conclave/internal/matrix"
 	"conclave/internal/store"
@@ -205,8 +204,8 @@ func (k *Keys) ReceiveToDevice(ctx context.Context, origin matrix.ServerName, co
 	if _, err := matrix.ParseUserID(string(in.Sender)); err != nil || !in.Sender.Compliant() || in.Sender.Server() != origin {
 		return matrix.Forbidden("The sender %.255q is not a user of %s.", in.Sender, origin)
 	}
-	if in.Type == "" || len(in.Type) > maxName || in.ID == "" || len(in.ID) > maxName || !utf8.ValidString(in.ID) {
-		return matrix.InvalidParam("type and message_id have 1 to %d bytes.", maxName)
+	if in.Type == "" || len(in.Type) > maxName || in.ID == "" || len(in.ID) > maxName || !matrix.IsText(in.ID) {
+		return matrix.InvalidParam("type and message_id are text of 1 to %d bytes.", maxName)
 	}
 	if err := in.Messages.check(); err != nil {
 		return err

@@ -43,7 +43,7 @@ func relation(ev *matrix.Event) (relType string, target matrix.EventID, ok bool)
 	if !ok1 || !ok2 || relType == "" || len(relType) > 255 || len(id) > 255 {
 		return "", "", false
 	}
-	return relType, matrix.EventID(id), matrix.IsText(relType) && matrix.IsText(id)
+	return relType, matrix.EventID(id), matrix.IsText(relType) && matrix.IsText(id) && matrix.IsText(ev.Type())
 }
 
 // known finds an event of this room by its ID, in this group or in the database; nil if we do not hold it.

@@ -15,9 +15,10 @@ import (
 const (
 	guestPause = time.Second // between two looks at what changed
 	guestLook  = 10 * time.Second
-	guestSweep = time.Hour // all rooms with guests are looked at, whatever is known of them
-	guestRange = 5000      // positions of the stream that are looked through at once
-	guestRooms = 200       // rooms that are looked up at once
+	guestSweep = time.Hour   // all rooms with guests are looked at, whatever is known of them
+	guestAgain = time.Minute // the same, if there are guests who could not leave
+	guestRange = 5000        // positions of the stream that are looked through at once
+	guestRooms = 200         // rooms that are looked up at once
 )
 
 // GuestsMayJoin refuses guests (M_GUEST_ACCESS_FORBIDDEN) where a room does not let them in. A room that nobody of this server is
@@ -110,10 +111,11 @@ func (g *guestWatch) round(ctx context.Context) error {
 		return nil
 	}
 	if !g.r.now().Before(g.sweep) {
+		g.sweep = g.r.now().Add(guestSweep) // or sooner, if one of them asks for it
 		if err := g.all(ctx); err != nil {
 			return err
 		}
-		g.at, g.sweep = bound, g.r.now().Add(guestSweep)
+		g.at = bound
 		return nil
 	}
 	for g.at < bound && err == nil {
@@ -135,9 +137,7 @@ func (g *guestWatch) all(ctx context.Context) error {
 			return err
 		}
 		for _, room := range page {
-			if err := g.look(ctx, room); err != nil {
-				return err
-			}
+			g.visit(ctx, room)
 			after = room
 		}
 	}
@@ -158,12 +158,21 @@ func (g *guestWatch) some(ctx context.Context, upTo store.Pos) error {
 		return err
 	}
 	for room := range changed {
-		if err := g.look(ctx, room); err != nil {
-			return err
-		}
+		g.visit(ctx, room)
 	}
 	g.at = upTo
 	return nil
+}
+
+// visit is look for one room of many: what keeps guests in it, as a policy server can that signs nothing of theirs, keeps
+// them in no other.
+func (g *guestWatch) visit(ctx context.Context, room store.RoomNID) {
+	if err := g.look(ctx, room); err != nil && ctx.Err() == nil {
+		g.r.log.Warn("guests do not leave a room that lets them in no more", "room", room, "err", err)
+		if again := g.r.now().Add(guestAgain); again.Before(g.sweep) {
+			g.sweep = again
+		}
+	}
 }
 
 // look makes the guests of a room leave it that lets them in no more.

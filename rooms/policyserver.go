@@ -40,8 +40,8 @@ func (d *draft) policyServer(ctx context.Context) (*policyServer, error) {
 	}
 	via, named := matrix.GetString(row.Event.Content(), "via")
 	text, keyed := matrix.GetString(row.Event.Content(), "public_keys", "ed25519")
-	if !named || !keyed {
-		return nil, nil
+	if _, err := matrix.ParseServerName(via); err != nil || !named || !keyed {
+		return nil, nil //nolint:nilerr // nobody of such a server can be in the room
 	}
 	in := false
 	err = d.r.db.Read(ctx, func(tx *store.Tx) (err error) {

@@ -169,6 +169,11 @@ func (d *draft) place(ctx context.Context, e *entry, row *store.EventRow, before
 		if err := d.stateChanged(ctx, e, row, was, index); err != nil {
 			return err
 		}
+		if e.incoming != nil && e.incoming.anew {
+			if err := d.endOutside(ctx, index); err != nil {
+				return err
+			}
+		}
 		if err := d.moved(ctx, d.out.Members[had:]); err != nil {
 			return err
 		}

@@ -30,7 +30,8 @@ type Admitted struct {
 const maxRawEvent = 4 * matrix.MaxEventSize
 
 // Admit judges events that another server sent into rooms that we are in, each on its own. It is the first half of the
-// one pipeline that every event from anywhere passes; Stage and Receive are the second.
+// one pipeline that every event from anywhere passes; Stage and Receive are the second. An error that is no *matrix.Error
+// is trouble of our own and says nothing about the event.
 func (r *Rooms) Admit(ctx context.Context, origin matrix.ServerName, raws []json.RawMessage) []Admitted {
 	out := make([]Admitted, len(raws))
 	gates := map[matrix.RoomID]*gate{}
@@ -70,7 +71,7 @@ func (r *Rooms) Admit(ctx context.Context, origin matrix.ServerName, raws []json
 
 // roomOf is the room that an event names.
 func roomOf(raw []byte) (matrix.RoomID, error) {
-	if err := matrix.CheckJSON(raw, matrix.Limits{Bytes: maxRawEvent}); err != nil {
+	if err := matrix.CheckJSON(raw, matrix.Limits{Bytes: maxRawEvent, Members: matrix.MaxEventMembers}); err != nil {
 		return "", matrix.BadJSON("The event is not usable JSON.").With(err)
 	}
 	name, ok := matrix.GetString(raw, "room_id")
@@ -107,6 +108,10 @@ func (r *Rooms) gate(ctx context.Context, id matrix.RoomID) *gate {
 	}
 	if row != nil {
 		g.acl = r.acl(row)
+	}
+	if err != nil && damaged(err) { // it is no reason for its servers to wait with what they have for other rooms
+		r.log.Error("events of a room whose state is damaged are refused", "room", id, "err", err)
+		err = matrix.Errorf(500, "M_UNKNOWN", "This server cannot read the room's state.").With(err)
 	}
 	g.err = err
 	return g

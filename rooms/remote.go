@@ -182,11 +182,13 @@ func (r *Rooms) inviteRemote(ctx context.Context, q MemberRequest) (matrix.Event
 		return "", toClient(err, q.Target.Server())
 	}
 	signed, err := matrix.ParseEvent(raw, q.Room.Version)
-	if err != nil || signed.ID() != d.event.ID() {
+	if err == nil { // of the answer nothing counts but the signature: the event enters the room in our user's name
+		d.event, err = d.event.TakeSignatures(q.Target.Server(), signed)
+	}
+	if err != nil {
 		return "", matrix.Errorf(http.StatusBadGateway, "M_UNKNOWN", "The server of %s answered the invitation with something else.", q.Target).With(err)
 	}
-	d.event = signed
-	return signed.ID(), r.attachInvite(ctx, q, d)
+	return d.event.ID(), r.attachInvite(ctx, q, d)
 }
 
 // detachInvite builds an invitation without entering it into its room, with the recommendation of the room's policy

@@ -339,7 +339,7 @@ func (j *join) appear(ctx context.Context, user Sender, state store.State, shown
 		return err
 	}
 	r.cache.refs.Set(j.ref.ID, j.ref)
-	return r.db.Write(ctx, func(tx *store.Tx) error { return tx.ClearStripped(j.ref.NID, user.NID) })
+	return r.db.Write(ctx, func(tx *store.Tx) error { return tx.ClearStrippedOf(j.ref.NID) })
 }
 
 // leaveRemote leaves a room that only other servers are in: an invitation declined, a knock withdrawn. If none of those

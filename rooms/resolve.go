@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/maypok86/otter/v2"
@@ -254,6 +255,39 @@ func (d *draft) stateDiffers(ctx context.Context, row *store.EventRow, was store
 		members[at] = rows[i]
 	}
 	return d.changeMembers(ctx, changes, members, index)
+}
+
+// maxOutside bounds the users of ours whose invitations are looked at when we come into a room.
+const maxOutside = 100_000
+
+// endOutside ends, in a room that we come into, the invitations and knocks of our other users that its state does not know:
+// they were only said from outside, and inside nobody could decline them. Those that are on their way here come again.
+func (d *draft) endOutside(ctx context.Context, index int) error {
+	pending := map[statetree.Key]store.MemberChange{}
+	err := d.r.db.Read(ctx, func(tx *store.Tx) error {
+		clear(pending)
+		return tx.MembersFrom(d.ref.NID, d.r.own.Name, maxOutside, func(id matrix.UserID, m store.MemberRow) {
+			if m.Membership == store.Invite || m.Membership == store.Knock {
+				pending[d.r.hasher.KeyOf("m.room.member", string(id))] = store.MemberChange{
+					Member: store.User{NID: m.Member, Server: m.Server}, Event: m.Event, At: index,
+				}
+			}
+		})
+	})
+	if err != nil || len(pending) == 0 {
+		return err
+	}
+	known, err := statetree.Get(ctx, d.head.state.Members, slices.Collect(maps.Keys(pending)), &d.load)
+	if err != nil {
+		return fmt.Errorf("looking up the members of room %s: %w", d.ref.ID, err)
+	}
+	for key, change := range pending {
+		gone := func(c store.MemberChange) bool { return c.Member.NID == change.Member.NID }
+		if known[key] == 0 && !slices.ContainsFunc(d.out.Members, gone) {
+			d.out.Members = append(d.out.Members, change)
+		}
+	}
+	return nil
 }
 
 // changeMembers brings changed places of the state to the projection of members. members are the events that fill them

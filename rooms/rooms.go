@@ -201,6 +201,9 @@ func (r *Rooms) Lookup(ctx context.Context, id matrix.RoomID) (Ref, error) {
 	if ref, ok := r.cache.refs.GetIfPresent(id); ok {
 		return ref, nil
 	}
+	if _, err := matrix.ParseRoomID(string(id)); err != nil { // strangers name rooms by texts that no database can be asked for
+		return Ref{}, matrix.NotFound("There is no room %.64q on this server.", id).With(err)
+	}
 	var ref Ref
 	certain := false
 	err := r.db.Read(ctx, func(tx *store.Tx) error {

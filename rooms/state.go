@@ -2,6 +2,7 @@ package rooms
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"conclave/internal/matrix"
@@ -10,9 +11,19 @@ import (
 	"conclave/internal/store"
 )
 
-// corrupt is an error of the database's content, which only `conclave verify` and an administrator can act on.
+// damage is an error of the database's content, which only `conclave verify` and an administrator can act on.
+type damage struct{ error }
+
+func (d damage) Unwrap() error { return d.error }
+
 func corrupt(format string, args ...any) error {
-	return fmt.Errorf("rooms: the database contradicts itself: "+format, args...)
+	return damage{fmt.Errorf("rooms: the database contradicts itself: "+format, args...)}
+}
+
+// damaged says whether an error will be the same when the same is tried again.
+func damaged(err error) bool {
+	var d damage
+	return errors.As(err, &d) || errors.Is(err, statetree.ErrMissing) || errors.Is(err, statetree.ErrCorrupt)
 }
 
 // CurrentState is the state of a room now.

@@ -17,7 +17,11 @@ func CanonicalJSON(data []byte) ([]byte, error) { return canonical(data, false) 
 func StrictCanonicalJSON(data []byte) ([]byte, error) { return canonical(data, true) }
 
 func canonical(data []byte, strict bool) ([]byte, error) {
-	if err := CheckJSON(data, Limits{CanonicalNumbers: strict}); err != nil {
+	return canonicalWithin(data, Limits{CanonicalNumbers: strict})
+}
+
+func canonicalWithin(data []byte, limits Limits) ([]byte, error) {
+	if err := CheckJSON(data, limits); err != nil {
 		return nil, err
 	}
 	w := canonicalWriter{in: scanner{data: data}, out: make([]byte, 0, len(data))}

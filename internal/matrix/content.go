@@ -31,15 +31,15 @@ func ParseHistoryVisibility(content []byte) HistoryVisibility {
 
 // JoinRule is the content of m.room.join_rules.
 type JoinRule struct {
-	Rule         string   // "invite" if the content says nothing usable
+	Rule         string   // "invite" if the content says nothing, "" if what it says is no rule
 	AllowedRooms []RoomID // of restricted rules: members of these may join
 }
 
 // ParseJoinRule reads the content of m.room.join_rules.
 func ParseJoinRule(content []byte) JoinRule {
 	r := JoinRule{Rule: "invite"}
-	if text, ok := GetString(content, "join_rule"); ok {
-		r.Rule = text
+	if _, ok := Get(content, "join_rule"); ok {
+		r.Rule, _ = GetString(content, "join_rule") // what is not text is none of the rules, by which nobody joins
 	}
 	allow, _ := Get(content, "allow")
 	elements(allow, func(item []byte) bool {
@@ -116,7 +116,9 @@ func ParsePowerLevels(content []byte, v RoomVersion) (PowerLevels, error) {
 	if p.Events, err = levelMap(content, "events", v); err != nil {
 		return p, err
 	}
-	p.Notifications, err = levelMap(content, "notifications", v)
+	if p.Notifications, err = levelMap(content, "notifications", v); err != nil && !v.NotificationLevelsChecked() {
+		p.Notifications, err = nil, nil // no rule of these versions looks at them
+	}
 	return p, err
 }
 

@@ -24,6 +24,7 @@ type Event struct {
 	prev     []EventID
 	auth     []EventID
 	redacts  EventID
+	trusted  bool // it comes from our own database
 
 	levels atomic.Pointer[parsedLevels] // once somebody asked
 }
@@ -53,6 +54,10 @@ const (
 	maxAuthEvents = 10
 	maxField      = 255
 )
+
+// MaxEventMembers is more than an object or a list in an event can have: of events the specification bounds the bytes
+// alone, and an event that others take is not to be refused here.
+const MaxEventMembers = MaxEventSize / 2
 
 // ErrEvent is what every refusal of an event's form wraps.
 var ErrEvent = errors.New("malformed event")
@@ -159,7 +164,7 @@ func (e *Event) references() error {
 // ParseBackfilled is ParseEvent for what a server answers to backfill: there an event may follow and cite more events
 // than it may now, because events that were once allowed to do so are part of rooms' past.
 func ParseBackfilled(raw []byte, v RoomVersion) (*Event, error) {
-	text, err := canonical(raw, v.StrictCanonicalJSON())
+	text, err := canonicalWithin(raw, Limits{Members: MaxEventMembers, CanonicalNumbers: v.StrictCanonicalJSON()})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrEvent, err)
 	}
@@ -180,9 +185,10 @@ func ParseBackfilled(raw []byte, v RoomVersion) (*Event, error) {
 	return e, e.identify()
 }
 
-// TrustedEvent reads an event from our own database: its text is canonical and its ID is known.
+// TrustedEvent reads an event from our own database: its text is canonical and its ID is known. What it follows and cites is
+// read in the form of any version: of a room that nobody of ours is in, the version may turn out to be another than was said.
 func TrustedEvent(text []byte, id EventID, v RoomVersion) (*Event, error) {
-	e := &Event{version: v, json: text, id: id}
+	e := &Event{version: v, json: text, id: id, trusted: true}
 	if err := e.header(); err != nil {
 		return nil, err
 	}
@@ -206,7 +212,7 @@ func without(obj []byte, names ...string) ([]byte, error) {
 		}
 		return obj, nil
 	}
-	members, err := Members(obj)
+	members, err := topMembers(obj)
 	if err != nil {
 		return nil, err
 	}
@@ -329,7 +335,7 @@ func readInt(raw []byte, name string) (int64, error) {
 func (e *Event) readIDs(raw []byte, name string) ([]EventID, error) {
 	ids := make([]EventID, 0, 4)
 	ok := elements(raw, func(item []byte) bool {
-		if e.version.EventIDsInEvent() {
+		if e.version.EventIDsInEvent() && !e.trusted || e.trusted && item[0] == '[' {
 			first := true
 			whole := elements(item, func(part []byte) bool {
 				if first {
@@ -371,6 +377,13 @@ func (e *Event) bounds(room RoomID) error {
 	if !noRoom {
 		if _, err := ParseRoomID(string(room)); err != nil {
 			return eventError("room_id: %v", err)
+		}
+	}
+	for _, list := range [][]EventID{e.prev, e.auth} {
+		for _, id := range list { // what is no ID names nothing that could ever come
+			if _, err := ParseEventID(string(id)); err != nil {
+				return eventError("prev_events or auth_events: %v", err)
+			}
 		}
 	}
 	if e.depth < 0 || e.depth > e.version.MaxDepth() || e.ts < -maxSafeInteger || e.ts > maxSafeInteger {

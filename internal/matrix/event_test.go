@@ -156,6 +156,28 @@ func TestSizeIsCountedInBytes(t *testing.T) {
 	}
 }
 
+// TestLongListsAreBoundedByBytes: of an event the specification bounds the bytes. One that other servers take is taken here,
+// however many things it lists: rooms would fall apart over it.
+func TestLongListsAreBoundedByBytes(t *testing.T) {
+	proof.Of(t, "PD-08")
+	for _, v := range RoomVersions() {
+		tmpl := template()
+		e, err := tmpl.Build(v, "one", "ed25519:k", eventKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		many := strings.Replace(string(e.JSON()), `"content":{`, `"content":{"list":[0`+strings.Repeat(",0", 32_000)+`],`, 1)
+		long, err := ParseEvent([]byte(many), v)
+		if err != nil {
+			t.Errorf("version %s: %v", v, err)
+			continue
+		}
+		if long.CheckContentHash() { // read to its end
+			t.Errorf("version %s: the hash of another content fits", v)
+		}
+	}
+}
+
 // TestParseRefuses changes one member of a good event at a time.
 func TestParseRefuses(t *testing.T) {
 	proof.Of(t, "RV-01")
@@ -184,6 +206,13 @@ func TestParseRefuses(t *testing.T) {
 			}
 			if e, err := ParseEvent([]byte(text), v); !errors.Is(err, ErrEvent) {
 				t.Errorf("version %s: %s in the place of %s is taken: %v", v, fresh, old, e)
+			}
+		}
+		for _, id := range []string{"", "x", "$", "!x:one", `$a\u0000b`, "$" + strings.Repeat("x", 255)} {
+			for _, was := range []string{"$x:one", "$p:one"} {
+				if _, err := ParseEvent([]byte(strings.Replace(good, list(v, was), list(v, id), 1)), v); !errors.Is(err, ErrEvent) {
+					t.Errorf("version %s: %.20q in the place of %s is taken: %v", v, id, was, err)
+				}
 			}
 		}
 		for depth, ok := range map[string]bool{"9007199254740991": true, "9007199254740992": v < 6, "9223372036854775807": v < 6, "9223372036854775808": false, "1.5": false, `"1"`: false, "null": false} {

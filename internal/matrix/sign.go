@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/hex"
@@ -214,6 +215,38 @@ func (e *Event) WithSignature(server ServerName, key KeyID, priv ed25519.Private
 		return nil, err
 	}
 	return TrustedEvent(text, e.id, e.version)
+}
+
+// maxTaken bounds the signatures that TakeSignatures takes.
+const maxTaken = 4
+
+// TakeSignatures is the event with the signatures that a server put on its copy of it, which are not checked here. Copies
+// that differ in anything but signatures are refused (ErrSignature): the ID alone does not say that they are the same. In
+// versions 1 and 2 it is chosen, later it covers only what redaction leaves.
+func (e *Event) TakeSignatures(server ServerName, signed *Event) (*Event, error) {
+	ours, err1 := without(e.json, "signatures")
+	theirs, err2 := without(signed.json, "signatures")
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(ours, theirs) {
+		return nil, fmt.Errorf("%w: %s has signed another event", ErrSignature, server)
+	}
+	keys := signed.SignatureKeys(server)
+	for _, key := range keys[:min(len(keys), maxTaken)] {
+		sig, ok := signed.Signature(server, key)
+		if !ok {
+			continue
+		}
+		var err error
+		if e, err = e.SignedBy(server, key, sig); err != nil {
+			return nil, err
+		}
+	}
+	if e.Size() > MaxEventSize {
+		return nil, fmt.Errorf("%w: the signatures of %s are too large", ErrSignature, server)
+	}
+	return e, nil
 }
 
 // SignedBy is the event with a signature of somebody else added, which is not checked here.

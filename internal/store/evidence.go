@@ -111,6 +111,12 @@ func (tx *Tx) ClearStripped(room RoomNID, user UserNID) error {
 	return err
 }
 
+// ClearStrippedOf is ClearStripped for everybody: what the room shows is read from its state from now on.
+func (tx *Tx) ClearStrippedOf(room RoomNID) error {
+	_, err := tx.Exec(`DELETE FROM stripped_states WHERE room = $1`, room)
+	return err
+}
+
 // PutMember notes where a user stands in a room that we are not in: invited, or gone again. stripped is what the
 // invitation came with, "" for nothing. The event must be held.
 func (tx *Tx) PutMember(room RoomNID, who User, membership Membership, event EventNID, stripped string) (Pos, error) {

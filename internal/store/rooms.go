@@ -107,7 +107,8 @@ func (tx *Tx) RoomsByNID(nids []RoomNID, each func(RoomInfo)) error {
 }
 
 // AddRoom notes a room before there is an event in it: for an invitation from another server. A room that is known keeps
-// its number; its version has to be the one that is known.
+// its number; its version has to be the one that is known, unless that too is only what an invitation said: anybody can say
+// so of any room, and must not keep it from being spoken of by others.
 func (db *DB) AddRoom(ctx context.Context, id matrix.RoomID, version matrix.RoomVersion) (RoomNID, error) {
 	return db.addRoom(ctx, id, version, false)
 }
@@ -137,7 +138,11 @@ func (db *DB) addRoom(ctx context.Context, id matrix.RoomID, version matrix.Room
 		}
 		var had matrix.RoomVersion
 		var err error
-		if found, had, _, err = tx.Room(id); err == nil && had != version {
+		if found, had, _, err = tx.Room(id); err != nil || had == version {
+			return err
+		}
+		certain, err := tx.HasPresent(found)
+		if err == nil && (certain || verified) {
 			err = fmt.Errorf("room %s is known in version %s, not %s", id, had, version)
 		}
 		return err

@@ -26,6 +26,7 @@ func TestPowerLevelForm(t *testing.T) {
 	proof.Of(t, "AU-16", "AU-18", "F07")
 	integers := matrix.RoomVersion.IntegerPowerLevels
 	floats := not(matrix.RoomVersion.StrictCanonicalJSON)
+	notifications := matrix.RoomVersion.NotificationLevelsChecked
 	for _, c := range []trial{
 		{name: "the same", e: set(bobID, usualLevels)},
 		{name: "a level that is no number", e: set(bobID, changed(`"ban":50`, `"ban":[]`)), want: "W.e"},
@@ -33,7 +34,9 @@ func TestPowerLevelForm(t *testing.T) {
 		{name: "a level that is a word", e: set(bobID, changed(`"kick":50`, `"kick":"fifty"`)), want: "W.e"},
 		{name: "events that is no object", e: set(bobID, changed(`"events":{"m.room.topic":60}`, `"events":[]`)), want: "W.f"},
 		{name: "events with a word", e: set(bobID, changed(`"m.room.topic":60`, `"m.room.topic":"x"`)), want: "W.f"},
-		{name: "notifications that is null", e: set(bobID, changed(`"notifications":{"room":60}`, `"notifications":null`)), want: "W.f"},
+		{name: "notifications that is null", where: notifications, e: set(bobID, changed(`"notifications":{"room":60}`, `"notifications":null`)), want: "W.f"},
+		{name: "notifications that is null in old versions", where: not(notifications), e: set(bobID, changed(`"notifications":{"room":60}`, `"notifications":null`))},
+		{name: "notifications with a word in old versions", where: not(notifications), e: set(bobID, changed(`"room":60`, `"room":"sixty"`))},
 		{name: "users that is no object", e: set(bobID, `{"users":["@bob:one.example"]}`), want: "W.u"},
 		{name: "users that is null", e: set(bobID, `{"users":null}`), want: "W.u"},
 		{name: "users with a name", e: set(bobID, changed(`"@carol:two.example":50`, `"@carol:two.example":50,"carol":1`)), want: "W.u"},

@@ -54,6 +54,10 @@ func TestJoin(t *testing.T) {
 		{name: "public", room: rule("public"), e: join},
 		{name: "private", room: rule("private", "invite"), e: join, want: "M.J.R"},
 		{name: "unknown rule", room: rule("org.example.guess", "invite"), e: join, want: "M.J.R"},
+		{name: "rule that is no text", e: join, want: "M.J.R", room: func(s *sketch) {
+			s.put(s.event(event{typ: "m.room.join_rules", sender: aliceID, key: at(""), content: `{"join_rule":["invite"]}`}))
+			s.member(eveID, "invite")
+		}},
 		{name: "knock before there was knocking", where: not(matrix.RoomVersion.Knocking), room: rule("knock", "invite"), e: join, want: "M.J.R"},
 		{name: "knock", where: matrix.RoomVersion.Knocking, room: rule("knock"), e: join, want: "M.J.4"},
 		{name: "knock, invited", where: matrix.RoomVersion.Knocking, room: rule("knock", "invite"), e: join},
