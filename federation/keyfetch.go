@@ -131,7 +131,7 @@ func (k *Keyring) fetch(ctx context.Context, server matrix.ServerName) (serverKe
 
 // ask gets a verified document, directly or from a notary.
 func (k *Keyring) ask(ctx context.Context, server matrix.ServerName) (*keyDocument, error) {
-	raw, err := limited(ctx, k.slots, func() ([]byte, error) { return k.source.GetServerKey(ctx, server) })
+	raw, err := limited(ctx, k.slotsFor(ctx, server), func() ([]byte, error) { return k.source.GetServerKey(ctx, server) })
 	if err == nil {
 		var doc *keyDocument
 		if doc, err = parseKeyDocument(raw, server); err == nil {
@@ -153,6 +153,20 @@ func (k *Keyring) ask(ctx context.Context, server matrix.ServerName) (*keyDocume
 		errs = append(errs, fmt.Errorf("notary %s: %w", notary, err))
 	}
 	return nil, errors.Join(errs...)
+}
+
+// slotsFor are the places for fetches from a server. Strangers have places of their own: a request in the name of any server
+// makes us ask that one, and many which answer slowly must not keep us from asking those that we share rooms with.
+func (k *Keyring) slotsFor(ctx context.Context, server matrix.ServerName) chan struct{} {
+	shares := false
+	err := k.db.Read(ctx, func(tx *store.Tx) (err error) {
+		shares, err = tx.InAnyRoom(server)
+		return err
+	})
+	if err != nil || !shares {
+		return k.strangers
+	}
+	return k.slots
 }
 
 // limited runs fn once there is a free slot.

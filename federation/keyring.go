@@ -29,7 +29,7 @@ const (
 	minKeyRetry   = time.Minute        // after a fetch that failed or did not have the key, doubling
 	maxKeyRetry   = 10 * time.Minute
 	fetchTimeout  = 40 * time.Second
-	maxFetches    = 32 // at a time
+	maxFetches    = 32 // at a time, and as many from strangers
 	maxKeysPerDoc = 64
 	maxDocBytes   = 64 << 10
 )
@@ -56,7 +56,9 @@ type Keyring struct {
 
 	cache   *otter.Cache[matrix.ServerName, serverKeys]
 	flights work.Flights[matrix.ServerName, serverKeys]
-	slots   chan struct{} // limits fetches at a time
+
+	slots     chan struct{} // limits fetches at a time
+	strangers chan struct{} // … from servers that are in none of our rooms
 
 	notaryQueues notaryQueues
 
@@ -84,7 +86,7 @@ func NewKeyring(o KeyringOptions) *Keyring {
 	return &Keyring{
 		own: o.Identity, db: o.DB, source: o.Source, notaries: o.Notaries, now: o.Clock, log: o.Log,
 		cache: otter.Must(&otter.Options[matrix.ServerName, serverKeys]{MaximumSize: 10_000}),
-		slots: make(chan struct{}, maxFetches), tries: map[matrix.ServerName]attempt{},
+		slots: make(chan struct{}, maxFetches), strangers: make(chan struct{}, maxFetches), tries: map[matrix.ServerName]attempt{},
 	}
 }
 

@@ -285,3 +285,66 @@ func TestPanicOverANotary(t *testing.T) {
 		}
 	})
 }
+
+// tarpit is a source of keys where strangers hold whoever asks them.
+type tarpit struct{ asked chan matrix.ServerName }
+
+func (s tarpit) GetServerKey(ctx context.Context, server matrix.ServerName) ([]byte, error) {
+	if server == "friend.test" {
+		return nil, io.EOF
+	}
+	s.asked <- server
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (tarpit) QueryNotary(context.Context, matrix.ServerName, KeyCriteria) ([]json.RawMessage, error) {
+	return nil, io.EOF
+}
+
+// TestStrangersHoldNoFriendsUp has very many servers that nobody knows asked for their keys, who never answer: those that share a
+// room with us are asked all the same.
+func TestStrangersHoldNoFriendsUp(t *testing.T) {
+	dbtest.Each(t, func(t *testing.T, db *store.DB) {
+		version, _ := matrix.ParseRoomVersion("10")
+		room, err := db.AddRoom(t.Context(), "!room:friend.test", version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		friend, err := db.User(t.Context(), "@f:friend.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.PutMember(room, friend, store.Join, 1, "")
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		source := tarpit{make(chan matrix.ServerName, 2*maxFetches)}
+		ring := NewKeyring(KeyringOptions{Identity: testIdentity(t), DB: db, Source: source})
+		ctx, cancel := context.WithCancel(t.Context())
+		var strangers sync.WaitGroup
+		for i := range 2 * maxFetches {
+			strangers.Go(func() {
+				_ = ring.Verify(ctx, matrix.ServerName(fmt.Sprintf("s%d.test", i)), "ed25519:a", 1, true, []byte("m"), make([]byte, 64))
+			})
+		}
+		for range maxFetches {
+			<-source.asked
+		}
+		began := time.Now()
+		if err := ring.Verify(t.Context(), "friend.test", "ed25519:a", 1, true, []byte("m"), make([]byte, 64)); !errors.Is(err, ErrUnknownKey) {
+			t.Errorf("verified: %v", err)
+		}
+		if took := time.Since(began); took > fetchTimeout/2 {
+			t.Errorf("a server that shares a room with us waited for %v", took)
+		}
+		if len(source.asked) != 0 {
+			t.Error("more strangers were asked at a time than there are places")
+		}
+		cancel()
+		strangers.Wait()
+	})
+}

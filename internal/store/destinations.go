@@ -100,6 +100,15 @@ func (tx *Tx) CountOutgoingMessages(server ServerNID, after Pos, limit int) (n i
 	return n, err
 }
 
+// InAnyRoom says whether a user of a server is joined to a room that we know of.
+func (tx *Tx) InAnyRoom(server matrix.ServerName) (yes bool, err error) {
+	err = tx.Query(`SELECT EXISTS (SELECT 1 FROM memberships m JOIN servers s ON s.nid = m.server WHERE s.name = $1 AND m.membership = 1)`, func(r *Row) error {
+		yes = r.Bool(0)
+		return nil
+	}, string(server))
+	return yes, err
+}
+
 // SharedRooms lists the rooms in which a server has a joined user, in order of their IDs, with how many of its users
 // are in each.
 func (tx *Tx) SharedRooms(server ServerNID, after matrix.RoomID, limit int, each func(room matrix.RoomID, users int)) error {
